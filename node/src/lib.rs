@@ -1,0 +1,27 @@
+//! The shard node: one process that owns replicas of partitions.
+//!
+//! Layers, downward only:
+//!
+//! ```text
+//! server -> service -> { partition, meta, worker } -> { raft, query } -> machine -> storage -> index
+//!                                                       raft -> log
+//! env (clock, files, randomness, tasks) lies under all of them
+//! ```
+//!
+//! An **upsert** comes down as one path: `service` (edge, epoch check) -> `partition` (admit, propose) ->
+//! `raft` (log, replicate, commit) -> `machine` (deterministic apply) -> `storage` (growing segment).
+//! A **search** comes down as one path: `service` -> `partition` (read fence, frozen view) -> `query` (plan,
+//! execute per segment) -> `index` -> partial hits. Background work lives in `worker` and never on these paths.
+
+pub mod env;
+pub mod index;
+pub mod log;
+pub mod machine;
+pub mod meta;
+pub mod partition;
+pub mod query;
+pub mod raft;
+pub mod server;
+pub mod service;
+pub mod storage;
+pub mod worker;
