@@ -1,1 +1,38 @@
-//! .
+//! What two Flotilla processes must agree on, and nothing else: the wire messages, ids, the way from a key to its
+//! slot and partition ([`ring`]), the placement map, the meaning of a filter, every bound ([`limits`]) and every
+//! status ([`refusal`]). Pure: no I/O, no runtime, no clock. A thing belongs here only if two processes that disagree
+//! on it would lose data or fail to talk.
+//!
+//! A record has three shapes: **wire** ([`v1::Record`]), **domain** ([`record::Record`]) and **stored** (in the node).
+//! Each conversion between wire and domain stands in one file of [`convert`].
+
+pub mod convert;
+pub mod filter;
+pub mod ids;
+pub mod limits;
+pub mod placement;
+pub mod record;
+pub mod refusal;
+pub mod ring;
+pub mod schema;
+
+/// The modules as the generator names them, so that its relative paths hold.
+#[allow(missing_docs, clippy::all)]
+mod wire {
+    pub mod v1 {
+        tonic::include_proto!("flotilla.v1");
+    }
+    pub mod shard {
+        pub mod v1 {
+            tonic::include_proto!("flotilla.shard.v1");
+        }
+    }
+}
+
+/// Router to shard node, `flotilla.shard.v1`: not for users.
+pub use wire::shard::v1 as shard;
+/// The public API, `flotilla.v1`, as generated from `proto/flotilla/v1/*.proto`.
+pub use wire::v1;
+
+/// The encoded descriptors of every service, for gRPC reflection and for tests that walk all methods.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/flotilla.bin"));

@@ -1,0 +1,184 @@
+//! Collection descriptions.
+
+use crate::limits::PARTITIONS_DEFAULT;
+use crate::placement::CollectionPlacement;
+use crate::refusal::Violation;
+use crate::schema::{CollectionSpec, Distance, FieldType, Hnsw, IndexKind, PRESETS, VectorSpec};
+use crate::v1;
+
+/// A description with every default filled in; checked by [`CollectionSpec::check`], not here.
+pub fn spec_from_wire(spec: v1::CollectionSpec) -> Result<CollectionSpec, Violation> {
+    let vectors = spec
+        .vectors
+        .into_iter()
+        .map(|(name, params)| {
+            let vector = vector_from_wire(&name, params)?;
+            Ok((name, vector))
+        })
+        .collect::<Result<_, Violation>>()?;
+    let fields = spec
+        .fields
+        .into_iter()
+        .map(|(path, kind)| {
+            let kind = field_type_from_wire("spec.fields", &path, kind)?;
+            Ok((path, kind))
+        })
+        .collect::<Result<_, Violation>>()?;
+    let partitions = if spec.partitions == 0 { PARTITIONS_DEFAULT } else { spec.partitions };
+    Ok(CollectionSpec { name: spec.name, vectors, fields, partitions, strict: spec.strict })
+}
+
+/// The type of the declared field `path`. `at` names the request's field.
+pub fn field_type_from_wire(at: &str, path: &str, kind: i32) -> Result<FieldType, Violation> {
+    match v1::FieldType::try_from(kind) {
+        Ok(v1::FieldType::Keyword) => Ok(FieldType::Keyword),
+        Ok(v1::FieldType::Integer) => Ok(FieldType::Integer),
+        Ok(v1::FieldType::Float) => Ok(FieldType::Float),
+        Ok(v1::FieldType::Bool) => Ok(FieldType::Bool),
+        Ok(v1::FieldType::Datetime) => Ok(FieldType::Datetime),
+        Ok(v1::FieldType::Text) => Ok(FieldType::Text),
+        Ok(v1::FieldType::Unspecified) | Err(_) => {
+            Err(Violation::new(format!("{at}[{path}]"), format!("{kind} is not a field type")))
+        }
+    }
+}
+
+fn field_type_to_wire(kind: FieldType) -> v1::FieldType {
+    match kind {
+        FieldType::Keyword => v1::FieldType::Keyword,
+        FieldType::Integer => v1::FieldType::Integer,
+        FieldType::Float => v1::FieldType::Float,
+        FieldType::Bool => v1::FieldType::Bool,
+        FieldType::Datetime => v1::FieldType::Datetime,
+        FieldType::Text => v1::FieldType::Text,
+    }
+}
+
+fn vector_from_wire(name: &str, params: v1::VectorParams) -> Result<VectorSpec, Violation> {
+    let distance = match v1::Distance::try_from(params.distance) {
+        Ok(v1::Distance::Cosine | v1::Distance::Unspecified) => Distance::Cosine,
+        Ok(v1::Distance::Dot) => Distance::Dot,
+        Ok(v1::Distance::Euclidean) => Distance::Euclidean,
+        Err(_) => {
+            return Err(Violation::new(
+                format!("spec.vectors[{name}].distance"),
+                format!("{} is not a distance", params.distance),
+            ));
+        }
+    };
+    let index = match v1::IndexKind::try_from(params.index) {
+        Ok(v1::IndexKind::Hnsw | v1::IndexKind::Unspecified) => {
+            IndexKind::Hnsw(hnsw_from_wire(name, params.hnsw.unwrap_or_default())?)
+        }
+        Ok(v1::IndexKind::Flat) => IndexKind::Flat,
+        Err(_) => {
+            return Err(Violation::new(
+                format!("spec.vectors[{name}].index"),
+                format!("{} is not an index kind", params.index),
+            ));
+        }
+    };
+    Ok(VectorSpec { dims: params.dims, distance, index })
+}
+
+fn hnsw_from_wire(name: &str, params: v1::HnswParams) -> Result<Hnsw, Violation> {
+    let base = match params.preset.as_str() {
+        "" => Hnsw::default(),
+        preset => match PRESETS.iter().find(|(known, _)| *known == preset) {
+            Some((_, hnsw)) => *hnsw,
+            None => {
+                let known: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
+                return Err(Violation::new(
+                    format!("spec.vectors[{name}].hnsw.preset"),
+                    format!("there is no preset `{preset}`; there are {}", known.join(", ")),
+                ));
+            }
+        },
+    };
+    let or = |given: u32, preset: u32| if given == 0 { preset } else { given };
+    Ok(Hnsw {
+        m: or(params.m, base.m),
+        ef_construction: or(params.ef_construction, base.ef_construction),
+        ef_search: or(params.ef_search, base.ef_search),
+    })
+}
+
+/// A description for the wire.
+pub fn spec_to_wire(spec: &CollectionSpec) -> v1::CollectionSpec {
+    let vector = |v: &VectorSpec| {
+        let distance = match v.distance {
+            Distance::Cosine => v1::Distance::Cosine,
+            Distance::Dot => v1::Distance::Dot,
+            Distance::Euclidean => v1::Distance::Euclidean,
+        };
+        let (index, hnsw) = match v.index {
+            IndexKind::Flat => (v1::IndexKind::Flat, None),
+            IndexKind::Hnsw(h) => (
+                v1::IndexKind::Hnsw,
+                Some(v1::HnswParams {
+                    preset: String::new(),
+                    m: h.m,
+                    ef_construction: h.ef_construction,
+                    ef_search: h.ef_search,
+                }),
+            ),
+        };
+        v1::VectorParams { dims: v.dims, distance: distance.into(), index: index.into(), hnsw }
+    };
+    v1::CollectionSpec {
+        name: spec.name.clone(),
+        vectors: spec.vectors.iter().map(|(name, v)| (name.clone(), vector(v))).collect(),
+        fields: spec.fields.iter().map(|(path, k)| (path.clone(), field_type_to_wire(*k).into())).collect(),
+        partitions: spec.partitions,
+        strict: spec.strict,
+    }
+}
+
+/// A collection for the wire.
+pub fn collection_to_wire(placement: &CollectionPlacement) -> v1::Collection {
+    v1::Collection {
+        spec: Some(spec_to_wire(&placement.spec)),
+        id: placement.id.to_string(),
+        epoch: placement.epoch.0,
+    }
+}
+
+/// Description, incarnation and epoch of a collection.
+pub fn collection_from_wire(
+    collection: v1::Collection,
+) -> Result<(CollectionSpec, crate::ids::CollectionId, crate::ids::Epoch), Violation> {
+    let spec = collection.spec.ok_or_else(|| Violation::new("collection.spec", "is missing"))?;
+    let id = collection
+        .id
+        .parse()
+        .map_err(|_| Violation::new("collection.id", format!("`{}` is not an id", collection.id)))?;
+    Ok((spec_from_wire(spec)?, id, crate::ids::Epoch(collection.epoch)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_filled_in_and_survive_the_wire() {
+        let params = v1::VectorParams { dims: 8, ..Default::default() };
+        let wire = v1::CollectionSpec {
+            name: "c".into(),
+            vectors: [("default".into(), params)].into(),
+            fields: [("f".into(), v1::FieldType::Datetime.into())].into(),
+            ..Default::default()
+        };
+        let spec = spec_from_wire(wire).unwrap();
+        assert_eq!(spec.partitions, PARTITIONS_DEFAULT);
+        assert_eq!(spec.vectors["default"].index, IndexKind::Hnsw(Hnsw::default()));
+        assert_eq!(spec_from_wire(spec_to_wire(&spec)), Ok(spec));
+    }
+
+    #[test]
+    fn a_preset_sets_what_is_not_named_and_an_unknown_one_is_refused() {
+        let params = v1::HnswParams { preset: "fast".into(), m: 12, ..Default::default() };
+        assert_eq!(hnsw_from_wire("v", params), Ok(Hnsw { m: 12, ef_construction: 100, ef_search: 50 }));
+        let params = v1::HnswParams { preset: "quick".into(), ..Default::default() };
+        assert!(hnsw_from_wire("v", params).unwrap_err().description.contains("fast, balanced"));
+    }
+}

@@ -1,0 +1,45 @@
+//! Every bound of the API, in one place. Each is checked before anything of that size is allocated, and each refusal
+//! names the field, the limit and the value.
+
+/// Dimensions of a dense vector, at most.
+pub const DIMS_MAX: u32 = 65_536;
+/// Named vectors of one collection, at most.
+pub const VECTORS_MAX: usize = 16;
+/// Declared fields of one collection, at most.
+pub const FIELDS_MAX: usize = 256;
+/// Bytes of a collection's, vector's or field's name, at most.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a text key, at most.
+pub const KEY_BYTES_MAX: usize = 1_024;
+/// Bytes of one record's payload as stored, at most.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// Levels of lists and maps in a payload, at most.
+pub const PAYLOAD_DEPTH_MAX: usize = 32;
+/// Records of one upsert, keys of one get or delete, at most.
+pub const BATCH_MAX: usize = 1_000;
+/// `limit` of a search, and `offset + limit`, at most.
+pub const LIMIT_MAX: u32 = 10_000;
+/// `limit` of a search that names none.
+pub const LIMIT_DEFAULT: u32 = 10;
+/// `limit` of a page that names none.
+pub const PAGE_DEFAULT: u32 = 100;
+/// `ef` of a search, `ef_construction` of an index, at most.
+pub const EF_MAX: u32 = 65_536;
+/// `m` of an index: at least, at most.
+pub const M_RANGE: (u32, u32) = (2, 256);
+/// Levels of `all`, `any` and `not` in a filter, at most.
+pub const FILTER_DEPTH_MAX: usize = 32;
+/// Conditions in a filter, at most.
+pub const FILTER_NODES_MAX: usize = 1_024;
+/// Values of one `in`, at most.
+pub const FILTER_VALUES_MAX: usize = 10_000;
+/// Collections of one cluster, at most.
+pub const COLLECTIONS_MAX: usize = 1_000;
+/// Partitions of one collection, at most.
+pub const PARTITIONS_MAX: u32 = 256;
+/// Partitions of a collection that asks for none, in the embedded tier.
+pub const PARTITIONS_DEFAULT: u32 = 4;
+/// Bytes of one gRPC message, at most, in either direction.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Slots of each collection.
+pub const SLOTS: usize = 1_024;

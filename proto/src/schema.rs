@@ -1,0 +1,384 @@
+//! What a collection is: its vectors, its declared fields, and what a record must be to fit.
+//!
+//! The same checks run at the router (so that a batch with one bad record writes nothing at all) and at the node
+//! (which trusts no caller).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::*;
+use crate::record::{Key, Payload, Record, Value};
+use crate::refusal::Violation;
+
+/// How near two vectors are. Inside, a distance (smaller is nearer); at the API, a score (larger is better).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Distance {
+    /// 1 - cosine similarity; the score is the similarity.
+    Cosine,
+    /// Minus the dot product; the score is the product.
+    Dot,
+    /// Squared euclidean; the score is minus the euclidean distance.
+    Euclidean,
+}
+
+impl Distance {
+    /// The score that the API shows for a distance of the index. The only place where the one becomes the other.
+    pub fn score(self, distance: f32) -> f32 {
+        match self {
+            Distance::Cosine => 1.0 - distance,
+            Distance::Dot => -distance,
+            Distance::Euclidean => -distance.max(0.0).sqrt(),
+        }
+    }
+}
+
+/// What a declared field holds. A field holds one value of the type, or a list of them, or null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FieldType {
+    /// Exact text.
+    Keyword,
+    /// A 64-bit signed integer.
+    Integer,
+    /// A finite float; integers are accepted.
+    Float,
+    /// A truth value.
+    Bool,
+    /// RFC 3339 text or integer milliseconds since the Unix epoch.
+    Datetime,
+    /// Full text.
+    Text,
+}
+
+impl FieldType {
+    /// The type's word in messages and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            FieldType::Keyword => "keyword",
+            FieldType::Integer => "integer",
+            FieldType::Float => "float",
+            FieldType::Bool => "bool",
+            FieldType::Datetime => "datetime",
+            FieldType::Text => "text",
+        }
+    }
+
+    fn admits(self, value: &Value) -> bool {
+        match (self, value) {
+            (_, Value::Null) => true,
+            (FieldType::Keyword | FieldType::Text, Value::Text(_)) => true,
+            (FieldType::Integer, Value::Int(_)) => true,
+            (FieldType::Float, Value::Int(_) | Value::Float(_)) => true,
+            (FieldType::Bool, Value::Bool(_)) => true,
+            (FieldType::Datetime, value) => datetime_micros(value).is_some(),
+            _ => false,
+        }
+    }
+}
+
+/// Microseconds since 1970-01-01T00:00:00Z of a datetime value: RFC 3339 text, or integer milliseconds. `None` if it
+/// is neither, or lies outside what 64 bits of microseconds can tell.
+pub fn datetime_micros(value: &Value) -> Option<i64> {
+    match value {
+        Value::Int(millis) => millis.checked_mul(1_000),
+        Value::Text(text) => {
+            let when =
+                time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+            i64::try_from(when.unix_timestamp_nanos().div_euclid(1_000)).ok()
+        }
+        _ => None,
+    }
+}
+
+/// Parameters of a hierarchical navigable small world graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hnsw {
+    /// Links per vertex above level 0; twice as many on level 0.
+    pub m: u32,
+    /// Candidates kept while building.
+    pub ef_construction: u32,
+    /// Candidates kept while searching, unless the request says otherwise.
+    pub ef_search: u32,
+}
+
+/// The named presets: (name, m, ef_construction, ef_search).
+pub const PRESETS: [(&str, Hnsw); 4] = [
+    ("fast", Hnsw { m: 8, ef_construction: 100, ef_search: 50 }),
+    ("balanced", Hnsw { m: 16, ef_construction: 200, ef_search: 100 }),
+    ("high_recall", Hnsw { m: 32, ef_construction: 400, ef_search: 200 }),
+    ("maximum_recall", Hnsw { m: 64, ef_construction: 800, ef_search: 400 }),
+];
+
+impl Default for Hnsw {
+    /// The preset `balanced`.
+    fn default() -> Hnsw {
+        PRESETS[1].1
+    }
+}
+
+/// Which index a vector gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IndexKind {
+    /// A graph.
+    Hnsw(Hnsw),
+    /// An exact scan.
+    Flat,
+}
+
+/// A named vector of a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VectorSpec {
+    /// Components, 1 to [`DIMS_MAX`].
+    pub dims: u32,
+    /// How near two of them are.
+    pub distance: Distance,
+    /// How they are searched.
+    pub index: IndexKind,
+}
+
+/// A collection as its creator described it, with every default filled in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectionSpec {
+    /// Its name.
+    pub name: String,
+    /// Vectors by name; may be empty: records without vectors.
+    pub vectors: BTreeMap<String, VectorSpec>,
+    /// Declared fields by dotted path.
+    pub fields: BTreeMap<String, FieldType>,
+    /// Partitions.
+    pub partitions: u32,
+    /// Refuse undeclared payload fields.
+    pub strict: bool,
+}
+
+impl CollectionSpec {
+    /// Refuses a description that breaks a limit or contradicts itself.
+    pub fn check(&self) -> Result<(), Violation> {
+        check_name("spec.name", &self.name)?;
+        at_most("spec.vectors", "vectors", VECTORS_MAX, self.vectors.len())?;
+        at_most("spec.fields", "fields", FIELDS_MAX, self.fields.len())?;
+        if self.partitions == 0 || self.partitions > PARTITIONS_MAX {
+            return Err(Violation::range("spec.partitions", 1, PARTITIONS_MAX, self.partitions));
+        }
+        for (name, vector) in &self.vectors {
+            check_name("spec.vectors", name)?;
+            vector.check(name)?;
+        }
+        self.check_fields()
+    }
+
+    fn check_fields(&self) -> Result<(), Violation> {
+        for path in self.fields.keys() {
+            check_path("spec.fields", path)?;
+            let inside = |other: &&String| {
+                other.len() > path.len() && other.starts_with(path) && other.as_bytes()[path.len()] == b'.'
+            };
+            if let Some(other) = self.fields.keys().find(inside) {
+                return Err(Violation::new(
+                    "spec.fields",
+                    format!("field `{path}` cannot hold both values and the declared field `{other}`"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The vector that a request means: the named one; without a name the only one, or `default`.
+    pub fn vector(&self, name: &str) -> Result<(&str, &VectorSpec), Violation> {
+        let found = match name {
+            "" if self.vectors.len() == 1 => self.vectors.iter().next(),
+            "" => self.vectors.get_key_value("default"),
+            name => self.vectors.get_key_value(name),
+        };
+        found.map(|(name, spec)| (name.as_str(), spec)).ok_or_else(|| {
+            let known: Vec<&str> = self.vectors.keys().map(String::as_str).collect();
+            Violation::new(
+                "vector_name",
+                format!("collection `{}` has no vector `{name}`; it has [{}]", self.name, known.join(", ")),
+            )
+        })
+    }
+
+    /// Refuses a record that does not fit. `at` names its place in the request, such as `records[3]`.
+    pub fn check_record(&self, at: &str, record: &Record) -> Result<(), Violation> {
+        check_key(&format!("{at}.key"), &record.key)?;
+        for (name, values) in &record.vectors {
+            let field = format!("{at}.vectors[{name}]");
+            let Some(spec) = self.vectors.get(name) else {
+                return Err(Violation::new(
+                    field,
+                    format!("collection `{}` has no vector of this name", self.name),
+                ));
+            };
+            spec.check_values(&field, values)?;
+        }
+        self.check_payload(at, &record.payload)
+    }
+
+    fn check_payload(&self, at: &str, payload: &Payload) -> Result<(), Violation> {
+        let bytes = check_shape(&format!("{at}.payload"), payload, 1)?;
+        at_most(&format!("{at}.payload"), "bytes", PAYLOAD_BYTES_MAX, bytes)?;
+        for (path, kind) in &self.fields {
+            let steps: Vec<String> = path.split('.').map(str::to_owned).collect();
+            let mut wrong = None;
+            crate::record::reach(payload, &steps, &mut |value| {
+                let admitted = kind.admits(value);
+                if !admitted {
+                    wrong = Some(value.type_name());
+                }
+                !admitted
+            });
+            if let Some(found) = wrong {
+                return Err(Violation::new(
+                    format!("{at}.payload.{path}"),
+                    format!("declared as {}, the value is of type {found}{}", kind.name(), hint(*kind)),
+                ));
+            }
+        }
+        if self.strict { self.check_declared(at, payload) } else { Ok(()) }
+    }
+
+    fn check_declared(&self, at: &str, payload: &Payload) -> Result<(), Violation> {
+        for name in payload.keys() {
+            let declared = |path: &String| path.split('.').next() == Some(name);
+            if !self.fields.keys().any(declared) {
+                return Err(Violation::new(
+                    format!("{at}.payload.{name}"),
+                    format!("collection `{}` is strict and declares no field of this name", self.name),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn hint(kind: FieldType) -> &'static str {
+    match kind {
+        FieldType::Datetime => " (RFC 3339 text or integer milliseconds)",
+        _ => "",
+    }
+}
+
+impl VectorSpec {
+    fn check(&self, name: &str) -> Result<(), Violation> {
+        if self.dims == 0 || self.dims > DIMS_MAX {
+            return Err(Violation::range(format!("spec.vectors[{name}].dims"), 1, DIMS_MAX, self.dims));
+        }
+        if let IndexKind::Hnsw(hnsw) = self.index {
+            let field = |part: &str| format!("spec.vectors[{name}].hnsw.{part}");
+            if hnsw.m < M_RANGE.0 || hnsw.m > M_RANGE.1 {
+                return Err(Violation::range(field("m"), M_RANGE.0, M_RANGE.1, hnsw.m));
+            }
+            for (part, ef) in [("ef_construction", hnsw.ef_construction), ("ef_search", hnsw.ef_search)] {
+                if ef == 0 || ef > EF_MAX {
+                    return Err(Violation::range(field(part), 1, EF_MAX, ef));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a vector of the wrong dimension, with a component that is not finite, or without a direction
+    /// where the distance needs one.
+    pub fn check_values(&self, field: &str, values: &[f32]) -> Result<(), Violation> {
+        if values.len() != self.dims as usize {
+            return Err(Violation::new(
+                field,
+                format!("expected {} dimensions, got {}", self.dims, values.len()),
+            ));
+        }
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Err(Violation::new(
+                field,
+                format!("component {at} is {}, not a finite number", values[at]),
+            ));
+        }
+        let squared: f64 = values.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
+        if self.distance == Distance::Cosine && squared == 0.0 {
+            return Err(Violation::new(field, "a zero vector has no direction, and the distance is cosine"));
+        }
+        if !(squared as f32).is_finite() {
+            return Err(Violation::new(field, "the squared length exceeds the range of 32-bit floats"));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a name that is empty, too long, starts with a dot or holds other than `A-Z a-z 0-9 _ - .`.
+pub fn check_name(field: &str, name: &str) -> Result<(), Violation> {
+    if name.is_empty() {
+        return Err(Violation::new(field, "a name has at least 1 character"));
+    }
+    at_most(field, "bytes", NAME_BYTES_MAX, name.len())?;
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if let Some(bad) = name.chars().find(|c| !legal(*c)) {
+        return Err(Violation::new(
+            field,
+            format!("character {bad:?} is not allowed in a name; allowed are A-Z a-z 0-9 _ - ."),
+        ));
+    }
+    if name.starts_with('.') {
+        return Err(Violation::new(field, "a name does not start with a dot"));
+    }
+    Ok(())
+}
+
+/// Refuses a dotted path with an empty step, or too long.
+pub fn check_path(field: &str, path: &str) -> Result<(), Violation> {
+    at_most(field, "bytes", NAME_BYTES_MAX, path.len())?;
+    if path.split('.').any(str::is_empty) {
+        return Err(Violation::new(field, format!("`{path}` is not a dotted path: a step is empty")));
+    }
+    Ok(())
+}
+
+/// Refuses an empty or too long text key.
+pub fn check_key(field: &str, key: &Key) -> Result<(), Violation> {
+    match key {
+        Key::Text(text) if text.is_empty() => Err(Violation::new(field, "a text key has at least 1 byte")),
+        Key::Text(text) => at_most(field, "bytes", KEY_BYTES_MAX, text.len()),
+        Key::Number(_) => Ok(()),
+    }
+}
+
+/// Refuses more than `max` of something.
+pub fn at_most(field: &str, what: &str, max: usize, got: usize) -> Result<(), Violation> {
+    if got <= max { Ok(()) } else { Err(Violation::new(field, format!("{got} {what}, the limit is {max}"))) }
+}
+
+/// Refuses a payload nested too deep or with a float that is not finite; returns its size in bytes, roughly as stored.
+fn check_shape(at: &str, fields: &Payload, depth: usize) -> Result<usize, Violation> {
+    at_most(at, "levels", PAYLOAD_DEPTH_MAX, depth)?;
+    let mut bytes = 1;
+    for (name, value) in fields {
+        at_most(at, "bytes in a field's name", NAME_BYTES_MAX, name.len())?;
+        bytes += name.len() + 1 + check_value(&format!("{at}.{name}"), value, depth)?;
+    }
+    Ok(bytes)
+}
+
+fn check_value(at: &str, value: &Value, depth: usize) -> Result<usize, Violation> {
+    Ok(match value {
+        Value::Null | Value::Bool(_) => 2,
+        Value::Int(_) | Value::Float(_) => 9,
+        Value::Text(text) => text.len() + 2,
+        Value::List(items) => {
+            at_most(at, "levels", PAYLOAD_DEPTH_MAX, depth + 1)?;
+            let mut bytes = 2;
+            for item in items {
+                bytes += check_value(at, item, depth + 1)?;
+            }
+            bytes
+        }
+        Value::Map(fields) => check_shape(at, fields, depth + 1)?,
+    })
+    .and_then(|bytes| match value {
+        Value::Float(f) if !f.is_finite() => {
+            Err(Violation::new(at, format!("the value is {f}, not a finite number")))
+        }
+        _ => Ok(bytes),
+    })
+}
+
+#[cfg(test)]
+mod tests;

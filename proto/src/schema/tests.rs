@@ -1,0 +1,122 @@
+use super::*;
+
+fn spec() -> CollectionSpec {
+    let vector = |distance| VectorSpec { dims: 3, distance, index: IndexKind::Hnsw(Hnsw::default()) };
+    CollectionSpec {
+        name: "vms".into(),
+        vectors: [("default".into(), vector(Distance::Cosine)), ("dot".into(), vector(Distance::Dot))].into(),
+        fields: [
+            ("cpu".into(), FieldType::Integer),
+            ("hw.model".into(), FieldType::Keyword),
+            ("made".into(), FieldType::Datetime),
+        ]
+        .into(),
+        partitions: 4,
+        strict: false,
+    }
+}
+
+fn refused(record: Record) -> String {
+    spec().check_record("records[0]", &record).expect_err("refused").to_string()
+}
+
+#[test]
+fn a_record_that_fits_is_admitted() {
+    let record = Record::new("a")
+        .vector("default", vec![1.0, 0.0, 0.0])
+        .field("cpu", 4)
+        .field("made", "2026-01-01T00:00:00Z")
+        .field("anything", 1.5);
+    assert!(spec().check_record("records[0]", &record).is_ok());
+    assert!(spec().check().is_ok());
+}
+
+#[test]
+fn bad_records_are_refused_by_field_limit_and_value() {
+    let short = refused(Record::new("a").vector("default", vec![1.0]));
+    assert!(short.contains("records[0].vectors[default]") && short.contains("expected 3 dimensions, got 1"));
+    assert!(
+        refused(Record::new("a").vector("default", vec![1.0, f32::NAN, 0.0])).contains("component 1 is NaN")
+    );
+    assert!(
+        refused(Record::new("a").vector("dot", vec![f32::INFINITY, 0.0, 0.0])).contains("component 0 is inf")
+    );
+    assert!(refused(Record::new("a").vector("default", vec![0.0; 3])).contains("zero vector"));
+    assert!(refused(Record::new("a").vector("x", vec![0.0; 3])).contains("no vector of this name"));
+    assert!(
+        refused(Record::new("a").field("cpu", "four"))
+            .contains("declared as integer, the value is of type text")
+    );
+    assert!(refused(Record::new("a").field("made", "yesterday")).contains("declared as datetime"));
+    assert!(refused(Record::new("a").field("f", f64::NAN)).contains("not a finite number"));
+    assert!(refused(Record::new("")).contains("at least 1 byte"));
+    assert!(refused(Record::new("k".repeat(1025))).contains("1025 bytes, the limit is 1024"));
+    let mut deep = Value::Int(1);
+    for _ in 0..40 {
+        deep = Value::List(vec![deep]);
+    }
+    assert!(
+        refused(Record::new("a").field("deep", 1).field_value("d", deep)).contains("levels, the limit is 32")
+    );
+    assert!(refused(Record::new("a").field("big", "x".repeat(1 << 20))).contains("the limit is 1048576"));
+}
+
+impl Record {
+    fn field_value(mut self, name: &str, value: Value) -> Record {
+        self.payload.insert(name.to_owned(), value);
+        self
+    }
+}
+
+#[test]
+fn a_zero_vector_is_legal_where_direction_does_not_matter() {
+    assert!(spec().check_record("r", &Record::new("a").vector("dot", vec![0.0; 3])).is_ok());
+}
+
+#[test]
+fn bad_descriptions_are_refused() {
+    let refused = |change: &dyn Fn(&mut CollectionSpec)| {
+        let mut spec = spec();
+        change(&mut spec);
+        spec.check().expect_err("refused").to_string()
+    };
+    for name in ["", ".", "..", "a/b", "a\0", "ä", "%2e/"] {
+        assert!(refused(&|s| s.name = name.into()).contains("spec.name"), "{name}");
+    }
+    assert!(refused(&|s| s.name = "x".repeat(256)).contains("256 bytes, the limit is 255"));
+    assert!(refused(&|s| s.partitions = 0).contains("spec.partitions"));
+    assert!(
+        refused(&|s| {
+            s.fields.insert("hw".into(), FieldType::Bool);
+        })
+        .contains("`hw.model`")
+    );
+    assert!(
+        refused(&|s| {
+            s.fields.insert("a..b".into(), FieldType::Bool);
+        })
+        .contains("step is empty")
+    );
+    let dims = |d| VectorSpec { dims: d, distance: Distance::Dot, index: IndexKind::Flat };
+    assert!(
+        refused(&|s| {
+            s.vectors.insert("v".into(), dims(0));
+        })
+        .contains("dims")
+    );
+    assert!(
+        refused(&|s| {
+            s.vectors.insert("v".into(), dims(70_000));
+        })
+        .contains("1 to 65536, got 70000")
+    );
+}
+
+#[test]
+fn datetimes_compare_across_both_spellings() {
+    let text = datetime_micros(&"2026-01-01T00:00:00Z".into());
+    assert_eq!(text, datetime_micros(&Value::Int(1_767_225_600_000)));
+    assert_eq!(text, datetime_micros(&"2026-01-01T01:00:00+01:00".into()));
+    assert_eq!(datetime_micros(&"2026-13-01T00:00:00Z".into()), None);
+    assert_eq!(datetime_micros(&Value::Int(i64::MAX)), None);
+}
