@@ -1,0 +1,310 @@
+//! Files and folders: the only place that names `std::fs`.
+//!
+//! What survives a power cut is what was synced: [`File::sync_data`] for a file's bytes (and its length),
+//! [`sync_dir`] for the names in a folder. Errors are the system's, with the path put in front, so that a log
+//! line names the file. All functions block.
+
+use std::fs as real;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// An open file.
+#[derive(Debug)]
+pub struct File {
+    file: real::File,
+    path: PathBuf,
+}
+
+/// Opens an existing file for reading.
+pub fn open(path: &Path) -> io::Result<File> {
+    File::with(real::OpenOptions::new().read(true), path)
+}
+
+/// Opens an existing file for reading and writing in place.
+pub fn open_write(path: &Path) -> io::Result<File> {
+    File::with(real::OpenOptions::new().read(true).write(true), path)
+}
+
+/// Creates a file for reading and writing, or empties the one that is there.
+pub fn create(path: &Path) -> io::Result<File> {
+    File::with(real::OpenOptions::new().read(true).write(true).create(true).truncate(true), path)
+}
+
+/// Creates a file for reading and writing; fails with `AlreadyExists` if the name is taken.
+pub fn create_new(path: &Path) -> io::Result<File> {
+    File::with(real::OpenOptions::new().read(true).write(true).create_new(true), path)
+}
+
+/// Opens a file for reading and for writing at its end; creates it if it is not there.
+pub fn append(path: &Path) -> io::Result<File> {
+    File::with(real::OpenOptions::new().read(true).append(true).create(true), path)
+}
+
+impl File {
+    fn with(options: &real::OpenOptions, path: &Path) -> io::Result<File> {
+        let file = options.open(path).map_err(|error| named(path, error))?;
+        Ok(File { file, path: path.to_owned() })
+    }
+
+    /// The path the file was opened by; a later rename does not change it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Fills `bytes` from `offset`; `UnexpectedEof` if the file ends before.
+    pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(bytes, offset).map_err(|error| named(&self.path, error))
+    }
+
+    /// Reads some bytes from `offset`; 0 at the end of the file.
+    pub fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(bytes, offset).map_err(|error| named(&self.path, error))
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset).map_err(|error| named(&self.path, error))
+    }
+
+    /// Writes all of `bytes` at the file's own position (the end, for a file opened by [`append`]).
+    pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes).map_err(|error| named(&self.path, error))
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata().map_err(|error| named(&self.path, error))?.len())
+    }
+
+    /// Whether the file holds no byte.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Cuts the file, or extends it with zeros that take no disk space yet.
+    pub fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len).map_err(|error| named(&self.path, error))
+    }
+
+    /// Extends the file to `len` zeros-until-written bytes with the disk space reserved, so that later writes do
+    /// not meet a full disk. Where the file system cannot reserve, only the length is set.
+    pub fn preallocate(&self, len: u64) -> io::Result<()> {
+        match fs2::FileExt::allocate(&self.file, len) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+            other => other.map_err(|error| named(&self.path, error))?,
+        }
+        if self.len()? < len { self.set_len(len) } else { Ok(()) }
+    }
+
+    /// Makes the bytes written so far durable (`fdatasync`). After an error nothing may be assumed about them, and
+    /// a second call that succeeds proves nothing.
+    pub fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data().map_err(|error| named(&self.path, error))
+    }
+
+    /// Makes bytes and metadata durable (`fsync`); as [`File::sync_data`] after an error.
+    pub fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all().map_err(|error| named(&self.path, error))
+    }
+
+    /// The file below, for the memory map.
+    pub(super) fn as_std(&self) -> &real::File {
+        &self.file
+    }
+}
+
+impl io::Read for File {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        io::Read::read(&mut self.file, bytes)
+    }
+}
+
+impl Write for File {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for File {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// The whole file. The caller knows the file to be small; there is no bound here.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    real::read(path).map_err(|error| named(path, error))
+}
+
+/// Replaces the file at `path` by one with `bytes`: after a crash at any point the old or the new content is there,
+/// whole. Writes `<path>.new`, syncs it, renames it and syncs the folder.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(".new");
+    let staged = PathBuf::from(staged);
+    let file = create(&staged)?;
+    file.write_at(bytes, 0)?;
+    file.sync_all()?;
+    rename(&staged, path)?;
+    sync_dir(parent(path))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// Whether something has this name. An error of the system counts as an error, not as absence.
+pub fn exists(path: &Path) -> io::Result<bool> {
+    path.try_exists().map_err(|error| named(path, error))
+}
+
+/// Creates a folder and those above it; one that is there already is fine.
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
+    real::create_dir_all(path).map_err(|error| named(path, error))
+}
+
+/// The names in a folder, sorted; names that are not UTF-8 are none of ours and are left out.
+pub fn read_dir(path: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in real::read_dir(path).map_err(|error| named(path, error))? {
+        if let Ok(name) = entry.map_err(|error| named(path, error))?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Renames a file or folder, replacing a file of the new name. Durable after [`sync_dir`] of the folder(s).
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    real::rename(from, to).map_err(|error| named(from, error))
+}
+
+/// Removes a file's name.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    real::remove_file(path).map_err(|error| named(path, error))
+}
+
+/// Removes a folder with everything in it.
+pub fn remove_dir_all(path: &Path) -> io::Result<()> {
+    real::remove_dir_all(path).map_err(|error| named(path, error))
+}
+
+/// Gives a file a second name on the same file system.
+pub fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
+    real::hard_link(from, to).map_err(|error| named(to, error))
+}
+
+/// Makes the names in a folder durable.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::with(real::OpenOptions::new().read(true), path)?.sync_all()
+}
+
+/// Bytes that this process may still write to the file system of `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    fs2::available_space(path).map_err(|error| named(path, error))
+}
+
+/// The sole right to use a folder, held until dropped; the system releases it when the process ends in any way.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+/// Takes the sole right to use the folder `dir` (created if needed), through its file `LOCK`.
+///
+/// Fails with `WouldBlock`, naming the folder, while another process or another part of this one holds it.
+pub fn lock_folder(dir: &Path) -> io::Result<FolderLock> {
+    create_dir_all(dir)?;
+    let file = append(&dir.join("LOCK"))?;
+    match fs2::FileExt::try_lock_exclusive(&file.file) {
+        Ok(()) => Ok(FolderLock { _file: file }),
+        Err(error) if error.kind() == fs2::lock_contended_error().kind() => Err(io::Error::new(
+            io::ErrorKind::WouldBlock,
+            format!("{}: the folder is in use by another process", dir.display()),
+        )),
+        Err(error) => Err(named(dir, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_is_whole_and_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("manifest");
+        write_atomic(&path, b"old").unwrap();
+        write_atomic(&path, b"newer").unwrap();
+        assert_eq!(read(&path).unwrap(), b"newer");
+        assert_eq!(read_dir(dir.path()).unwrap(), ["manifest"]);
+    }
+
+    #[test]
+    fn reads_and_writes_at_offsets() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = create(&dir.path().join("f")).unwrap();
+        file.preallocate(8192).unwrap();
+        file.write_at(b"abc", 4096).unwrap();
+        file.sync_data().unwrap();
+        let mut bytes = [9; 4];
+        file.read_exact_at(&mut bytes, 4096).unwrap();
+        assert_eq!(&bytes, b"abc\0");
+        assert_eq!(file.len().unwrap(), 8192);
+        file.set_len(4097).unwrap();
+        let error = file.read_exact_at(&mut bytes, 4096).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(error.to_string().contains("/f: "), "{error}");
+        assert_eq!(file.read_at(&mut bytes, 9999).unwrap(), 0);
+    }
+
+    #[test]
+    fn appending_continues_where_the_file_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path).unwrap().write_all(b"one ").unwrap();
+        append(&path).unwrap().write_all(b"two").unwrap();
+        assert_eq!(read(&path).unwrap(), b"one two");
+        assert_eq!(create_new(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn a_locked_folder_refuses_a_second_user_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("data");
+        let held = lock_folder(&folder).unwrap();
+        let error = lock_folder(&folder).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(error.to_string().contains("data: the folder is in use by another process"), "{error}");
+        drop(held);
+        lock_folder(&folder).unwrap();
+    }
+
+    #[test]
+    fn folders_list_sorted_and_links_share_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        create_dir_all(&dir.path().join("b/c")).unwrap();
+        write_atomic(&dir.path().join("a"), b"x").unwrap();
+        hard_link(&dir.path().join("a"), &dir.path().join("c")).unwrap();
+        sync_dir(dir.path()).unwrap();
+        assert_eq!(read_dir(dir.path()).unwrap(), ["a", "b", "c"]);
+        remove_file(&dir.path().join("a")).unwrap();
+        remove_dir_all(&dir.path().join("b")).unwrap();
+        assert_eq!(read(&dir.path().join("c")).unwrap(), b"x");
+        assert!(!exists(&dir.path().join("a")).unwrap());
+        assert!(free_bytes(dir.path()).unwrap() > 0);
+    }
+}

@@ -1,0 +1,97 @@
+//! Read-only memory maps of sealed files: the one file of this layer with `unsafe` in it.
+//!
+//! **Invariant (sealed):** a mapped file is complete before it is mapped, and from then on it is never written
+//! and never truncated, only unlinked (an unlinked file lives on until the map is dropped). Writers keep it by
+//! building under another name, syncing and renaming. Outside damage (an operator truncating a file in the data
+//! folder) ends the process with SIGBUS; it cannot corrupt an answer unnoticed, since blocks carry checksums.
+
+use std::io;
+use std::path::Path;
+
+use super::fs::{self, File};
+
+/// How a map will be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// The kernel's default read-ahead.
+    Normal,
+    /// Scattered reads: no read-ahead.
+    Random,
+    /// One pass from front to back.
+    Sequential,
+    /// Fetch the whole map soon.
+    WillNeed,
+}
+
+/// A read-only map of a whole sealed file.
+#[derive(Debug)]
+pub struct Mmap(Option<memmap2::Mmap>);
+
+impl Mmap {
+    /// Maps the sealed file at `path`.
+    pub fn open(path: &Path) -> io::Result<Mmap> {
+        Mmap::of(&fs::open(path)?)
+    }
+
+    /// Maps a sealed file; `file` may be dropped afterwards. An empty file gives an empty map.
+    pub fn of(file: &File) -> io::Result<Mmap> {
+        if file.len()? == 0 {
+            return Ok(Mmap(None));
+        }
+        // SAFETY: sealed files never change and are never truncated, only unlinked (module docs), so the bytes
+        // behind the returned slice stay the same for as long as the map lives.
+        let map = unsafe { memmap2::Mmap::map(file.as_std()) }?;
+        Ok(Mmap(Some(map)))
+    }
+
+    /// Tells the kernel how the map will be read; advice it does not take changes nothing but speed.
+    pub fn advise(&self, advice: Advice) -> io::Result<()> {
+        let advice = match advice {
+            Advice::Normal => memmap2::Advice::Normal,
+            Advice::Random => memmap2::Advice::Random,
+            Advice::Sequential => memmap2::Advice::Sequential,
+            Advice::WillNeed => memmap2::Advice::WillNeed,
+        };
+        self.0.as_ref().map_or(Ok(()), |map| map.advise(advice))
+    }
+}
+
+impl AsRef<[u8]> for Mmap {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or(&[])
+    }
+}
+
+impl std::ops::Deref for Mmap {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_outlives_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sealed");
+        fs::write_atomic(&path, b"twelve bytes").unwrap();
+        let map = Mmap::open(&path).unwrap();
+        map.advise(Advice::Random).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(map.as_ref(), b"twelve bytes");
+    }
+
+    #[test]
+    fn an_empty_file_is_an_empty_map() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("empty");
+        fs::write_atomic(&path, b"").unwrap();
+        let map = Mmap::open(&path).unwrap();
+        map.advise(Advice::WillNeed).unwrap();
+        assert!(map.is_empty());
+    }
+}
