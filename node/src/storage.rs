@@ -1,1 +1,124 @@
-//! The storage layer.
+//! The storage of one partition: growing rows in memory, sealed segments on disk, and the frozen views that reads hold.
+//!
+//! ```text
+//! upsert ──> growing ──freeze──> frozen ──seal──> sealed segment ──compact──> fewer sealed segments
+//!                (its WAL is the Raft log)          (immutable folder; MANIFEST by rename)
+//! ```
+//!
+//! **Rows and versions.** A row is one version of a record; its *version* is the log index of the command that wrote it.
+//! An upsert of an existing key appends a new row and marks the old one deleted **at** that log index; a delete only
+//! marks. A view at log index `at` sees a row if `version <= at` and it is not deleted at or before `at`
+//! (`deleted_at == 0 || deleted_at > at`). So a command is seen whole or not at all, readers never wait for the
+//! writer, and the writer never waits for readers.
+//!
+//! **Invariants.** One task applies commands (the machine's). At most one live row per key at each log index. A sealed
+//! folder never changes; it is unlinked only after the manifest that drops it is durable. The manifest at log index `A`
+//! describes exactly the state after the command at `A`: replay starts at `A + 1`.
+//!
+//! What this layer does not do: decide what a command means (machine), or how a search is planned (query).
+
+use std::path::PathBuf;
+
+use flotilla_proto::filter::Compiled;
+use flotilla_proto::ids::LogIndex;
+use flotilla_proto::record::{Key, Payload};
+
+use crate::index::{Bitset, Neighbor, Stats};
+
+/// Local breakage: this replica must stop answering from what is broken. Never an answer to a caller's mistake.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Fault {
+    /// A file does not hold what was written to it.
+    #[error("{file}: damaged at byte {offset}: {reason}")]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// Where, roughly.
+        offset: u64,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The format is of a newer version than this program knows.
+    #[error("{file}: format version {found} is newer than {known}, the newest that this program reads")]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// The operating system refused.
+    #[error("{file}: {reason}")]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// Its words.
+        reason: String,
+        /// Whether space ran out.
+        is_full: bool,
+    },
+    /// The work was told to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// How to look for neighbours in one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Scan every accepted row.
+    Exact,
+    /// Walk the graph with this many candidates; exact where the segment has no graph.
+    Graph {
+        /// Candidates kept.
+        ef: usize,
+    },
+}
+
+/// A question for one segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Nearest<'a> {
+    /// The vector's name; it exists in the collection's spec.
+    pub vector: &'a str,
+    /// The query; of unit length where the distance is cosine.
+    pub query: &'a [f32],
+    /// Neighbours wanted, at most.
+    pub limit: usize,
+    /// How to look.
+    pub method: Method,
+    /// Only these rows (a subset of the live rows); `None`: every live row.
+    pub rows: Option<&'a Bitset>,
+}
+
+/// One segment as a view sees it: rows `0..rows()`, of which some are live. Growing, frozen and sealed segments all
+/// answer to it, and mean the same.
+pub trait SegmentView: Send + Sync {
+    /// Rows, dead ones included.
+    fn rows(&self) -> u32;
+    /// Live rows.
+    fn live(&self) -> u32;
+    /// Whether the row is live. False for rows beyond [`SegmentView::rows`].
+    fn is_live(&self, row: u32) -> bool;
+    /// The row's key.
+    fn key(&self, row: u32) -> Result<Key, Fault>;
+    /// The row's version.
+    fn version(&self, row: u32) -> LogIndex;
+    /// The live row of `key`.
+    fn find(&self, key: &Key) -> Result<Option<u32>, Fault>;
+    /// The row's payload.
+    fn payload(&self, row: u32) -> Result<Payload, Fault>;
+    /// The row's vector of this name as the user gave it (to within rounding where it was scaled); `None` if the row has
+    /// none.
+    fn vector(&self, name: &str, row: u32) -> Option<Vec<f32>>;
+    /// The live rows that pass.
+    fn matching(&self, filter: &Compiled) -> Result<Bitset, Fault>;
+    /// The nearest live rows, by distance then row.
+    fn nearest(&self, ask: &Nearest<'_>, stats: &mut Stats) -> Result<Vec<Neighbor>, Fault>;
+    /// Whether the vector can be searched without scanning it.
+    fn is_indexed(&self, vector: &str) -> bool;
+    /// The live rows whose key is greater than `after`, by key.
+    fn by_key<'a>(
+        &'a self,
+        after: Option<&Key>,
+    ) -> Box<dyn Iterator<Item = Result<(Key, u32), Fault>> + Send + 'a>;
+}
