@@ -27,6 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flotilla_proto::ids::{LogIndex, NodeId, PartitionId};
 use flotilla_proto::refusal::Refusal;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::{BasicNode, ReadPolicy};
 

@@ -154,15 +154,13 @@ async fn open_log(folder: &Folder, options: log::Options) -> Result<Arc<Lanes>, 
     let path = folder.path().join("log");
     let at = path.clone();
     let opened = task::spawn_cpu(move || Lanes::open(&at, options)).await.map_err(|_| Fault::Cancelled)?;
-    let (lanes, recovery) = opened.map_err(|why| match why {
-        log::OpenError::Newer { file, found, known } => Fault::Newer { file, found, known },
-        other => Fault::Io { file: path, reason: other.to_string(), is_full: false },
-    })?;
+    let (lanes, recovery) =
+        opened.map_err(|why| Fault::Io { file: path, reason: why.to_string(), is_full: false })?;
     for torn in &recovery.torn {
         tracing::warn!(?torn, "the log ended in a torn record, which was never acknowledged");
     }
-    for group in &recovery.quarantined {
-        tracing::error!(?group, "a log is damaged: its group is quarantined");
+    for (group, damage) in &recovery.quarantined {
+        tracing::error!(group, ?damage, "the log is damaged: this group is quarantined");
     }
     Ok(lanes)
 }

@@ -17,6 +17,9 @@
 //!
 //! What this layer does not do: decide what a command means (machine), or how a search is planned (query).
 
+pub mod row;
+pub mod store;
+
 use std::path::PathBuf;
 
 use flotilla_proto::filter::Compiled;

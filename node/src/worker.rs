@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::env::{clock, task};
-use crate::index::hnsw::Progress;
+use crate::index::Progress;
 use crate::machine::PartitionMachine;
 use crate::raft::Group;
 use crate::storage::Fault;
