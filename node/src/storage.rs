@@ -26,6 +26,8 @@ use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::{Key, Payload};
 
+pub mod payload_index;
+
 use crate::index::{Bitset, Neighbor, Stats};
 
 /// Local breakage: this replica must stop answering from what is broken. Never an answer to a caller's mistake.
