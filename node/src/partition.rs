@@ -233,7 +233,8 @@ impl Replica {
                     exact: search.exact,
                     max_distance: search.max_distance,
                 };
-                query::search(&view.segments(), &spec, &ask, cancelled)
+                let segments: Vec<&dyn SegmentView> = view.segments().collect();
+                query::search(&segments, &spec, &ask, cancelled)
             })
             .await?;
         Ok((answer, at))
@@ -252,14 +253,12 @@ impl Replica {
         let spec = self.store.spec();
         let records = self
             .compute(move |_| {
-                let segments = view.segments();
                 let mut records = Vec::with_capacity(keys.len());
                 for key in keys {
-                    for segment in &segments {
-                        if let Some(row) = segment.find(&key)? {
-                            records.push(read_record(*segment, row, key, &spec, parts)?);
-                            break;
-                        }
+                    let found = view.find(&key)?;
+                    let found = found.and_then(|(at, row)| Some((view.segment(at)?, row)));
+                    if let Some((segment, row)) = found {
+                        records.push(read_record(segment, row, key, &spec, parts)?);
                     }
                 }
                 Ok(records)
@@ -282,7 +281,7 @@ impl Replica {
         let spec = self.store.spec();
         let (records, more) = self
             .compute(move |_| {
-                let segments = view.segments();
+                let segments: Vec<&dyn SegmentView> = view.segments().collect();
                 let (rows, more) = query::scan(&segments, filter.as_ref(), after.as_ref(), limit)?;
                 let read = |&(segment, row): &(usize, u32)| {
                     let segment: &dyn SegmentView = segments[segment];
@@ -298,7 +297,12 @@ impl Replica {
     pub async fn count(&self, filter: Option<Compiled>) -> Result<(u64, LogIndex), Refusal> {
         let view = self.view().await?;
         let at = view.at;
-        let count = self.compute(move |_| query::count(&view.segments(), filter.as_ref())).await?;
+        let count = self
+            .compute(move |_| {
+                let segments: Vec<&dyn SegmentView> = view.segments().collect();
+                query::count(&segments, filter.as_ref())
+            })
+            .await?;
         Ok((count, at))
     }
 
