@@ -32,10 +32,7 @@ fn epoch(collection: Option<&v1::Collection>) -> Epoch {
 }
 
 /// All collections, by name.
-pub(crate) async fn list(
-    router: &Router,
-    deadline: Deadline,
-) -> Result<v1::ListCollectionsResponse, Status> {
+pub(crate) async fn list(router: &Router, deadline: Deadline) -> Result<v1::ListCollectionsResponse, Status> {
     let map = router.placement.known(deadline).await?;
     Ok(v1::ListCollectionsResponse { collections: map.collections.iter().map(collection_to_wire).collect() })
 }

@@ -35,7 +35,6 @@ pub(crate) enum Fault {
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub operation: &'static str,
-    pub partition: u64,
     pub epoch: u64,
     pub timeout: Option<String>,
     pub view: u64,
@@ -159,7 +158,7 @@ impl Fake {
         let target = target.cloned().unwrap();
         let timeout = request.metadata().get("grpc-timeout").map(|t| t.to_str().unwrap().to_owned());
         let (partition, epoch) = (target.partition, target.epoch);
-        self.0.seen.lock().push(Seen { operation, partition, epoch, timeout, view });
+        self.0.seen.lock().push(Seen { operation, epoch, timeout, view });
         self.strike(operation).await?;
         let map = self.map();
         let id: CollectionId = target.collection_id.parse().unwrap();

@@ -20,8 +20,8 @@ use flotilla_proto::shard;
 use flotilla_proto::shard::meta_client::MetaClient;
 use flotilla_proto::shard::shard_client::ShardClient;
 use flotilla_proto::v1::{Coverage, PartitionIndex};
-use futures::future::BoxFuture;
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use parking_lot::RwLock;
 use tonic::transport::Channel;
@@ -152,7 +152,8 @@ impl Fanout {
         node: Option<NodeId>,
     ) -> Result<ShardClient<Channel>, Status> {
         let address = node.and_then(|node| view.address(node));
-        let unknown = || Refusal::Unavailable(format!("partition {partition} has no replica of known address"));
+        let unknown =
+            || Refusal::Unavailable(format!("partition {partition} has no replica of known address"));
         self.pool.shard(address.ok_or_else(unknown)?)
     }
 
@@ -266,7 +267,8 @@ impl<'a, R: 'a> Running<'a, R> {
 
 /// The coverage of an answer made of these partitions at these log indexes.
 pub fn coverage(asked: usize, indexes: impl IntoIterator<Item = (PartitionId, u64)>) -> Coverage {
-    let index = |(partition, log_index): (PartitionId, u64)| PartitionIndex { partition: partition.0, log_index };
+    let index =
+        |(partition, log_index): (PartitionId, u64)| PartitionIndex { partition: partition.0, log_index };
     let mut indexes: Vec<PartitionIndex> = indexes.into_iter().map(index).collect();
     indexes.sort_unstable_by_key(|i| i.partition);
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -349,4 +351,3 @@ fn told(status: Status) -> Status {
     }
     Status::with_details(status.code(), status.message(), bytes::Bytes::copy_from_slice(status.details()))
 }
-

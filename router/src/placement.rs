@@ -352,4 +352,3 @@ impl Views<'_> {
 fn stamp(view: &View) -> (CollectionId, u64) {
     (view.id, view.map.epoch.max(view.epoch).0)
 }
-

@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use flotilla_proto::limits::MESSAGE_BYTES_MAX;
 use flotilla_proto::shard::meta_client::MetaClient;
 use flotilla_proto::shard::shard_client::ShardClient;
+use parking_lot::Mutex;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 

@@ -118,25 +118,18 @@ pub async fn count(
         let view = views.next().await?;
         check_filter(&view, request.filter.as_ref())?;
         let one = |partition: &Partition| -> BoxFuture<'_, _> {
-            Box::pin(router.fanout.call(
-                &view,
-                partition.id,
-                deadline,
-                Resend::Freely,
-                |mut shard, call| {
-                    let message =
-                        shard::CountRequest { target: call.target(), filter: request.filter.clone() };
-                    let message = call.request(message);
-                    async move { shard.count(message).await }
-                },
-            ))
+            Box::pin(router.fanout.call(&view, partition.id, deadline, Resend::Freely, |mut shard, call| {
+                let message = shard::CountRequest { target: call.target(), filter: request.filter.clone() };
+                let message = call.request(message);
+                async move { shard.count(message).await }
+            }))
         };
-        let answers: Vec<shard::CountResponse> =
-            match gather(view.partitions.iter().map(one).collect()).await {
-                Ok(answers) => answers,
-                Err(Miss::Stale) => continue,
-                Err(Miss::Failed(status)) => return Err(status),
-            };
+        let answers: Vec<shard::CountResponse> = match gather(view.partitions.iter().map(one).collect()).await
+        {
+            Ok(answers) => answers,
+            Err(Miss::Stale) => continue,
+            Err(Miss::Failed(status)) => return Err(status),
+        };
         let indexes = view.partitions.iter().map(|p| p.id).zip(answers.iter().map(|a| a.log_index));
         return Ok(v1::CountResponse {
             count: answers.iter().map(|a| a.count).sum(),
@@ -164,16 +157,10 @@ pub async fn collection_status(
     loop {
         let view = views.next().await?;
         let one = |partition: &Partition| -> BoxFuture<'_, _> {
-            Box::pin(router.fanout.call(
-                &view,
-                partition.id,
-                deadline,
-                Resend::Freely,
-                |mut shard, call| {
-                    let message = call.request(shard::StatusRequest { target: call.target() });
-                    async move { shard.status(message).await }
-                },
-            ))
+            Box::pin(router.fanout.call(&view, partition.id, deadline, Resend::Freely, |mut shard, call| {
+                let message = call.request(shard::StatusRequest { target: call.target() });
+                async move { shard.status(message).await }
+            }))
         };
         let ends = settle(view.partitions.iter().map(one).collect()).await;
         if ends.iter().any(|end| matches!(end, Err(Miss::Stale))) {

@@ -56,7 +56,8 @@ pub async fn search(
             Err(Miss::Failed(status)) => return Err(status),
         }
     }
-    let why = format!("{vanished} hits changed before they were fetched, {ROUNDS} times in a row; search again");
+    let why =
+        format!("{vanished} hits changed before they were fetched, {ROUNDS} times in a row; search again");
     Err(Refusal::Aborted(why).into())
 }
 

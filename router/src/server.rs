@@ -124,7 +124,11 @@ async fn overdue(mut closed: watch::Receiver<bool>, drain_max: Duration) {
 }
 
 /// Tells health what readiness is, until `shutdown`.
-async fn follow(health: &HealthReporter, mut ready: watch::Receiver<bool>, shutdown: impl Future<Output = ()>) {
+async fn follow(
+    health: &HealthReporter,
+    mut ready: watch::Receiver<bool>,
+    shutdown: impl Future<Output = ()>,
+) {
     tokio::pin!(shutdown);
     loop {
         let is_ready = *ready.borrow_and_update();
@@ -192,16 +196,16 @@ fn pages(router: &Arc<Router>) -> axum::Router {
     let text = move || async move {
         match metrics.text() {
             Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4")], text),
-            Err(e) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], format!("{e}\n"))
-            }
+            Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], format!("{e}\n")),
         }
     };
     let ready = move || async move {
         match (*readiness.borrow(), *draining.borrow()) {
             (true, false) => (StatusCode::OK, "ready\n"),
             (_, true) => (StatusCode::SERVICE_UNAVAILABLE, "going down\n"),
-            (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "no node has told the placement map lately\n"),
+            (false, false) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "no node has told the placement map lately\n")
+            }
         }
     };
     axum::Router::new()

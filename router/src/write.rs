@@ -176,7 +176,8 @@ async fn send(
         let (partition, command) = (*partition, command.clone());
         Box::pin(router.fanout.call(view, partition, deadline, resend, move |mut shard, call| {
             let target = call.target();
-            let message = call.request(shard::WriteRequest { target, request, command: Some(command.clone()) });
+            let message =
+                call.request(shard::WriteRequest { target, request, command: Some(command.clone()) });
             async move { shard.write(message).await }
         }))
     };

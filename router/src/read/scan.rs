@@ -172,7 +172,11 @@ impl Scan {
         let covered = cursors.map(|c| {
             coverage(c.indexes.len(), c.view.partitions.iter().map(|p| p.id).zip(c.indexes.iter().copied()))
         });
-        v1::ScanResponse { items: page.into_iter().map(|(_, record)| record).collect(), next, coverage: covered }
+        v1::ScanResponse {
+            items: page.into_iter().map(|(_, record)| record).collect(),
+            next,
+            coverage: covered,
+        }
     }
 }
 

@@ -25,10 +25,7 @@ impl Cluster for Edge {
 
     type WatchStream = BoxStream<'static, Result<v1::PlacementMap, Status>>;
 
-    async fn watch(
-        &self,
-        request: Request<v1::WatchRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let after = request.into_inner().after_epoch;
         let watching = Watching {
             installed: self.0.placement.installed(),

@@ -13,7 +13,9 @@ impl Collections for Edge {
         &self,
         request: Request<v1::CreateCollectionRequest>,
     ) -> Result<Response<v1::CreateCollectionResponse>, Status> {
-        self.0.run("create_collection", request, |message, by| collections::create(&self.0, message, by)).await
+        self.0
+            .run("create_collection", request, |message, by| collections::create(&self.0, message, by))
+            .await
     }
 
     async fn get(
@@ -37,13 +39,17 @@ impl Collections for Edge {
         &self,
         request: Request<v1::UpdateCollectionRequest>,
     ) -> Result<Response<v1::UpdateCollectionResponse>, Status> {
-        self.0.run("update_collection", request, |message, by| collections::update(&self.0, message, by)).await
+        self.0
+            .run("update_collection", request, |message, by| collections::update(&self.0, message, by))
+            .await
     }
 
     async fn delete(
         &self,
         request: Request<v1::DeleteCollectionRequest>,
     ) -> Result<Response<v1::DeleteCollectionResponse>, Status> {
-        self.0.run("delete_collection", request, |message, by| collections::delete(&self.0, message, by)).await
+        self.0
+            .run("delete_collection", request, |message, by| collections::delete(&self.0, message, by))
+            .await
     }
 }

@@ -12,6 +12,8 @@ impl Search for Edge {
         &self,
         request: Request<v1::SearchRequest>,
     ) -> Result<Response<v1::SearchResponse>, Status> {
-        self.0.run("search", request, |message, deadline| crate::search::search(&self.0, message, deadline)).await
+        self.0
+            .run("search", request, |message, deadline| crate::search::search(&self.0, message, deadline))
+            .await
     }
 }

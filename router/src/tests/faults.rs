@@ -72,10 +72,7 @@ async fn a_stream_of_pages_survives_a_change_of_the_map() {
 #[tokio::test]
 async fn a_stale_refusal_without_a_placement_makes_the_router_ask() {
     let mut house = House::with_records(10).await;
-    house.fake.fault(
-        "count",
-        Fault::Refuse(Refusal::StaleEpoch { seen: 1, current: 9, placement: None }),
-    );
+    house.fake.fault("count", Fault::Refuse(Refusal::StaleEpoch { seen: 1, current: 9, placement: None }));
     assert_eq!(house.records.count(count()).await.unwrap().into_inner().count, 10);
     house.fake.change(false, |map| {
         map.epoch.0 += 1;

@@ -14,8 +14,7 @@ async fn a_collection_is_made_seen_changed_and_deleted() {
     assert_eq!(listed.collections.len(), 1);
 
     let fields = [("zone".to_owned(), v1::FieldType::Keyword.into())].into();
-    let update =
-        v1::UpdateCollectionRequest { name: "vms".into(), add_fields: fields, ..Default::default() };
+    let update = v1::UpdateCollectionRequest { name: "vms".into(), add_fields: fields, ..Default::default() };
     let updated = house.collections.update(update).await.unwrap().into_inner().collection.unwrap();
     assert!(updated.spec.unwrap().fields.contains_key("zone"));
     let get = || v1::GetCollectionRequest { name: "vms".into() };
@@ -99,9 +98,8 @@ async fn a_stream_of_batches_ends_in_one_answer_or_says_how_far_it_came() {
 async fn the_nearest_come_first_with_what_was_asked_for() {
     let mut house = House::with_records(200).await;
     let plain = house.search.search(nearest(50.2, 3)).await.unwrap().into_inner();
-    let keys = |hits: &[v1::Hit]| {
-        hits.iter().map(|h| number(h.record.as_ref().unwrap())).collect::<Vec<u64>>()
-    };
+    let keys =
+        |hits: &[v1::Hit]| hits.iter().map(|h| number(h.record.as_ref().unwrap())).collect::<Vec<u64>>();
     assert_eq!(keys(&plain.hits), [50, 51, 49]);
     assert!(plain.hits[0].record.as_ref().unwrap().payload.is_empty());
     assert!((plain.hits[1].score + 0.8).abs() < 1e-4, "the score is minus the distance");
@@ -144,10 +142,7 @@ async fn a_wrong_search_is_refused_by_field_and_value() {
         (v1::SearchRequest { vector: None, ..nearest(1.0, 1) }, "vector: a vector is needed"),
         (nearest(f32::NAN, 1), "vector: component 0 is NaN"),
         (v1::SearchRequest { vector_name: "x".into(), ..nearest(1.0, 1) }, "vector_name: collection `vms`"),
-        (
-            v1::SearchRequest { score_threshold: Some(f32::NAN), ..nearest(1.0, 1) },
-            "score_threshold: is NaN",
-        ),
+        (v1::SearchRequest { score_threshold: Some(f32::NAN), ..nearest(1.0, 1) }, "score_threshold: is NaN"),
         (v1::SearchRequest { filter: Some(v1::Filter::default()), ..nearest(1.0, 1) }, "filter: "),
     ];
     for (request, message) in wrong {

@@ -30,7 +30,8 @@ async fn one_port_serves_grpc_health_reflection_and_pages_and_drains() {
     let serving =
         tokio::spawn(server::listen(listener, house.router.clone(), server::Options::default(), shutdown));
 
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+    let channel =
+        tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
     let mut search = SearchClient::new(channel.clone());
     assert_eq!(search.search(nearest(3.0, 2)).await.unwrap().into_inner().hits.len(), 2);
 
@@ -38,10 +39,7 @@ async fn one_port_serves_grpc_health_reflection_and_pages_and_drains() {
     let check = |service: &str| HealthCheckRequest { service: service.into() };
     let mut watch = health.watch(check("flotilla.v1.Search")).await.unwrap().into_inner();
     while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
-    assert_eq!(
-        health.check(check("")).await.unwrap().into_inner().status(),
-        ServingStatus::Serving
-    );
+    assert_eq!(health.check(check("")).await.unwrap().into_inner().status(), ServingStatus::Serving);
     assert_eq!(reflected(channel.clone()).await, 6);
 
     assert!(page(address, "/livez").await.ends_with("alive\n"));
