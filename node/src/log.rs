@@ -21,7 +21,8 @@
 //! nothing valid of a later run follows: it is cut off, with a report. Anything else that does not read back is
 //! *damage*: the groups it may concern are quarantined (named with file and offset, to be rebuilt from a peer after
 //! [`Lanes::remove_group`]), the others serve. What the last run lost to rot cannot be told from a torn write; to keep that
-//! window small an idle lane follows its last run with an (unsynced) mark.
+//! window small an idle lane follows its last run with an (unsynced) mark. A lane that lost its newest segment file
+//! as a whole looks like a shorter lane; every other missing file is noticed.
 //!
 //! **What it does not do.** A lane does not compact live entries away: the owner purges. A group that purges rarely
 //! pins old segments; once a lane has more than [`Options::segments_max`] of them, entries of the oldest are written
