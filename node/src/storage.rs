@@ -39,6 +39,8 @@ use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::{Key, Payload};
 
+pub mod payload_index;
+
 use crate::index::{Bitset, Neighbor, Stats};
 
 pub use row::StoredRow;

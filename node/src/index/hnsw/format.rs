@@ -94,7 +94,7 @@ impl Graph {
 
     /// Size in bytes, in a file and in memory.
     pub fn bytes(&self) -> usize {
-        self.words.words().len() * size_of::<u32>()
+        size_of_val(self.words.words())
     }
 
     pub(super) fn view(&self) -> View<'_> {

@@ -15,16 +15,16 @@ use super::layer::{Layer, Probe, descend};
 /// Scratch of finished searches, for the next ones. Holds at most as many as ever searched at once, up to
 /// [`Pool::KEPT`].
 #[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<Vec<Box<Scratch>>>);
+pub(super) struct Pool(Mutex<Vec<Scratch>>);
 
 impl Pool {
     const KEPT: usize = 64;
 
-    fn take(&self) -> Box<Scratch> {
+    fn take(&self) -> Scratch {
         self.0.lock().pop().unwrap_or_default()
     }
 
-    fn give(&self, scratch: Box<Scratch>) {
+    fn give(&self, scratch: Scratch) {
         let mut kept = self.0.lock();
         if kept.len() < Self::KEPT {
             kept.push(scratch);
