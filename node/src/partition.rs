@@ -161,6 +161,7 @@ impl Replica {
     pub async fn write(&self, request: Option<RequestId>, write: Write) -> Result<Written, Refusal> {
         let command = Command { collection: self.collection, request, body: self.admit(write)? };
         let command = command.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
+        self.worker.wait_while_behind().await;
         match self.group.propose(command).await? {
             Reply::Written { affected, log_index } => Ok(Written { affected, log_index }),
             Reply::Rejected(rejection) => Err(self.rejected(rejection)),
@@ -178,7 +179,7 @@ impl Replica {
                     spec.check_record(&format!("records[{n}]"), record)?;
                 }
                 let rows = records.iter().map(|record| StoredRow::from_domain(record, &spec));
-                Body::Upsert(rows.collect::<Result<_, _>>().map_err(|e| Refusal::Internal(e.to_string()))?)
+                Body::Upsert(rows.collect::<Result<_, _>>()?)
             }
             Write::Delete(keys) => {
                 at_most("keys", "keys", flotilla_proto::limits::BATCH_MAX, keys.len())?;

@@ -121,7 +121,7 @@ impl Machine for PartitionMachine {
         self.applied = index;
         self.kept.mark = mark;
         self.store.publish(index);
-        if self.store.needs_seal() { self.freeze() } else { Ok(()) }
+        if self.store.needs_seal() && !self.store.is_behind() { self.freeze() } else { Ok(()) }
     }
 
     fn checkpoint(&mut self) -> Result<(), Fault> {

@@ -175,6 +175,28 @@ impl Store {
         self.state.lock().spec = spec;
     }
 
+    /// How the collection is described now.
+    pub fn spec(&self) -> Arc<CollectionSpec> {
+        self.state.lock().spec.clone()
+    }
+
+    /// The machine's state as of the manifest: see [`Store::durable_index`]. Empty at 0.
+    pub fn durable_machine(&self) -> Arc<Vec<u8>> {
+        self.commit.lock().machine.clone()
+    }
+
+    /// Where the manifest stands, to name it in a fault.
+    pub fn manifest_path(&self) -> PathBuf {
+        self.dir.join(super::manifest::MANIFEST)
+    }
+
+    /// Whether the background is so far behind that writers should wait: a frozen state waits for each place there is, and
+    /// the growing segment is full again.
+    pub fn is_behind(&self) -> bool {
+        let frozen = self.state.lock().frozen.len();
+        frozen >= apply::FROZEN_MAX && self.needs_seal()
+    }
+
     /// The newest published state.
     pub fn view(&self) -> View {
         View::of(self.published.load_full())

@@ -12,7 +12,7 @@ use crate::storage::row::StoredRow;
 
 /// Frozen states that may wait for the background at once; with more, the growing segment keeps growing and the
 /// writer is told by [`Store::needs_seal`] to slow down.
-const FROZEN_MAX: usize = 16;
+pub(super) const FROZEN_MAX: usize = 3;
 
 /// A live row.
 enum Place {
