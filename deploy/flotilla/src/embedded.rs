@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use flotilla_client::Client;
-use flotilla_node::server::Node;
+use flotilla_node::server::{Defaults, Node};
 use flotilla_router::{Router, inproc, server as front};
 use prometheus::Registry;
 use tokio::sync::watch;
@@ -49,8 +49,10 @@ impl Options {
         options.node.log.sync = config.storage.sync;
         options.node.log.lanes = config.log.lanes;
         options.node.log.segment_bytes = config.log.segment_bytes;
-        options.node.store.seal_rows = config.storage.seal_rows;
-        options.node.store.seal_bytes = config.storage.seal_bytes;
+        let whole = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        options.node.store.seal_rows = whole(config.storage.seal_rows);
+        options.node.store.seal_bytes = whole(config.storage.seal_bytes);
+        options.node.defaults = Defaults { partitions: config.cluster.partitions, index: config.index };
         options
     }
 }
