@@ -14,6 +14,7 @@ mod views;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use flotilla_proto::filter::{Compiled, Filter};
 use flotilla_proto::ids::{CollectionId, LogIndex, PartitionId};
@@ -33,6 +34,9 @@ use crate::storage::row::StoredRow;
 use crate::storage::store::{self, Status, Store, View};
 use crate::storage::{Fault, SegmentView};
 use crate::worker::Worker;
+
+/// How long opening waits for the replay of the log; after that, calls wait by themselves.
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// What to write.
 #[derive(Debug)]
@@ -131,6 +135,9 @@ impl Replica {
         let frozen = Arc::new(Notify::new());
         let machine = PartitionMachine::new(collection, store.clone(), restored, frozen.clone())?;
         let group = Arc::new(Group::open(node, id, log, machine, &shared.raft).await?);
+        if let Err(late) = group.wait_ready(READY_WITHIN).await {
+            tracing::warn!(partition = id.0, %late, "the replica is opened but not ready yet");
+        }
         let worker = Worker::start(store.clone(), group.clone(), frozen, shared.work_permits.clone());
         let views = Views::default();
         let read_permits = shared.read_permits.clone();

@@ -60,7 +60,8 @@ impl Options {
             data_dir,
             address: "inproc".to_owned(),
             threads,
-            log: log::Options::default(),
+            // An entry is applied as soon as it is durable: the log need not hold many bodies in memory.
+            log: log::Options { cache_bytes: 8 << 20, ..log::Options::default() },
             store: storage::store::Options { index_threads: threads, ..Default::default() },
             raft: raft::Options::default(),
             defaults: Defaults::default(),
