@@ -42,7 +42,6 @@ pub(super) use header::{HEADER, Header};
 
 use super::column::{Alive, Column};
 use super::payload_index::PayloadIndex;
-use super::row::encode_payload;
 use super::shape::{Shapes, ordinal};
 use super::{Fault, Method, Nearest, SegmentView};
 use crate::env::fs;
@@ -291,8 +290,7 @@ impl Sealed {
 
     /// The row's payload in its stored form.
     pub fn stored_payload(&self, row: u32) -> Result<Bytes, Fault> {
-        let payload = self.files.payloads.payload(row)?;
-        encode_payload(&payload).map_err(|error| Fault::damaged(self.dir(), 0, error.to_string()))
+        self.files.payloads.payload_bytes(row)
     }
 
     /// The values of the vector with this ordinal.
