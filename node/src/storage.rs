@@ -39,7 +39,6 @@ use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::{Key, Payload};
 
-
 use crate::index::{Bitset, Neighbor, Stats};
 
 pub use row::StoredRow;
