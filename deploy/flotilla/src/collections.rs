@@ -3,12 +3,12 @@
 use std::io::Write as _;
 
 use clap::{Args, Subcommand};
-use flotilla_client::Client;
+use flotilla_client::{Client, Collection};
 use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, IndexKind, VectorSpec};
 use flotilla_proto::v1::CollectionStatus;
 use serde_json::json;
 
-use crate::import::index_kind;
+use crate::import::{PARTITIONS_OF_SERVER, index_kind};
 use crate::output::{self, Output};
 use crate::table::{Align, Table};
 use crate::target::{self, Target};
@@ -88,9 +88,9 @@ struct CreateArgs {
     /// A declared field, PATH:TYPE; TYPE is keyword, integer, float, bool, datetime or text
     #[arg(long = "field", value_name = "FIELD", value_parser = field_from_word)]
     fields: Vec<(String, FieldType)>,
-    /// Partitions
-    #[arg(long, value_name = "N", default_value_t = flotilla_proto::limits::PARTITIONS_DEFAULT)]
-    partitions: u32,
+    /// Partitions [default: the server's]
+    #[arg(long, value_name = "N")]
+    partitions: Option<u32>,
     /// Refuse fields that are not declared
     #[arg(long)]
     strict: bool,
@@ -149,10 +149,9 @@ impl CreateArgs {
             name: self.name,
             vectors: self.vectors.into_iter().collect(),
             fields: self.fields.into_iter().collect(),
-            partitions: self.partitions,
+            partitions: self.partitions.unwrap_or(PARTITIONS_OF_SERVER),
             strict: self.strict,
         };
-        spec.check().map_err(|violation| anyhow::anyhow!("{violation}"))?;
         self.target.client().await?.create_collection(&spec).await?;
         Ok(writeln!(std::io::stdout().lock(), "created collection `{}`", spec.name)?)
     }
@@ -166,7 +165,7 @@ async fn list(client: &Client) -> anyhow::Result<()> {
         ("vectors", left, 60),
         ("fields", Align::Right, 8),
     ]);
-    for spec in client.list_collections().await? {
+    for Collection { spec, .. } in client.list_collections().await? {
         let vectors: Vec<String> =
             spec.vectors.iter().map(|(name, v)| format!("{name}:{}", v.dims)).collect();
         let (partitions, fields) = (spec.partitions.to_string(), spec.fields.len().to_string());
@@ -176,7 +175,7 @@ async fn list(client: &Client) -> anyhow::Result<()> {
 }
 
 async fn describe(client: &Client, name: &str, output: Output) -> anyhow::Result<()> {
-    let (spec, status) = client.get_collection(name).await?;
+    let (Collection { spec, .. }, status) = client.get_collection(name).await?;
     let text = match output {
         Output::Table => description(&spec, &status),
         Output::Json => format!("{}\n", document(&spec, &status)),

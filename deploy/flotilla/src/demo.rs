@@ -17,6 +17,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::config::Config;
 use crate::embedded::{Embedded, Options};
+use crate::import::send::upsert;
 use crate::progress::Progress;
 use crate::{target, up};
 
@@ -108,7 +109,7 @@ impl DemoArgs {
         let progress = &progress;
         let upserts = futures::stream::iter(batches).map(|batch| async move {
             let count = batch.len() as u64;
-            client.upsert(COLLECTION, batch).await?;
+            upsert(client, COLLECTION, &batch).await?;
             progress.advance(count);
             anyhow::Ok(())
         });
@@ -121,7 +122,7 @@ impl DemoArgs {
         let started = clock::now();
         let running = self.start(folder).await.context("starting again")?;
         let client = running.client();
-        let (count, _) = client.count(COLLECTION, None).await?;
+        let count = client.count(COLLECTION, None).await?;
         let seconds = started.elapsed().as_secs_f64();
         say(&format!("Stopped, and started again from disk: {count} records answer after {seconds:.2} s"))?;
         ensure!(count == self.rows, "{} records were acknowledged, {count} are there", self.rows);

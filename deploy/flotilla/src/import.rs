@@ -25,12 +25,12 @@ pub mod infer;
 mod jsonl;
 mod parquet;
 pub mod records;
-mod send;
+pub mod send;
 
 use batches::{Batches, Vectors};
 use infer::Survey;
 use records::Records;
-pub use send::{Outcome, Rejects, Sink};
+use send::{Outcome, Rejects, Sink};
 
 /// Arguments of `flotilla import`.
 #[derive(Args, Debug)]
@@ -70,7 +70,7 @@ pub struct ImportArgs {
     /// With --create: fast | balanced | high_recall | maximum_recall, or flat for exact scans
     #[arg(long, value_name = "NAME", default_value = "balanced")]
     index: String,
-    /// With --create: partitions [default: 4]
+    /// With --create: partitions [default: the server's]
     #[arg(long, value_name = "N")]
     partitions: Option<u32>,
     /// Records per request, 1 to 1,000
@@ -86,6 +86,9 @@ pub struct ImportArgs {
     #[arg(long, value_name = "FILE", default_value = "rejects.jsonl")]
     rejects: PathBuf,
 }
+
+/// On the wire, no number of partitions: the server takes its default.
+pub const PARTITIONS_OF_SERVER: u32 = 0;
 
 /// A distance as a user writes it.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -166,10 +169,9 @@ impl ImportArgs {
             name: self.collection.clone(),
             vectors: self.vector_spec()?.into_iter().collect(),
             fields,
-            partitions: self.partitions.unwrap_or(flotilla_proto::limits::PARTITIONS_DEFAULT),
+            partitions: self.partitions.unwrap_or(PARTITIONS_OF_SERVER),
             strict: false,
         };
-        spec.check().map_err(|violation| anyhow::anyhow!("{violation}"))?;
         client.create_collection(&spec).await.context("creating the collection")?;
         eprintln!("created collection `{}`, {} declared fields", spec.name, spec.fields.len());
         Ok(())

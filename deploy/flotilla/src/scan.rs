@@ -1,19 +1,21 @@
 //! `flotilla scan`: records in the order of their keys, page by page; and `flotilla count`.
 
 use std::io::Write as _;
+use std::pin::pin;
 
 use clap::Args;
-use flotilla_client::Scan;
+use flotilla_client::{Client, Record, Scan, With};
 use flotilla_node::env::clock;
 use flotilla_proto::filter::Filter;
+use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
 
 use crate::output::{self, Output};
 use crate::target::{self, Target};
 use crate::{filter_json, json};
 
-/// Records per page of `--all`.
-const PAGE: u32 = 1_000;
+/// Records of `--all` that are printed together.
+const CHUNK: usize = 1_000;
 
 /// Arguments of `flotilla scan`.
 #[derive(Args, Debug)]
@@ -59,32 +61,40 @@ impl ScanArgs {
 
     async fn scan(self) -> anyhow::Result<()> {
         let client = self.target.client().await?;
-        let mut next = self.next.clone();
-        loop {
-            let page = client.scan(&self.collection, self.request(next)).await?;
-            self.print(&page.items)?;
-            next = page.next;
-            if next.is_empty() {
-                return Ok(());
-            }
-            if !self.all {
-                eprintln!("more: --next {next}");
-                return Ok(());
-            }
+        if self.all {
+            return self.scan_all(&client).await;
+        }
+        let page = client.scan(&self.collection, self.request().limit(self.limit)).await?;
+        self.print(&page.records)?;
+        if let Some(next) = page.next {
+            eprintln!("more: --next {next}");
+        }
+        Ok(())
+    }
+
+    async fn scan_all(&self, client: &Client) -> anyhow::Result<()> {
+        let records = client.scan_all(&self.collection, self.request()).await?;
+        let mut chunks = pin!(records.try_chunks(CHUNK));
+        while let Some(records) = chunks.next().await {
+            // Those that came before an error are good.
+            let (records, error) =
+                records.map_or_else(|error| (error.0, Some(error.1)), |records| (records, None));
+            self.print(&records)?;
+            error.map_or(Ok(()), Err)?;
+        }
+        Ok(())
+    }
+
+    fn request(&self) -> Scan {
+        let with = With { payload: true, vectors: self.with_vectors };
+        let request = Scan::new().after(self.next.clone()).with(with);
+        match &self.filter {
+            Some(filter) => request.filter(filter.clone()),
+            None => request,
         }
     }
 
-    fn request(&self, next: String) -> Scan {
-        Scan {
-            filter: self.filter.clone(),
-            limit: if self.all { PAGE } else { self.limit },
-            next,
-            with_payload: true,
-            with_vectors: self.with_vectors,
-        }
-    }
-
-    fn print(&self, items: &[flotilla_proto::record::Record]) -> anyhow::Result<()> {
+    fn print(&self, items: &[Record]) -> anyhow::Result<()> {
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         match self.output {
             Output::Table => {
@@ -128,12 +138,9 @@ impl CountArgs {
     async fn count(self) -> anyhow::Result<()> {
         let client = self.target.client().await?;
         let started = clock::now();
-        let (count, coverage) = client.count(&self.collection, self.filter.as_ref()).await?;
-        let line = json!({
-            "count": count,
-            "coverage": output::coverage_json(&coverage),
-            "ms": (started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
-        });
+        let count = client.count(&self.collection, self.filter.as_ref()).await?;
+        let ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
+        let line = json!({"count": count, "ms": ms});
         Ok(writeln!(std::io::stdout().lock(), "{line}")?)
     }
 }

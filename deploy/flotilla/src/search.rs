@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use flotilla_client::{Client, Hits, Search};
+use flotilla_client::{Client, Found, Hit, Search, With};
 use flotilla_node::env::clock;
 use flotilla_proto::filter::Filter;
 use flotilla_proto::record::Key;
@@ -89,17 +89,7 @@ impl SearchArgs {
     async fn search(self) -> anyhow::Result<()> {
         let client = self.target.client().await?;
         let vector = self.query.vector(&client, &self.collection, &self.vector_name).await?;
-        let request = Search {
-            vector_name: self.vector_name.clone(),
-            vector,
-            filter: self.filter.clone(),
-            limit: self.limit,
-            ef: self.ef,
-            exact: self.exact,
-            with_payload: self.with_payload,
-            explain: self.explain,
-            ..Search::default()
-        };
+        let request = self.request(vector);
         let started = clock::now();
         let hits = client.search(&self.collection, request).await?;
         let millis = started.elapsed().as_secs_f64() * 1e3;
@@ -111,7 +101,18 @@ impl SearchArgs {
         Ok(())
     }
 
-    fn table(&self, hits: &Hits, millis: f64) -> String {
+    fn request(&self, vector: Vec<f32>) -> Search {
+        let request = Search::new(vector).vector_name(&self.vector_name).limit(self.limit).ef(self.ef);
+        let request = match &self.filter {
+            Some(filter) => request.filter(filter.clone()),
+            None => request,
+        };
+        let request = if self.exact { request.exact() } else { request };
+        let request = if self.with_payload { request.with_payload() } else { request };
+        if self.explain { request.explain() } else { request }
+    }
+
+    fn table(&self, hits: &Found, millis: f64) -> String {
         let rows = hits.hits.iter().map(|hit| (&hit.record, Some(hit.score)));
         let mut text = output::records_table(rows, &[]);
         let coverage = output::coverage_words(&hits.coverage);
@@ -122,8 +123,8 @@ impl SearchArgs {
         text
     }
 
-    fn document(&self, hits: &Hits, millis: f64) -> serde_json::Value {
-        let hit = |hit: &flotilla_client::Hit| {
+    fn document(&self, hits: &Found, millis: f64) -> serde_json::Value {
+        let hit = |hit: &Hit| {
             let mut json = json!({"key": json::key_to(&hit.record.key), "score": hit.score});
             if self.with_payload {
                 json["payload"] = json::payload_to(&hit.record.payload);
@@ -164,7 +165,7 @@ fn row_of(path: &std::path::Path, row: u64) -> anyhow::Result<Vec<f32>> {
 }
 
 async fn vector_of(client: &Client, collection: &str, name: &str, key: Key) -> anyhow::Result<Vec<f32>> {
-    let found = client.get(collection, vec![key.clone()], false, true).await?;
+    let found = client.get(collection, [key.clone()], With { payload: false, vectors: true }).await?;
     let mut record = found.into_iter().next().with_context(|| format!("there is no record `{key}`"))?;
     let held: Vec<String> = record.vectors.keys().cloned().collect();
     let wanted = match (name, held.as_slice()) {

@@ -13,10 +13,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// A client of the server; fails with the address if there is none.
+    /// A client of the server; fails if nobody answers there.
     pub async fn client(&self) -> anyhow::Result<Client> {
-        let advice = || format!("no server answers at {} (is `flotilla up` running? see --to)", self.to);
-        Client::connect(&self.to).await.with_context(advice)
+        Client::connect(&self.to).await.context("is `flotilla up` running? see --to")
     }
 }
 

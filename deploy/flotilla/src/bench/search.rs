@@ -185,13 +185,11 @@ impl Work {
 
     fn request(&self, query: usize, ef: u32) -> Search {
         let at = query * self.queries.columns;
-        Search {
-            vector_name: self.vector_name.clone(),
-            vector: self.queries.data[at..at + self.queries.columns].to_vec(),
-            filter: self.filter.clone(),
-            limit: self.limit,
-            ef,
-            ..Search::default()
+        let vector = self.queries.data[at..at + self.queries.columns].to_vec();
+        let request = Search::new(vector).vector_name(&self.vector_name).limit(self.limit).ef(ef);
+        match &self.filter {
+            Some(filter) => request.filter(filter.clone()),
+            None => request,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! scores tie with the last one to within rounding.
 
 use anyhow::{Context as _, ensure};
-use flotilla_client::{Client, Hits, Page, Scan, Search};
+use flotilla_client::{Client, Found, Page, Scan, Search, With};
 use flotilla_node::env::clock;
 use flotilla_proto::filter::{Bounds, Filter};
 use flotilla_proto::record::{Key, Record};
@@ -36,19 +36,18 @@ async fn timed<T, E>(asked: impl Future<Output = Result<T, E>>) -> Result<Timed<
 
 /// The answers to all questions.
 pub struct Answers {
-    near: Timed<Hits>,
-    near_and_large: Timed<Hits>,
+    near: Timed<Found>,
+    near_and_large: Timed<Found>,
     page: Timed<Page>,
-    count: Timed<(u64, Coverage)>,
-    exact: [Hits; 2],
+    count: Timed<u64>,
+    exact: [Found; 2],
 }
 
 impl Answers {
     /// Asks.
     pub async fn ask(client: &Client) -> anyhow::Result<Answers> {
         let search = |filter, exact| client.search(COLLECTION, question(filter, exact));
-        let scan =
-            Scan { filter: Some(owned_and_huge()), limit: LIMIT, with_payload: true, ..Scan::default() };
+        let scan = Scan::new().filter(owned_and_huge()).limit(LIMIT).with(With::PAYLOAD);
         Ok(Answers {
             near: timed(search(None, false)).await?,
             near_and_large: timed(search(Some(on_and_large()), false)).await?,
@@ -61,25 +60,24 @@ impl Answers {
     /// Questions and answers, for people.
     pub fn tables(&self) -> String {
         let (near, large) = (&self.near, &self.near_and_large);
-        let scored = |hits: &Hits| {
+        let scored = |hits: &Found| {
             let rows = hits.hits.iter().take(SHOWN).map(|hit| (&hit.record, Some(hit.score)));
             output::records_table(rows, &FIELDS)
         };
-        let page = self.page.answer.items.iter().take(SHOWN).map(|record| (record, None));
-        let (count, count_coverage) = &self.count.answer;
+        let page = self.page.answer.records.iter().take(SHOWN).map(|record| (record, None));
         [
-            title(&format!("nearest to \"{TEXT}\""), near.millis, &near.answer.coverage),
+            title(&format!("nearest to \"{TEXT}\""), near.millis, Some(&near.answer.coverage)),
             scored(&near.answer),
-            title("the same, where power_state is on and cpu >= 8", large.millis, &large.answer.coverage),
-            scored(&large.answer),
             title(
-                "a page: owner is platform and memory_mb >= 262144",
-                self.page.millis,
-                &self.page.answer.coverage,
+                "the same, where power_state is on and cpu >= 8",
+                large.millis,
+                Some(&large.answer.coverage),
             ),
+            scored(&large.answer),
+            title("a page: owner is platform and memory_mb >= 262144", self.page.millis, None),
             output::records_table(page, &FIELDS),
-            title("count: power_state is on and cpu >= 8", self.count.millis, count_coverage),
-            format!("  {count}\n"),
+            title("count: power_state is on and cpu >= 8", self.count.millis, None),
+            format!("  {}\n", self.count.answer),
         ]
         .concat()
     }
@@ -94,10 +92,10 @@ impl Answers {
 
     /// Refuses answers that are not the same.
     pub fn compare(&self, after: &Answers) -> anyhow::Result<()> {
-        let (before_count, after_count) = (self.count.answer.0, after.count.answer.0);
+        let (before_count, after_count) = (self.count.answer, after.count.answer);
         ensure!(before_count == after_count, "the count was {before_count} and is {after_count}");
         ensure!(
-            unversioned(&self.page.answer.items) == unversioned(&after.page.answer.items),
+            unversioned(&self.page.answer.records) == unversioned(&after.page.answer.records),
             "the page holds other records"
         );
         for (name, (before, after)) in
@@ -116,7 +114,7 @@ fn unversioned(items: &[Record]) -> Vec<(&Key, &flotilla_proto::record::Payload)
     items.iter().map(|record| (&record.key, &record.payload)).collect()
 }
 
-fn scores(hits: &Hits) -> Vec<(Key, f32)> {
+fn scores(hits: &Found) -> Vec<(Key, f32)> {
     hits.hits.iter().map(|hit| (hit.record.key.clone(), hit.score)).collect()
 }
 
@@ -134,19 +132,19 @@ fn same_hits(before: &[(Key, f32)], after: &[(Key, f32)]) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn title(question: &str, millis: f64, coverage: &Coverage) -> String {
-    format!("\n{question} ({millis:.1} ms, {})\n", output::coverage_words(coverage))
+fn title(question: &str, millis: f64, coverage: Option<&Coverage>) -> String {
+    let coverage =
+        coverage.map_or(String::new(), |coverage| format!(", {}", output::coverage_words(coverage)));
+    format!("\n{question} ({millis:.1} ms{coverage})\n")
 }
 
 fn question(filter: Option<Filter>, exact: bool) -> Search {
-    Search {
-        vector: text_vector(TEXT),
-        filter,
-        limit: LIMIT,
-        exact,
-        with_payload: !exact,
-        ..Search::default()
-    }
+    let search = Search::new(text_vector(TEXT)).limit(LIMIT);
+    let search = match filter {
+        Some(filter) => search.filter(filter),
+        None => search,
+    };
+    if exact { search.exact() } else { search.with_payload() }
 }
 
 fn on_and_large() -> Filter {

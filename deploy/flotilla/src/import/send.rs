@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use flotilla_client::{Client, Error};
-use flotilla_node::env::{fs, task};
+use flotilla_client::{Client, Error, Kind};
+use flotilla_node::env::{clock, fs, task};
 use flotilla_proto::record::Record;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -14,6 +15,9 @@ use tokio::task::JoinSet;
 use super::batches::{Batch, Batches, Reject};
 use crate::json;
 use crate::progress::Progress;
+
+/// How long one batch is offered to a server that asks to wait.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What an import came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,8 +83,8 @@ impl Sink {
             self.set_aside(reject)?;
         }
         while !batch.records.is_empty() {
-            match self.client.upsert(&self.collection, batch.records.clone()).await {
-                Ok(_) => {
+            match upsert(&self.client, &self.collection, &batch.records).await {
+                Ok(()) => {
                     let written = batch.records.len() as u64;
                     self.records.fetch_add(written, Ordering::Relaxed);
                     self.progress.advance(written);
@@ -120,11 +124,27 @@ fn unwritten(batch: &Batch, error: Error) -> anyhow::Error {
 
 /// The record that the server refused, by its place in the batch, and why.
 fn rejection(error: &Error, records: usize) -> Option<(usize, String)> {
-    use tonic_types::StatusExt as _;
-    let violation = error.get_details_bad_request()?.field_violations.into_iter().next()?;
+    let violation = error.violations().first()?;
     let (at, field) = violation.field.strip_prefix("records[")?.split_once(']')?;
     let at: usize = at.parse().ok().filter(|at| *at < records)?;
     Some((at, format!("{}: {}", field.trim_start_matches('.'), violation.description)))
+}
+
+/// Upserts, and waits as long as the server says that there is too much at the moment.
+///
+/// # Errors
+/// The server's, or its last call to wait once it has said nothing else for [`PATIENCE`].
+pub async fn upsert(client: &Client, collection: &str, records: &[Record]) -> Result<(), Error> {
+    let started = clock::now();
+    loop {
+        match client.upsert(collection, records.to_vec()).await {
+            Ok(_) => return Ok(()),
+            Err(error) => match error.kind() {
+                Kind::Wait(pause) if started.elapsed() < PATIENCE => clock::sleep(*pause).await,
+                _ => return Err(error),
+            },
+        }
+    }
 }
 
 /// Reads all batches and writes them with so many workers. The first error stops everything.
