@@ -142,7 +142,7 @@ async fn searched(
         let chosen = draw.random_bool(0.5).then(|| bucket(*key));
         let hits = exact(client, *value, chosen).await?;
         compare(&hits, &vectors, *value, chosen)?;
-        if hits.first().map(|hit| hit.0) != Some(sortable(&wire_key(*key))) {
+        if hits.first().map(|hit| &hit.0) != Some(&sortable(&wire_key(*key))) {
             return Err(format!("exact search for key {key}'s own vector gives {:?} first", hits.first()));
         }
     }

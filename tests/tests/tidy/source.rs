@@ -190,3 +190,36 @@ pub fn links(text: &str) -> Vec<String> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> File {
+        File { path: "node/src/a.rs".into(), text: text.into(), is_test: false }
+    }
+
+    #[test]
+    fn comments_and_tests_are_no_product() {
+        let text = "//! door\nfn a() {} // aside\n#[cfg(test)]\nmod tests;\nfn b() {}\n#[cfg(test)]\n\
+                    #[allow(x)]\nmod more {\n    fn c() {}\n}\nfn d() {}\n#[cfg(test)]\nfn e() {}\nfn f() {}\n";
+        let file = file(text);
+        let kept: Vec<(usize, &str)> = file.product();
+        assert_eq!(kept, [(2, "fn a() {}"), (5, "fn b() {}"), (11, "fn d() {}"), (14, "fn f() {}")]);
+        assert_eq!(file.code_with("c").len(), 1);
+        assert_eq!(test_modules(&file), ["node/src/a/tests"]);
+    }
+
+    #[test]
+    fn names_behind_crate_are_found() {
+        assert_eq!(crate_names("use crate::{log, raft::Group};"), ["log", "raft"]);
+        assert_eq!(crate_names("let a = crate::env::now() + crate::index::X;"), ["env", "index"]);
+        assert!(crate_names("pub(crate) fn a() { $crate::b!() }").is_empty());
+    }
+
+    #[test]
+    fn words_stand_alone_and_links_outside_code() {
+        assert!(has_word("unsafe { a }", "unsafe") && !has_word("unsafe_op", "unsafe"));
+        assert_eq!(links("a [b](c.md#d) [e](f)\n```\n[g](h)\n```\n"), ["c.md#d", "f"]);
+    }
+}
