@@ -1,1 +1,62 @@
-//! .
+//! The Rust client of Flotilla: the same [`Client`] for a server at an address and for a folder opened in this process.
+//!
+//! ```no_run
+//! use flotilla_client::{Client, Search, filter, filter::Combine as _};
+//! use flotilla_client::{CollectionSpec, Distance, Hnsw, IndexKind, Record, VectorSpec};
+//!
+//! # async fn example() -> Result<(), flotilla_client::Error> {
+//! let client = Client::connect("http://localhost:15010").await?;
+//! let vector = VectorSpec { dims: 3, distance: Distance::Cosine, index: IndexKind::Hnsw(Hnsw::default()) };
+//! let spec = CollectionSpec {
+//!     name: "vms".into(),
+//!     vectors: [("default".into(), vector)].into(),
+//!     fields: Default::default(),
+//!     partitions: 4,
+//!     strict: false,
+//! };
+//! client.create_collection(&spec).await?;
+//! let record = Record::new("vm-1").field("cpu", 4).vector("default", vec![0.1, 0.7, 0.2]);
+//! client.upsert("vms", vec![record]).await?;
+//! let search = Search::new(vec![0.1, 0.6, 0.3])
+//!     .filter(filter::eq("cpu", 4).or(filter::exists("gpu")))
+//!     .limit(5)
+//!     .with_payload();
+//! for hit in client.search("vms", search).await?.hits {
+//!     println!("{} {}", hit.record.key, hit.score);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Writes carry a random client id and a serial number and are sent again with the same pair, within the time limit, when
+//! their fate is unknown: each is applied once. What is refused says so by [`Error::kind`], which is an advice: mend the
+//! request, wait, try again, or give up.
+//!
+//! It keeps no map of the cluster and no cache; it splits nothing. The router does.
+
+pub mod filter;
+
+mod client;
+mod collections;
+mod error;
+mod records;
+mod search;
+
+pub use client::{Client, Options};
+pub use collections::Collection;
+pub use error::{Error, Kind};
+pub use records::{Page, Scan, With};
+pub use search::{Found, Hit, Search};
+
+pub use filter::Filter;
+pub use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};
+pub use flotilla_proto::placement::{CollectionPlacement, Node, Partition, PlacementMap};
+pub use flotilla_proto::record::{Key, Payload, Record, Value};
+pub use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, Hnsw, IndexKind, VectorSpec};
+pub use flotilla_proto::v1::{CollectionStatus, Coverage, PartitionPlan};
+
+/// What a call gives.
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[cfg(test)]
+mod tests;

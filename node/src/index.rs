@@ -1,1 +1,116 @@
-//! The index layer.
+//! The index layer: which rows of a block of vectors are nearest to a query.
+//!
+//! This is the lowest layer of the node and it is pure computation. It sees rows (a contiguous, row-major slice
+//! of `f32`), a [`Distance`], a query and an [`Accept`] that says which rows count; it answers [`Neighbor`]s,
+//! nearest first. Records, keys, files, Raft and time belong to the layers above.
+//!
+//! * [`scan`] and [`scan_bits`] are exact: they look at every accepted row.
+//! * [`hnsw`] is approximate: a navigable graph that looks at about a thousand rows of a hundred thousand. It
+//!   is built once over a frozen block of rows and never changes; it is opened in place over the bytes of a file.
+//! * [`VectorIndex`] is what both have in common, and `index::exam` is the examination each of them sits.
+//!
+//! Invariants:
+//!
+//! * **One order.** Distances are "smaller is nearer". Neighbours are ordered by distance, then by row; NaN
+//!   sorts behind everything. The same rows, query and accept give the same answer, ties included.
+//! * **Rows are not owned.** Vectors stay where storage keeps them; an index only holds row numbers, so the same
+//!   rows must be handed to `build` and to `search`.
+//! * **Bytes are not trusted.** Opening checks lengths, checksums and every id; a search over a damaged or
+//!   mismatched block may answer badly but never panics and never reads out of bounds.
+//! * **`unsafe` only in [`distance`]'s kernels**, each block with its reason.
+//!
+//! What it does not do: choose between exact and graph (the query planner does), normalise vectors for
+//! [`Distance::Cosine`] (the machine does, once, on upsert), or spread a search over threads.
+
+pub mod accept;
+pub mod bitset;
+pub mod damage;
+pub mod distance;
+pub mod flat;
+pub mod hnsw;
+pub mod neighbor;
+pub mod preset;
+pub mod progress;
+pub mod rows;
+
+#[cfg(test)]
+mod exam;
+#[cfg(test)]
+mod sample;
+
+use std::sync::Arc;
+
+pub use accept::Accept;
+pub use bitset::Bitset;
+pub use damage::Damage;
+pub use distance::Distance;
+pub use flat::{Flat, scan, scan_bits};
+pub use hnsw::Graph;
+pub use neighbor::{Neighbor, TopK};
+pub use preset::Preset;
+pub use progress::{Cancelled, Progress};
+pub use rows::{MAX_ROWS, Ragged, Rows};
+
+/// Bytes that an index is opened over in place: a memory map, a `Vec<u8>`, a `Bytes`.
+pub type Backing = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// What a search did. Searches add to it, so one value can collect several segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Vertices whose neighbours were looked at (rows, for an exact scan).
+    pub visited: u64,
+    /// Distances computed.
+    pub distances: u64,
+}
+
+/// What every kind of vector index can do.
+///
+/// An index is built once over a frozen block of rows, serialised, and opened again over its bytes. The rows
+/// themselves are passed to every search: the index does not keep them.
+pub trait VectorIndex: Sized + Send + Sync {
+    /// How to build it.
+    type Params: Default;
+
+    /// Builds the index over `rows` with up to `threads` threads (at least one is used).
+    ///
+    /// # Errors
+    /// [`Cancelled`] if `progress` was cancelled before the end; what was built so far is dropped.
+    fn build(
+        rows: Rows<'_>,
+        distance: Distance,
+        params: &Self::Params,
+        threads: usize,
+        progress: &Progress,
+    ) -> Result<Self, Cancelled>;
+
+    /// The `k` nearest accepted rows, nearest first. `effort` is the index's own knob (`ef` for the graph); more
+    /// effort gives more recall, and an exact index ignores it. `rows` must be the rows it was built over.
+    #[allow(clippy::too_many_arguments)]
+    fn search(
+        &self,
+        rows: Rows<'_>,
+        distance: Distance,
+        query: &[f32],
+        k: usize,
+        effort: usize,
+        accept: Accept<'_>,
+        stats: &mut Stats,
+    ) -> Vec<Neighbor>;
+
+    /// Number of rows it was built over.
+    fn len(&self) -> usize;
+
+    /// True when it was built over no rows.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The index as bytes that [`VectorIndex::open`] takes back: versioned, checksummed, little endian.
+    fn to_bytes(&self) -> Vec<u8>;
+
+    /// Opens an index over bytes, in place where their alignment allows.
+    ///
+    /// # Errors
+    /// [`Damage`] says what is wrong with the bytes; the caller rebuilds the index from its rows.
+    fn open(backing: Backing) -> Result<Self, Damage>;
+}

@@ -14,6 +14,7 @@ mod views;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use flotilla_proto::filter::{Compiled, Filter};
 use flotilla_proto::ids::{CollectionId, LogIndex, PartitionId};
@@ -33,6 +34,9 @@ use crate::storage::row::StoredRow;
 use crate::storage::store::{self, Status, Store, View};
 use crate::storage::{Fault, SegmentView};
 use crate::worker::Worker;
+
+/// How long opening waits for the replay of the log; after that, calls wait by themselves.
+const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// What to write.
 #[derive(Debug)]
@@ -131,6 +135,9 @@ impl Replica {
         let frozen = Arc::new(Notify::new());
         let machine = PartitionMachine::new(collection, store.clone(), restored, frozen.clone())?;
         let group = Arc::new(Group::open(node, id, log, machine, &shared.raft).await?);
+        if let Err(late) = group.wait_ready(READY_WITHIN).await {
+            tracing::warn!(partition = id.0, %late, "the replica is opened but not ready yet");
+        }
         let worker = Worker::start(store.clone(), group.clone(), frozen, shared.work_permits.clone());
         let views = Views::default();
         let read_permits = shared.read_permits.clone();
@@ -161,6 +168,7 @@ impl Replica {
     pub async fn write(&self, request: Option<RequestId>, write: Write) -> Result<Written, Refusal> {
         let command = Command { collection: self.collection, request, body: self.admit(write)? };
         let command = command.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
+        self.worker.wait_while_behind().await;
         match self.group.propose(command).await? {
             Reply::Written { affected, log_index } => Ok(Written { affected, log_index }),
             Reply::Rejected(rejection) => Err(self.rejected(rejection)),
@@ -178,7 +186,7 @@ impl Replica {
                     spec.check_record(&format!("records[{n}]"), record)?;
                 }
                 let rows = records.iter().map(|record| StoredRow::from_domain(record, &spec));
-                Body::Upsert(rows.collect::<Result<_, _>>().map_err(|e| Refusal::Internal(e.to_string()))?)
+                Body::Upsert(rows.collect::<Result<_, _>>()?)
             }
             Write::Delete(keys) => {
                 at_most("keys", "keys", flotilla_proto::limits::BATCH_MAX, keys.len())?;
@@ -233,7 +241,8 @@ impl Replica {
                     exact: search.exact,
                     max_distance: search.max_distance,
                 };
-                query::search(&view.segments(), &spec, &ask, cancelled)
+                let segments: Vec<&dyn SegmentView> = view.segments().collect();
+                query::search(&segments, &spec, &ask, cancelled)
             })
             .await?;
         Ok((answer, at))
@@ -252,14 +261,12 @@ impl Replica {
         let spec = self.store.spec();
         let records = self
             .compute(move |_| {
-                let segments = view.segments();
                 let mut records = Vec::with_capacity(keys.len());
                 for key in keys {
-                    for segment in &segments {
-                        if let Some(row) = segment.find(&key)? {
-                            records.push(read_record(*segment, row, key, &spec, parts)?);
-                            break;
-                        }
+                    let found = view.find(&key)?;
+                    let found = found.and_then(|(at, row)| Some((view.segment(at)?, row)));
+                    if let Some((segment, row)) = found {
+                        records.push(read_record(segment, row, key, &spec, parts)?);
                     }
                 }
                 Ok(records)
@@ -282,7 +289,7 @@ impl Replica {
         let spec = self.store.spec();
         let (records, more) = self
             .compute(move |_| {
-                let segments = view.segments();
+                let segments: Vec<&dyn SegmentView> = view.segments().collect();
                 let (rows, more) = query::scan(&segments, filter.as_ref(), after.as_ref(), limit)?;
                 let read = |&(segment, row): &(usize, u32)| {
                     let segment: &dyn SegmentView = segments[segment];
@@ -298,7 +305,12 @@ impl Replica {
     pub async fn count(&self, filter: Option<Compiled>) -> Result<(u64, LogIndex), Refusal> {
         let view = self.view().await?;
         let at = view.at;
-        let count = self.compute(move |_| query::count(&view.segments(), filter.as_ref())).await?;
+        let count = self
+            .compute(move |_| {
+                let segments: Vec<&dyn SegmentView> = view.segments().collect();
+                query::count(&segments, filter.as_ref())
+            })
+            .await?;
         Ok((count, at))
     }
 

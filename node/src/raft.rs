@@ -27,6 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flotilla_proto::ids::{LogIndex, NodeId, PartitionId};
 use flotilla_proto::refusal::Refusal;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::{BasicNode, ReadPolicy};
 
@@ -43,13 +44,14 @@ use crate::storage::Fault;
 pub struct Options {
     /// Milliseconds between a leader's heartbeats (default 500).
     pub heartbeat_ms: u64,
-    /// Log entries kept behind the durable state, so that a follower that lags a little needs no snapshot (default 1,000).
+    /// Log entries kept behind the durable state (default 0). More than none serves a follower that lags a little; a group of
+    /// one voter has no follower.
     pub entries_kept: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { heartbeat_ms: 500, entries_kept: 1_000 }
+        Options { heartbeat_ms: 500, entries_kept: 0 }
     }
 }
 

@@ -31,6 +31,8 @@ use crate::service::{MetaService, ShardService};
 use crate::storage::Fault;
 use crate::{log, raft, storage};
 
+pub use crate::service::Defaults;
+
 /// How a node is set up.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -46,6 +48,8 @@ pub struct Options {
     pub store: storage::store::Options,
     /// The Raft groups.
     pub raft: raft::Options,
+    /// What a new collection gets where its creator says nothing.
+    pub defaults: Defaults,
 }
 
 impl Options {
@@ -56,9 +60,11 @@ impl Options {
             data_dir,
             address: "inproc".to_owned(),
             threads,
-            log: log::Options::default(),
+            // An entry is applied as soon as it is durable: the log need not hold many bodies in memory.
+            log: log::Options { cache_bytes: 8 << 20, ..log::Options::default() },
             store: storage::store::Options { index_threads: threads, ..Default::default() },
             raft: raft::Options::default(),
+            defaults: Defaults::default(),
         }
     }
 }
@@ -70,6 +76,7 @@ pub struct Node {
     meta: Arc<Meta>,
     registry: Arc<Registry>,
     follower: Mutex<Option<task::JoinHandle<()>>>,
+    defaults: Defaults,
 }
 
 impl Node {
@@ -99,7 +106,8 @@ impl Node {
         let registry = Arc::new(Registry::new(EMBEDDED_NODE, partitions, lanes.clone(), shared));
         registry.reconcile(&meta.map()).await;
         let follower = task::spawn(registry.clone().follow(meta.watch()));
-        Ok(Node { folder, lanes, meta: Arc::new(meta), registry, follower: Mutex::new(Some(follower)) })
+        let (meta, follower) = (Arc::new(meta), Mutex::new(Some(follower)));
+        Ok(Node { folder, lanes, meta, registry, follower, defaults: options.defaults })
     }
 
     /// Answers routers on these connections until `shutdown` ends; calls in flight are finished.
@@ -113,7 +121,7 @@ impl Node {
         S: Stream<Item = std::io::Result<C>>,
     {
         let shard = ShardServer::new(ShardService::new(self.registry.clone(), self.meta.clone()));
-        let meta = MetaServer::new(MetaService::new(self.registry.clone(), self.meta.clone()));
+        let meta = MetaServer::new(MetaService::new(self.registry.clone(), self.meta.clone(), self.defaults));
         tonic::transport::Server::builder()
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(8 << 20)
@@ -154,15 +162,13 @@ async fn open_log(folder: &Folder, options: log::Options) -> Result<Arc<Lanes>, 
     let path = folder.path().join("log");
     let at = path.clone();
     let opened = task::spawn_cpu(move || Lanes::open(&at, options)).await.map_err(|_| Fault::Cancelled)?;
-    let (lanes, recovery) = opened.map_err(|why| match why {
-        log::OpenError::Newer { file, found, known } => Fault::Newer { file, found, known },
-        other => Fault::Io { file: path, reason: other.to_string(), is_full: false },
-    })?;
+    let (lanes, recovery) =
+        opened.map_err(|why| Fault::Io { file: path, reason: why.to_string(), is_full: false })?;
     for torn in &recovery.torn {
         tracing::warn!(?torn, "the log ended in a torn record, which was never acknowledged");
     }
-    for group in &recovery.quarantined {
-        tracing::error!(?group, "a log is damaged: its group is quarantined");
+    for (group, damage) in &recovery.quarantined {
+        tracing::error!(group, ?damage, "the log is damaged: this group is quarantined");
     }
     Ok(lanes)
 }

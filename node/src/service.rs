@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tonic::{Request, Status};
 
-pub use self::meta::MetaService;
+pub use self::meta::{Defaults, MetaService};
 pub use self::shard::ShardService;
 
 /// How long a call may take when its caller does not say.

@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::env::{clock, task};
-use crate::index::hnsw::Progress;
+use crate::index::Progress;
 use crate::machine::PartitionMachine;
 use crate::raft::Group;
 use crate::storage::Fault;
@@ -27,6 +27,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// The worker of one replica.
 pub struct Worker {
     job: Arc<Job>,
+    sealed: watch::Receiver<u64>,
     task: Mutex<Option<task::JoinHandle<()>>>,
 }
 
@@ -36,6 +37,7 @@ struct Job {
     wake: Arc<Notify>,
     permits: Arc<Semaphore>,
     progress: Arc<Progress>,
+    sealed: watch::Sender<u64>,
     is_stopping: AtomicBool,
 }
 
@@ -49,9 +51,21 @@ impl Worker {
     ) -> Worker {
         let progress = Arc::new(Progress::default());
         let is_stopping = AtomicBool::new(false);
-        let job = Arc::new(Job { store, group, wake, permits, progress, is_stopping });
+        let (sealed, sealings) = watch::channel(0);
+        let job = Arc::new(Job { store, group, wake, permits, progress, sealed, is_stopping });
         let task = task::spawn(job.clone().run());
-        Worker { job, task: Mutex::new(Some(task)) }
+        Worker { job, sealed: sealings, task: Mutex::new(Some(task)) }
+    }
+
+    /// Waits while the store says that its background is behind, so that memory stays bounded under a flood of writes.
+    pub async fn wait_while_behind(&self) {
+        let mut sealed = self.sealed.clone();
+        loop {
+            sealed.borrow_and_update();
+            if !self.job.store.is_behind() || sealed.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Interrupts the work and waits for it to end. Idempotent.
@@ -100,6 +114,7 @@ impl Job {
                 return Err(Fault::Cancelled);
             }
             if self.step(|job| Ok(job.store.seal()?.is_some())).await? {
+                self.sealed.send_modify(|count| *count += 1);
                 if let Err(why) = self.group.purge_behind_durable().await {
                     tracing::warn!(%why, "the log is not purged");
                 }

@@ -2,17 +2,18 @@
 //! pipe. The same code as in a cluster; only the wire is shorter.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use flotilla_client::Client;
-use flotilla_node::server::Node;
-use flotilla_router::inproc;
-use flotilla_router::server as front;
+use flotilla_node::server::{Defaults, Node};
+use flotilla_router::{Router, inproc, server as front};
 use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::config::Config;
 
 /// How the process is set up.
 pub struct Options {
@@ -21,7 +22,9 @@ pub struct Options {
     /// Where the API is served to others; none: only to this process.
     pub listen: Option<SocketAddr>,
     /// The router.
-    pub router: front::Options,
+    pub router: flotilla_router::Options,
+    /// The port.
+    pub front: front::Options,
 }
 
 impl Options {
@@ -30,67 +33,87 @@ impl Options {
         Options {
             node: flotilla_node::server::Options::new(data_dir),
             listen: None,
-            router: front::Options::default(),
+            router: flotilla_router::Options::default(),
+            front: front::Options::default(),
         }
+    }
+
+    /// As configured, for a folder.
+    pub fn from_config(config: &Config, data_dir: &Path) -> Options {
+        let mut options = Options::new(data_dir.to_owned());
+        options.listen = Some(SocketAddr::new(config.server.bind, config.server.port));
+        if config.performance.threads > 0 {
+            options.node.threads = config.performance.threads;
+            options.node.store.index_threads = config.performance.threads;
+        }
+        options.node.log.sync = config.storage.sync;
+        options.node.log.lanes = config.log.lanes;
+        options.node.log.segment_bytes = config.log.segment_bytes;
+        let whole = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        options.node.store.seal_rows = whole(config.storage.seal_rows);
+        options.node.store.seal_bytes = whole(config.storage.seal_bytes);
+        options.node.defaults = Defaults { partitions: config.cluster.partitions, index: config.index };
+        options
     }
 }
 
-/// A running embedded Flotilla. [`Embedded::stop`] drains it; dropping it leaves the end to the process.
+/// A running embedded Flotilla. [`Embedded::stop`] drains it; one that is dropped drains on its own time.
 pub struct Embedded {
-    node: Arc<Node>,
     client: Client,
     address: Option<SocketAddr>,
     stopping: watch::Sender<bool>,
-    front: Vec<JoinHandle<anyhow::Result<()>>>,
-    back: JoinHandle<anyhow::Result<()>>,
-    back_stopping: watch::Sender<bool>,
+    running: JoinHandle<anyhow::Result<()>>,
 }
 
 async fn told(mut stopping: watch::Receiver<bool>) {
+    // An error means that the sender is gone: then it is time too.
     let _ = stopping.wait_for(|stop| *stop).await;
 }
 
 impl Embedded {
     /// Starts everything; returns when it answers.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on, or the folder cannot be opened.
     pub async fn start(options: Options) -> anyhow::Result<Embedded> {
         // The port first: a port in use is told before a folder is touched.
         let listener = match options.listen {
-            Some(at) => Some(
-                tokio::net::TcpListener::bind(at).await.with_context(|| format!("cannot listen on {at}"))?,
-            ),
+            Some(at) => {
+                let bound = tokio::net::TcpListener::bind(at).await;
+                Some(bound.with_context(|| format!("cannot listen on {at}"))?)
+            }
             None => None,
         };
-        let address = listener.as_ref().map(|l| l.local_addr()).transpose()?;
+        let address = listener.as_ref().map(|listener| listener.local_addr()).transpose()?;
         let node = Arc::new(Node::open(options.node).await?);
         let registry = Registry::new();
         registry.register(Box::new(node.gauges()))?;
 
-        let (connector, connections) = inproc::pair();
-        let (back_stopping, back_told) = watch::channel(false);
+        let (to_node, from_router) = inproc::pair();
+        let (node_stopping, node_told) = watch::channel(false);
         let serving = node.clone();
-        let back = tokio::spawn(async move {
-            serving.serve(connections, told(back_told)).await.context("the node's service ended")
-        });
+        let behind = tokio::spawn(async move { serving.serve(from_router, told(node_told)).await });
 
-        let router = flotilla_router::Router::start(Some(connector), registry, options.router.clone()).await?;
+        let router = Router::start(options.router, Some(to_node), registry)?;
         let (stopping, _) = watch::channel(false);
-        let mut front = Vec::new();
-        let (to_router, from_client) = inproc::pair();
-        let told_here = stopping.subscribe();
-        let (serving, router_options) = (router.clone(), options.router.clone());
-        front.push(tokio::spawn(async move {
-            front::serve(from_client, serving, router_options, told(told_here)).await.context("the in-process API ended")
-        }));
-        if let Some(listener) = listener {
-            let told_here = stopping.subscribe();
-            let router_options = options.router.clone();
-            let connections = front::tcp(listener);
-            front.push(tokio::spawn(async move {
-                front::serve(connections, router, router_options, told(told_here)).await.context("the API ended")
-            }));
-        }
-        let client = Client::from_channel(to_router.channel());
-        Ok(Embedded { node, client, address, stopping, front, back, back_stopping })
+        let until = told(stopping.subscribe());
+        let (channel, in_process) = front::in_process_until(router.clone(), options.front.clone(), until);
+        let until = told(stopping.subscribe());
+        let port = tokio::spawn(async move {
+            match listener {
+                Some(listener) => front::listen(listener, router, options.front, until).await,
+                None => Ok(()),
+            }
+        });
+        let running = tokio::spawn(async move {
+            port.await?.map_err(|why| anyhow::anyhow!("the port's service ended: {why}"))?;
+            in_process.await?;
+            node_stopping.send_replace(true);
+            behind.await?.context("the node's service ended")?;
+            node.stop().await;
+            Ok(())
+        });
+        Ok(Embedded { client: Client::from_channel(channel), address, stopping, running })
     }
 
     /// A client of this process.
@@ -104,16 +127,13 @@ impl Embedded {
     }
 
     /// Finishes the calls in flight, then stops router, node and log.
+    ///
+    /// # Errors
+    /// If a part ended before it was told to.
     pub async fn stop(self) -> anyhow::Result<()> {
-        let Embedded { node, client, stopping, front, back, back_stopping, .. } = self;
+        let Embedded { client, stopping, running, .. } = self;
         drop(client);
         stopping.send_replace(true);
-        for task in front {
-            task.await??;
-        }
-        back_stopping.send_replace(true);
-        back.await??;
-        node.stop().await;
-        Ok(())
+        running.await?
     }
 }

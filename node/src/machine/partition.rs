@@ -12,7 +12,7 @@ use super::command::{Body, Command};
 use super::dedup::Window;
 use super::{Machine, Rejection, Reply};
 use crate::query;
-use crate::storage::Fault;
+use crate::storage::{Fault, SegmentView};
 use crate::storage::store::{Restored, Store};
 
 /// What the machine keeps in the manifest besides the records.
@@ -83,7 +83,8 @@ impl PartitionMachine {
     fn delete_matching(&mut self, index: LogIndex, filter: &Compiled) -> Result<u64, Fault> {
         self.store.publish(index - 1);
         let view = self.store.view();
-        let keys = query::matching_keys(&view.segments(), filter)?;
+        let segments: Vec<&dyn SegmentView> = view.segments().collect();
+        let keys = query::matching_keys(&segments, filter)?;
         self.store.delete(index, &keys)
     }
 
@@ -120,11 +121,12 @@ impl Machine for PartitionMachine {
         self.applied = index;
         self.kept.mark = mark;
         self.store.publish(index);
-        if self.store.needs_seal() { self.freeze() } else { Ok(()) }
+        if self.store.needs_seal() && !self.store.is_behind() { self.freeze() } else { Ok(()) }
     }
 
     fn checkpoint(&mut self) -> Result<(), Fault> {
-        if let Some(machine) = self.store.durable_machine() {
+        let machine = self.store.durable_machine();
+        if !machine.is_empty() {
             let kept: Kept = postcard::from_bytes(&machine).map_err(|e| Fault::Damaged {
                 file: self.store.manifest_path(),
                 offset: 0,

@@ -57,7 +57,7 @@ impl Gauges {
             .iter()
             .filter_map(|(figure, name, help)| Some((*figure, gauge(name, help, "partition")?)))
             .collect();
-        let help = "the log since start: appends, syncs, bytes, sync_micros";
+        let help = "the log lanes together: counters since start, and segments and queued_bytes now";
         let log = gauge("log", help, "figure").unwrap_or_else(|| unreachable!("a legal name"));
         Gauges { registry, lanes, partition, log }
     }
@@ -89,9 +89,13 @@ impl Gauges {
         }
         let stats = self.lanes.stats();
         for (figure, value) in [
-            ("appends", stats.appends),
-            ("syncs", stats.syncs),
+            ("records", stats.records),
             ("bytes", stats.bytes),
+            ("syncs", stats.syncs),
+            ("sync_micros", stats.sync_micros),
+            ("sync_micros_max", stats.sync_micros_max),
+            ("segments", stats.segments),
+            ("queued_bytes", stats.queued_bytes),
         ] {
             self.log.with_label_values(&[figure]).set(i64::try_from(value).unwrap_or(i64::MAX));
         }

@@ -4,8 +4,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use flotilla_proto::convert::{collection_to_wire, field_type_from_wire, map_to_wire, spec_from_wire};
+use flotilla_proto::limits::PARTITIONS_DEFAULT;
 use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::refusal::{Refusal, Violation};
+use flotilla_proto::schema::{Hnsw, IndexKind};
 use flotilla_proto::shard::meta_server;
 use flotilla_proto::v1;
 use futures::{Stream, StreamExt as _};
@@ -20,12 +22,46 @@ use crate::partition::registry::Registry;
 pub struct MetaService {
     registry: Arc<Registry>,
     meta: Arc<Meta>,
+    defaults: Defaults,
+}
+
+/// What a new collection gets where its creator says nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    /// Partitions.
+    pub partitions: u32,
+    /// The index of each vector.
+    pub index: IndexKind,
+}
+
+impl Default for Defaults {
+    fn default() -> Defaults {
+        Defaults { partitions: PARTITIONS_DEFAULT, index: IndexKind::Hnsw(Hnsw::default()) }
+    }
+}
+
+impl Defaults {
+    fn fill(&self, spec: &mut v1::CollectionSpec) {
+        if spec.partitions == 0 {
+            spec.partitions = self.partitions;
+        }
+        let unsaid = |v: &&mut v1::VectorParams| v.index() == v1::IndexKind::Unspecified && v.hnsw.is_none();
+        for vector in spec.vectors.values_mut().filter(unsaid) {
+            match self.index {
+                IndexKind::Flat => vector.set_index(v1::IndexKind::Flat),
+                IndexKind::Hnsw(Hnsw { m, ef_construction, ef_search }) => {
+                    vector.hnsw =
+                        Some(v1::HnswParams { preset: String::new(), m, ef_construction, ef_search });
+                }
+            }
+        }
+    }
 }
 
 impl MetaService {
     /// Over this node's meta group; a change is answered when this node's own replicas follow it.
-    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>) -> MetaService {
-        MetaService { registry, meta }
+    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>, defaults: Defaults) -> MetaService {
+        MetaService { registry, meta, defaults }
     }
 }
 
@@ -36,7 +72,8 @@ impl meta_server::Meta for MetaService {
         request: Request<v1::CreateCollectionRequest>,
     ) -> Result<Response<v1::CreateCollectionResponse>, Status> {
         let left = time_left(&request);
-        let spec = request.into_inner().spec.ok_or_else(|| Violation::new("spec", "is missing"))?;
+        let mut spec = request.into_inner().spec.ok_or_else(|| Violation::new("spec", "is missing"))?;
+        self.defaults.fill(&mut spec);
         let spec = spec_from_wire(spec)?;
         let placement = within(left, async {
             let placement = self.meta.create(spec).await?;

@@ -236,7 +236,7 @@ impl shard_server::Shard for ShardService {
             growing_records: status.growing_rows,
             unindexed_vectors: status.unindexed_vectors,
             disk_bytes: status.disk_bytes,
-            index_progress: status.index_progress,
+            index_progress: f64::from(status.index_progress),
             coverage: None,
         };
         Ok(Response::new(shard::StatusResponse { status: Some(status), log_index }))

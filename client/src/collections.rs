@@ -1,0 +1,96 @@
+//! Collections.
+
+use std::collections::BTreeMap;
+
+use flotilla_proto::convert::{collection_from_wire, spec_to_wire};
+use flotilla_proto::ids::{CollectionId, Epoch};
+use flotilla_proto::schema::{CollectionSpec, FieldType};
+use flotilla_proto::v1;
+
+use crate::{Client, Error, Result};
+
+/// A collection that exists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Collection {
+    /// What it is.
+    pub spec: CollectionSpec,
+    /// Its incarnation: another one each time a collection is made, also under an old name.
+    pub id: CollectionId,
+    /// The epoch at which it last changed.
+    pub epoch: Epoch,
+}
+
+impl Collection {
+    fn from_wire(collection: Option<v1::Collection>) -> Result<Collection> {
+        let collection = collection.ok_or_else(|| Error::nonsense("it holds no collection"))?;
+        let (spec, id, epoch) = collection_from_wire(collection).map_err(Error::nonsense)?;
+        Ok(Collection { spec, id, epoch })
+    }
+}
+
+impl Client {
+    /// Makes a collection; once this returns, the server behind this client knows it.
+    pub async fn create_collection(&self, spec: &CollectionSpec) -> Result<Collection> {
+        let message = v1::CreateCollectionRequest { spec: Some(spec_to_wire(spec)) };
+        let mut client = self.collections();
+        let answer = self.once(message, async |request| client.create(request).await).await?;
+        Collection::from_wire(answer.collection)
+    }
+
+    /// A collection and its status, summed over the partitions that answered (see its coverage).
+    pub async fn get_collection(&self, name: &str) -> Result<(Collection, v1::CollectionStatus)> {
+        let message = v1::GetCollectionRequest { name: name.to_owned() };
+        let client = self.collections();
+        let send = |request| {
+            let mut client = client.clone();
+            async move { client.get(request).await }
+        };
+        let answer = self.repeated(message, send).await?;
+        Ok((Collection::from_wire(answer.collection)?, answer.status.unwrap_or_default()))
+    }
+
+    /// All collections, by name.
+    pub async fn list_collections(&self) -> Result<Vec<Collection>> {
+        let mut client = self.collections();
+        let message = v1::ListCollectionsRequest {};
+        let answer = self.once(message, async |request| client.list(request).await).await?;
+        answer.collections.into_iter().map(|c| Collection::from_wire(Some(c))).collect()
+    }
+
+    /// Declares further fields, and sets the default `ef` of searches by vector name. What is not named stays.
+    pub async fn update_collection(
+        &self,
+        name: &str,
+        add_fields: &BTreeMap<String, FieldType>,
+        ef_search: &BTreeMap<String, u32>,
+    ) -> Result<Collection> {
+        let fields = add_fields.iter().map(|(path, kind)| (path.clone(), wire(*kind).into())).collect();
+        let message = v1::UpdateCollectionRequest {
+            name: name.to_owned(),
+            add_fields: fields,
+            ef_search: ef_search.clone(),
+        };
+        let mut client = self.collections();
+        let answer = self.once(message, async |request| client.update(request).await).await?;
+        Collection::from_wire(answer.collection)
+    }
+
+    /// Deletes a collection with all its records.
+    pub async fn delete_collection(&self, name: &str) -> Result<()> {
+        let message = v1::DeleteCollectionRequest { name: name.to_owned() };
+        let mut client = self.collections();
+        self.once(message, async |request| client.delete(request).await).await?;
+        Ok(())
+    }
+}
+
+fn wire(kind: FieldType) -> v1::FieldType {
+    match kind {
+        FieldType::Keyword => v1::FieldType::Keyword,
+        FieldType::Integer => v1::FieldType::Integer,
+        FieldType::Float => v1::FieldType::Float,
+        FieldType::Bool => v1::FieldType::Bool,
+        FieldType::Datetime => v1::FieldType::Datetime,
+        FieldType::Text => v1::FieldType::Text,
+    }
+}

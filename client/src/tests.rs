@@ -1,0 +1,131 @@
+//! The client against a small server of its own, over TCP.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use flotilla_proto::convert::record_to_wire;
+use flotilla_proto::refusal::{Refusal, Violation};
+use flotilla_proto::v1;
+use flotilla_proto::v1::records_server::{Records, RecordsServer};
+use futures::TryStreamExt as _;
+use futures::stream::BoxStream;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{Client, Kind, Options, Record, Scan, With};
+
+#[derive(Clone, Default)]
+struct Fake {
+    /// Calls still to be refused as unavailable.
+    refusals: Arc<AtomicU32>,
+    upserts: Arc<std::sync::Mutex<Vec<v1::RequestId>>>,
+}
+
+impl Fake {
+    fn strike(&self) -> Result<(), Status> {
+        let strikes = self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        strikes.map_or(Ok(()), |_| Err(Refusal::Unavailable("not now".into()).into()))
+    }
+}
+
+#[tonic::async_trait]
+impl Records for Fake {
+    async fn upsert(&self, r: Request<v1::UpsertRequest>) -> Result<Response<v1::UpsertResponse>, Status> {
+        self.upserts.lock().unwrap().push(r.get_ref().request.unwrap());
+        self.strike()?;
+        let upserted = r.get_ref().records.len() as u64;
+        Ok(Response::new(v1::UpsertResponse { upserted, coverage: None }))
+    }
+
+    async fn upsert_stream(
+        &self,
+        r: Request<Streaming<v1::UpsertRequest>>,
+    ) -> Result<Response<v1::UpsertStreamResponse>, Status> {
+        let mut batches = r.into_inner();
+        let mut answer = v1::UpsertStreamResponse::default();
+        while let Some(batch) = batches.message().await? {
+            self.upserts.lock().unwrap().push(batch.request.unwrap());
+            answer.upserted += batch.records.len() as u64;
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn get(&self, r: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        self.strike()?;
+        let records =
+            r.into_inner().keys.into_iter().map(|key| v1::Record { key: Some(key), ..<_>::default() });
+        Ok(Response::new(v1::GetResponse { records: records.collect(), coverage: None }))
+    }
+
+    async fn delete(&self, _: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
+        Err(Violation::new("keys", "wrong").into())
+    }
+
+    async fn scan(&self, _: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {
+        Ok(Response::new(v1::ScanResponse { next: "token".into(), ..Default::default() }))
+    }
+
+    type ScanStreamStream = BoxStream<'static, Result<v1::ScanResponse, Status>>;
+
+    async fn scan_stream(
+        &self,
+        _: Request<v1::ScanRequest>,
+    ) -> Result<Response<Self::ScanStreamStream>, Status> {
+        let page = |keys: std::ops::Range<u64>| {
+            let items = keys.map(|k| record_to_wire(Record::new(k))).collect();
+            Ok(v1::ScanResponse { items, ..Default::default() })
+        };
+        Ok(Response::new(Box::pin(tokio_stream::iter([page(0..3), page(3..5)]))))
+    }
+
+    async fn count(&self, _: Request<v1::CountRequest>) -> Result<Response<v1::CountResponse>, Status> {
+        std::future::pending().await
+    }
+}
+
+async fn house() -> (Fake, Client) {
+    let fake = Fake::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let routes =
+        axum::Router::new().route_service("/flotilla.v1.Records/{*rest}", RecordsServer::new(fake.clone()));
+    let server = tonic::transport::Server::builder();
+    tokio::spawn(server.serve_with_incoming(routes, TcpListenerStream::new(listener)));
+    (fake, Client::connect(&url).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_write_of_unknown_fate_is_sent_again_as_the_same_request() {
+    let (fake, client) = house().await;
+    fake.refusals.store(2, Ordering::SeqCst);
+    assert_eq!(client.upsert("c", vec![Record::new(1)]).await.unwrap(), 1);
+    assert_eq!(client.upsert("c", vec![Record::new(2)]).await.unwrap(), 1);
+    let ids = fake.upserts.lock().unwrap().clone();
+    assert_eq!(ids.iter().map(|id| id.serial).collect::<Vec<u64>>(), [1, 1, 1, 2]);
+    assert!(ids[0].client != 0 && ids.iter().all(|id| id.client == ids[0].client));
+    fake.refusals.store(1, Ordering::SeqCst);
+    assert_eq!(client.get("c", [7u64], With::KEY).await.unwrap(), [Record::new(7)]);
+}
+
+#[tokio::test]
+async fn streams_and_pages_give_domain_records() {
+    let (_, client) = house().await;
+    let batches = tokio_stream::iter([vec![Record::new(1), Record::new(2)], vec![Record::new(3)]]);
+    assert_eq!(client.upsert_stream("c", batches).await.unwrap(), 3);
+    let all: Vec<Record> = client.scan_all("c", Scan::new()).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(all, (0..5u64).map(Record::new).collect::<Vec<Record>>());
+    assert_eq!(client.scan("c", Scan::new().limit(1)).await.unwrap().next.as_deref(), Some("token"));
+}
+
+#[tokio::test]
+async fn errors_are_advice_and_the_time_is_bounded() {
+    let (_, client) = house().await;
+    let wrong = client.delete_keys("c", [1u64]).await.unwrap_err();
+    assert_eq!((wrong.kind(), wrong.violations()[0].field.as_str()), (&Kind::FixRequest, "keys"));
+    let short = Duration::from_millis(60);
+    let hasty = client.with_options(Options { timeout: short, try_timeout: short / 3 });
+    assert_eq!(hasty.count("c", None).await.unwrap_err().kind(), &Kind::Retry);
+    assert_eq!(Client::connect("no address").await.unwrap_err().kind(), &Kind::FixRequest);
+    assert_eq!(Client::connect("http://127.0.0.1:1").await.unwrap_err().kind(), &Kind::Retry);
+}

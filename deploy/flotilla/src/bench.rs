@@ -1,0 +1,3 @@
+//! `flotilla bench`: measurements that need no cluster.
+
+pub mod engine;

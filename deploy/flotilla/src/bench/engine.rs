@@ -1,0 +1,293 @@
+//! `flotilla bench engine`: the vector index alone, in this process, on one thread.
+//!
+//! It builds a graph over the vectors of a file, searches it with the queries of another, and prints one JSON
+//! line per `ef`: recall against the true neighbours beside queries per second, because neither says anything
+//! without the other. No network, no log, no records: this is the floor that the rest of the system adds to.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use flotilla_node::index::hnsw::Params;
+use flotilla_node::index::{Accept, Distance, Flat, Graph, Neighbor, Progress, Rows, Stats, VectorIndex};
+use serde::Serialize;
+
+use crate::npy;
+
+/// Options of `flotilla bench engine`.
+#[derive(Args, Clone, Debug)]
+pub struct EngineArgs {
+    /// Vectors to index, one per row (.npy).
+    #[arg(long, value_name = "FILE")]
+    pub vectors: PathBuf,
+    /// Vectors to search for, one per row (.npy).
+    #[arg(long, value_name = "FILE")]
+    pub queries: PathBuf,
+    /// Row numbers of each query's true neighbours, nearest first (.npy, at least `limit` columns).
+    #[arg(long, value_name = "FILE")]
+    pub truth: PathBuf,
+    /// Neighbours asked for.
+    #[arg(long, default_value_t = 10)]
+    pub limit: usize,
+    /// Beam widths to measure, one line each.
+    #[arg(long, value_delimiter = ',', default_value = "16,32,64,128,256")]
+    pub ef: Vec<usize>,
+    /// Links per row (twice as many on the bottom layer).
+    #[arg(long, default_value_t = 16)]
+    pub m: u16,
+    /// Beam width while building.
+    #[arg(long, default_value_t = 200)]
+    pub ef_construction: u16,
+    /// How far two vectors are from each other.
+    #[arg(long, value_enum, default_value = "cosine")]
+    pub distance: DistanceName,
+    /// Threads that build (default: the cores available). Searching uses one.
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Measure the exact scan instead of the graph.
+    #[arg(long)]
+    pub exact: bool,
+    /// Measured passes over the queries, after one that warms up.
+    #[arg(long, default_value_t = 3)]
+    pub passes: usize,
+}
+
+/// A distance as users write it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DistanceName {
+    /// One minus the cosine of the angle; vectors are normalised first.
+    Cosine,
+    /// Minus the dot product.
+    Dot,
+    /// Squared euclidean distance.
+    Euclidean,
+}
+
+impl From<DistanceName> for Distance {
+    fn from(name: DistanceName) -> Self {
+        match name {
+            DistanceName::Cosine => Self::Cosine,
+            DistanceName::Dot => Self::Dot,
+            DistanceName::Euclidean => Self::Euclidean,
+        }
+    }
+}
+
+/// One line of the result.
+#[derive(Debug, Serialize)]
+struct Line {
+    ef: usize,
+    recall: f64,
+    qps: f64,
+    cpu_qps: f64,
+    p50_us: f64,
+    p99_us: f64,
+    build_s: f64,
+    bytes_per_vector: f64,
+    distances_per_query: f64,
+}
+
+/// Builds, searches and prints the lines.
+///
+/// # Errors
+/// A file cannot be read, or the files do not fit each other.
+pub fn run(args: EngineArgs) -> Result<()> {
+    let input = Input::read(&args)?;
+    if args.exact {
+        measure::<Flat>(&args, &input, &())
+    } else {
+        measure::<Graph>(&args, &input, &params(&args))
+    }
+}
+
+fn params(args: &EngineArgs) -> Params {
+    Params { m: args.m, ef_construction: args.ef_construction, seed: Params::SEED }
+}
+
+/// Vectors, queries and true neighbours.
+struct Input {
+    vectors: Vec<f32>,
+    queries: Vec<f32>,
+    dims: usize,
+    truth: Vec<Vec<i64>>,
+}
+
+impl Input {
+    fn read(args: &EngineArgs) -> Result<Self> {
+        ensure!(
+            args.limit > 0 && args.passes > 0 && !args.ef.is_empty(),
+            "limit, passes and ef must be above 0"
+        );
+        let mut vectors = npy::read_f32_matrix(&args.vectors)?;
+        let mut queries = npy::read_f32_matrix(&args.queries)?;
+        let dims = vectors.columns;
+        ensure!(queries.columns == dims, "vectors have {dims} dims and queries {}", queries.columns);
+        ensure!(!vectors.data.is_empty() && !queries.data.is_empty(), "there are no vectors or no queries");
+        if matches!(args.distance, DistanceName::Cosine) {
+            [&mut vectors.data, &mut queries.data].into_iter().for_each(|data| normalise(data, dims));
+        }
+        let truth = read_truth(args, queries.data.len() / dims)?;
+        Ok(Self { vectors: vectors.data, queries: queries.data, dims, truth })
+    }
+
+    fn rows(&self) -> Result<Rows<'_>> {
+        Ok(Rows::new(&self.vectors, self.dims)?)
+    }
+}
+
+fn read_truth(args: &EngineArgs, queries: usize) -> Result<Vec<Vec<i64>>> {
+    let mut reader = npy::open(&args.truth)?;
+    ensure!(reader.columns() >= args.limit, "the truth has {} neighbours per query", reader.columns());
+    ensure!(reader.rows() == queries as u64, "the truth has {} queries, not {queries}", reader.rows());
+    let (mut truth, mut row) = (Vec::with_capacity(queries), Vec::new());
+    while reader.next_i64(&mut row).context("reading the truth")? {
+        truth.push(row[..args.limit].to_vec());
+    }
+    Ok(truth)
+}
+
+fn normalise(data: &mut [f32], dims: usize) {
+    for row in data.chunks_exact_mut(dims) {
+        let norm = row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt() as f32;
+        if norm > 0.0 {
+            row.iter_mut().for_each(|x| *x /= norm);
+        }
+    }
+}
+
+fn measure<I: VectorIndex>(args: &EngineArgs, input: &Input, params: &I::Params) -> Result<()> {
+    let rows = input.rows()?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let started = Instant::now();
+    let index =
+        I::build(rows, args.distance.into(), params, args.threads.unwrap_or(cores), &Progress::new())?;
+    let build_s = started.elapsed().as_secs_f64();
+    let bytes = (input.vectors.len() * size_of::<f32>() + index.to_bytes().len()) as f64;
+    for ef in &args.ef {
+        let line = Line {
+            build_s,
+            bytes_per_vector: bytes / rows.len() as f64,
+            ..search(args, input, &index, *ef)?
+        };
+        writeln!(std::io::stdout().lock(), "{}", serde_json::to_string(&line)?)?;
+        if args.exact {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// One warm-up pass and the measured ones, at one `ef`.
+fn search<I: VectorIndex>(args: &EngineArgs, input: &Input, index: &I, ef: usize) -> Result<Line> {
+    let (rows, distance) = (input.rows()?, Distance::from(args.distance));
+    let queries = || input.queries.chunks_exact(input.dims);
+    let mut stats = Stats::default();
+    let mut one = |query| index.search(rows, distance, query, args.limit, ef, Accept::All, &mut stats);
+    let found: Vec<_> = queries().map(&mut one).collect();
+    let hits: usize = found
+        .iter()
+        .zip(queries().zip(&input.truth))
+        .map(|(found, (query, truth))| hits(found, truth, rows, distance, query))
+        .sum();
+    let (mut times, cpu_before) = (Vec::new(), cpu_time());
+    for query in (0..args.passes).flat_map(|_| queries()) {
+        let started = Instant::now();
+        std::hint::black_box(one(query));
+        times.push(started.elapsed());
+    }
+    let (cpu, wall) = (cpu_time().saturating_sub(cpu_before), times.iter().sum::<Duration>());
+    times.sort_unstable();
+    let searches = times.len() as f64;
+    let at = |share: f64| times[((searches * share) as usize).min(times.len() - 1)].as_nanos() as f64 / 1e3;
+    Ok(Line {
+        ef,
+        recall: hits as f64 / (found.len() * args.limit) as f64,
+        qps: searches / wall.as_secs_f64(),
+        cpu_qps: searches / cpu.as_secs_f64(),
+        p50_us: at(0.5),
+        p99_us: at(0.99),
+        build_s: 0.0,
+        bytes_per_vector: 0.0,
+        distances_per_query: stats.distances as f64 / (found.len() * (args.passes + 1)) as f64,
+    })
+}
+
+/// How many of the found rows are true neighbours. A row as near as the last true one (to rounding) counts too:
+/// which of two equally near rows comes first is nobody's fault.
+fn hits(found: &[Neighbor], truth: &[i64], rows: Rows<'_>, distance: Distance, query: &[f32]) -> usize {
+    let last = truth.last().and_then(|row| u32::try_from(*row).ok());
+    let last = last.map_or(f32::NEG_INFINITY, |row| distance.between(query, rows.row(row)));
+    let bound = last + 2e-6 * last.abs().max(1.0);
+    let is_true = |hit: &&Neighbor| hit.distance <= bound || truth.contains(&i64::from(hit.row));
+    found.iter().filter(is_true).count().min(truth.len())
+}
+
+/// Processor time of this process so far, all threads.
+fn cpu_time() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn npy(kind: &str, rows: usize, columns: usize, body: Vec<u8>) -> Vec<u8> {
+        let header =
+            format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({rows}, {columns}), }}\n");
+        [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), &body].concat()
+    }
+
+    /// Rows on a circle: the true neighbours of row i are i, i+1, i-1.
+    fn files(folder: &std::path::Path) -> EngineArgs {
+        let circle: Vec<u8> = (0..64)
+            .map(|i| i as f32 * std::f32::consts::TAU / 64.0)
+            .flat_map(|angle| [angle.cos().to_le_bytes(), angle.sin().to_le_bytes()].concat())
+            .collect();
+        let truth: Vec<u8> = (0..64i64)
+            .flat_map(|i| [i, (i + 1) % 64, (i + 63) % 64])
+            .flat_map(|row| row.to_le_bytes())
+            .collect();
+        std::fs::write(folder.join("v.npy"), npy("<f4", 64, 2, circle)).unwrap();
+        std::fs::write(folder.join("t.npy"), npy("<i8", 64, 3, truth)).unwrap();
+        EngineArgs {
+            vectors: folder.join("v.npy"),
+            queries: folder.join("v.npy"),
+            truth: folder.join("t.npy"),
+            limit: 3,
+            ef: vec![10, 20],
+            m: 8,
+            ef_construction: 50,
+            distance: DistanceName::Cosine,
+            threads: Some(1),
+            exact: false,
+            passes: 1,
+        }
+    }
+
+    #[test]
+    fn recall_of_a_small_exact_set_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        for distance in [DistanceName::Cosine, DistanceName::Dot, DistanceName::Euclidean] {
+            let args = EngineArgs { distance, ..files(folder.path()) };
+            let input = Input::read(&args).unwrap();
+            let rows = input.rows().unwrap();
+            let graph = Graph::build(rows, distance.into(), &params(&args), 1, &Progress::new()).unwrap();
+            assert_eq!(search(&args, &input, &graph, 20).unwrap().recall, 1.0);
+            let flat = Flat::build(rows, distance.into(), &(), 1, &Progress::new()).unwrap();
+            assert_eq!(search(&args, &input, &flat, 0).unwrap().recall, 1.0);
+        }
+    }
+
+    #[test]
+    fn files_that_do_not_fit_each_other_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let args = files(folder.path());
+        assert!(run(EngineArgs { limit: 4, ..args.clone() }).is_err(), "the truth has 3 columns");
+        assert!(run(EngineArgs { queries: folder.path().join("t.npy"), ..args.clone() }).is_err(), "dims");
+        assert!(run(EngineArgs { truth: folder.path().join("v.npy"), ..args.clone() }).is_err(), "floats");
+        assert!(run(EngineArgs { passes: 0, ..args }).is_err());
+    }
+}

@@ -1,0 +1,434 @@
+//! A shard node for tests: the services `Shard` and `Meta` over a naive store in memory, with refusals on demand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::convert::*;
+use flotilla_proto::filter::Compiled;
+use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};
+use flotilla_proto::placement::{CollectionPlacement, Node, Partition, PlacementMap};
+use flotilla_proto::record::{Key, Record};
+use flotilla_proto::refusal::Refusal;
+use flotilla_proto::schema::Distance;
+use flotilla_proto::shard::meta_server::{Meta, MetaServer};
+use flotilla_proto::shard::shard_server::{Shard, ShardServer};
+use flotilla_proto::{ring, shard, v1};
+use futures::Stream;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status};
+
+/// What goes wrong with the next call of an operation.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// Refused with this.
+    Refuse(Refusal),
+    /// Never answered.
+    Hang,
+}
+
+/// A call as the node saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub operation: &'static str,
+    pub epoch: u64,
+    pub timeout: Option<String>,
+    pub view: u64,
+}
+
+#[derive(Default)]
+struct Store {
+    log_index: u64,
+    records: BTreeMap<Key, Record>,
+    serials: BTreeSet<(u64, u64)>,
+}
+
+/// The node. Clones are the same node.
+#[derive(Clone)]
+pub(crate) struct Fake(Arc<Inner>);
+
+struct Inner {
+    id: NodeId,
+    maps: watch::Sender<PlacementMap>,
+    stores: Mutex<BTreeMap<PartitionId, Store>>,
+    faults: Mutex<Vec<(&'static str, Fault)>>,
+    seen: Mutex<Vec<Seen>>,
+    /// Told when a hanging call was dropped.
+    pub cancelled: Notify,
+}
+
+struct OnDrop<'a>(&'a Notify);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+impl Fake {
+    /// A node whose map names the nodes at these addresses; it is the first.
+    pub(crate) fn new(id: u64, addresses: &[&str]) -> Fake {
+        let node = |(n, address): (usize, &&str)| Node {
+            id: NodeId(n as u64 + 1),
+            uuid: uuid::Uuid::from_u128(n as u128 + 1),
+            address: (*address).to_owned(),
+            weight: 1.0,
+        };
+        let nodes = addresses.iter().enumerate().map(node).collect();
+        let map = PlacementMap { epoch: Epoch(1), nodes, collections: Vec::new() };
+        Fake(Arc::new(Inner {
+            id: NodeId(id),
+            maps: watch::Sender::new(map),
+            stores: Mutex::default(),
+            faults: Mutex::default(),
+            seen: Mutex::default(),
+            cancelled: Notify::new(),
+        }))
+    }
+
+    pub(crate) fn fault(&self, operation: &'static str, fault: Fault) {
+        self.0.faults.lock().push((operation, fault));
+    }
+
+    pub(crate) fn seen(&self, operation: &str) -> Vec<Seen> {
+        self.0.seen.lock().iter().filter(|s| s.operation == operation).cloned().collect()
+    }
+
+    pub(crate) async fn cancelled(&self) {
+        self.0.cancelled.notified().await;
+    }
+
+    pub(crate) fn map(&self) -> PlacementMap {
+        self.0.maps.borrow().clone()
+    }
+
+    /// Changes the node's map; `is_told` sends it to those who watch.
+    pub(crate) fn change(&self, is_told: bool, change: impl FnOnce(&mut PlacementMap)) {
+        self.0.maps.send_if_modified(|map| {
+            change(map);
+            is_told
+        });
+    }
+
+    /// Records of all partitions.
+    pub(crate) fn len(&self) -> usize {
+        self.0.stores.lock().values().map(|s| s.records.len()).sum()
+    }
+
+    /// Puts every record where the map says it belongs, as a move of slots would.
+    pub(crate) fn rehome(&self, name: &str) {
+        let map = self.map();
+        let placement = map.collection(name).unwrap();
+        let mut stores = self.0.stores.lock();
+        let all: Vec<Record> =
+            stores.values_mut().flat_map(|s| std::mem::take(&mut s.records).into_values()).collect();
+        for record in all {
+            let owner = placement.partition_of(&record.key).unwrap().id;
+            stores.entry(owner).or_default().records.insert(record.key.clone(), record);
+        }
+    }
+
+    pub(crate) fn serve<I, IO>(&self, incoming: I) -> tokio::task::JoinHandle<()>
+    where
+        I: Stream<Item = std::io::Result<IO>> + Send + 'static,
+        IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let max = flotilla_proto::limits::MESSAGE_BYTES_MAX;
+        let shard = ShardServer::new(self.clone()).max_decoding_message_size(max);
+        let routes = axum::Router::new()
+            .route_service("/flotilla.shard.v1.Shard/{*rest}", shard)
+            .route_service("/flotilla.shard.v1.Meta/{*rest}", MetaServer::new(self.clone()));
+        tokio::spawn(async move {
+            tonic::transport::Server::builder().serve_with_incoming(routes, incoming).await.unwrap();
+        })
+    }
+
+    /// Notes the call, lets a fault strike, refuses a stale epoch, and gives the collection.
+    async fn enter<M>(
+        &self,
+        operation: &'static str,
+        request: &Request<M>,
+        target: Option<&shard::Target>,
+        view: u64,
+    ) -> Result<(CollectionPlacement, PartitionId), Status> {
+        let target = target.cloned().unwrap();
+        let timeout = request.metadata().get("grpc-timeout").map(|t| t.to_str().unwrap().to_owned());
+        let (partition, epoch) = (target.partition, target.epoch);
+        self.0.seen.lock().push(Seen { operation, epoch, timeout, view });
+        self.strike(operation).await?;
+        let map = self.map();
+        let id: CollectionId = target.collection_id.parse().unwrap();
+        let placement = map.collection_by_id(id).cloned();
+        match placement {
+            Some(p) if p.epoch.0 <= epoch => Ok((p, PartitionId(partition))),
+            stale => Err(Refusal::StaleEpoch {
+                seen: epoch,
+                current: map.epoch.0,
+                placement: stale.map(|p| Box::new(placement_to_wire(&p))),
+            }
+            .into()),
+        }
+    }
+
+    async fn strike(&self, operation: &'static str) -> Result<(), Status> {
+        let fault = {
+            let mut faults = self.0.faults.lock();
+            let at = faults.iter().position(|(o, _)| *o == operation);
+            at.map(|at| faults.remove(at).1)
+        };
+        match fault {
+            None => Ok(()),
+            Some(Fault::Refuse(refusal)) => Err(refusal.into()),
+            Some(Fault::Hang) => {
+                let _told = OnDrop(&self.0.cancelled);
+                std::future::pending().await
+            }
+        }
+    }
+
+    fn matching(
+        &self,
+        placement: &CollectionPlacement,
+        partition: PartitionId,
+        filter: Option<v1::Filter>,
+    ) -> Result<(Vec<Record>, u64), Status> {
+        let filter = filter.map(filter_from_wire).transpose()?;
+        let compiled = filter.map(|f| Compiled::new(&f, &placement.spec)).transpose()?;
+        let mut stores = self.0.stores.lock();
+        let store = stores.entry(partition).or_default();
+        let passes = |r: &&Record| compiled.as_ref().is_none_or(|c| c.matches(&r.key, &r.payload));
+        Ok((store.records.values().filter(passes).cloned().collect(), store.log_index))
+    }
+}
+
+fn wire(record: Record, with_payload: bool, with_vectors: bool) -> v1::Record {
+    let mut record = record_to_wire(record);
+    if !with_payload {
+        record.payload.clear();
+    }
+    if !with_vectors {
+        record.vectors.clear();
+    }
+    record
+}
+
+fn distance(kind: Distance, a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    match kind {
+        Distance::Dot => -dot(a, b),
+        Distance::Cosine => 1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt(),
+        Distance::Euclidean => a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum(),
+    }
+}
+
+#[tonic::async_trait]
+impl Shard for Fake {
+    async fn write(&self, r: Request<shard::WriteRequest>) -> Result<Response<shard::WriteResponse>, Status> {
+        use shard::write_request::Command;
+        let (placement, partition) = self.enter("write", &r, r.get_ref().target.as_ref(), 0).await?;
+        let message = r.into_inner();
+        let doomed = match &message.command {
+            Some(Command::DeleteFilter(f)) => self.matching(&placement, partition, Some(f.clone()))?.0,
+            _ => Vec::new(),
+        };
+        let mut stores = self.0.stores.lock();
+        let store = stores.entry(partition).or_default();
+        let id = message.request.map(|r| (r.client, r.serial)).filter(|(client, _)| *client != 0);
+        let is_new = id.is_none_or(|id| store.serials.insert(id));
+        store.log_index += u64::from(is_new);
+        let log_index = store.log_index;
+        let affected = match message.command.unwrap() {
+            _ if !is_new => 0,
+            Command::Upsert(batch) => {
+                for record in &batch.records {
+                    let mut record = record_from_wire("r", record.clone())?;
+                    record.version = log_index;
+                    store.records.insert(record.key.clone(), record);
+                }
+                batch.records.len()
+            }
+            Command::Delete(list) => {
+                let key = |key: &v1::Key| key_from_wire("k", Some(key.clone())).unwrap();
+                list.keys.iter().filter(|k| store.records.remove(&key(k)).is_some()).count()
+            }
+            Command::DeleteFilter(_) => {
+                doomed.iter().filter(|r| store.records.remove(&r.key).is_some()).count()
+            }
+        };
+        Ok(Response::new(shard::WriteResponse { affected: affected as u64, log_index }))
+    }
+
+    async fn search(
+        &self,
+        r: Request<shard::SearchRequest>,
+    ) -> Result<Response<shard::SearchResponse>, Status> {
+        let (placement, partition) = self.enter("search", &r, r.get_ref().target.as_ref(), 0).await?;
+        let search = r.into_inner().search.unwrap();
+        assert_eq!((search.offset, search.with_payload), (0, false));
+        let kind = placement.spec.vectors[&search.vector_name].distance;
+        let asked = search.vector.unwrap().values;
+        let (records, log_index) = self.matching(&placement, partition, search.filter)?;
+        let hit = |r: &Record| {
+            let vector = r.vectors.get(&search.vector_name)?;
+            Some((distance(kind, &asked, vector), r.key.clone(), r.version))
+        };
+        let mut hits: Vec<(f32, Key, u64)> = records.iter().filter_map(hit).collect();
+        hits.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        hits.truncate(search.limit.unwrap() as usize);
+        let partial = |(distance, key, version): (f32, Key, u64)| shard::PartialHit {
+            key: Some(key_to_wire(&key)),
+            distance,
+            version,
+        };
+        Ok(Response::new(shard::SearchResponse {
+            hits: hits.into_iter().map(partial).collect(),
+            log_index,
+            plan: Some(v1::PartitionPlan { plan: "exact".into(), ..Default::default() }),
+        }))
+    }
+
+    async fn get(&self, r: Request<shard::GetRequest>) -> Result<Response<shard::GetResponse>, Status> {
+        let view = r.get_ref().view;
+        let (_, partition) = self.enter("get", &r, r.get_ref().target.as_ref(), view).await?;
+        let message = r.into_inner();
+        let mut stores = self.0.stores.lock();
+        let store = stores.entry(partition).or_default();
+        let key = |key: v1::Key| key_from_wire("k", Some(key)).unwrap();
+        let found = message.keys.into_iter().filter_map(|k| store.records.get(&key(k)).cloned());
+        let records = found.map(|r| wire(r, message.with_payload, message.with_vectors)).collect();
+        Ok(Response::new(shard::GetResponse { records, log_index: store.log_index }))
+    }
+
+    async fn scan(&self, r: Request<shard::ScanRequest>) -> Result<Response<shard::ScanResponse>, Status> {
+        let (placement, partition) = self.enter("scan", &r, r.get_ref().target.as_ref(), 0).await?;
+        let message = r.into_inner();
+        let (records, log_index) = self.matching(&placement, partition, message.filter)?;
+        let after = message.after.map(|k| key_from_wire("after", Some(k)).unwrap());
+        let mut rest = records.into_iter().filter(|r| after.as_ref().is_none_or(|after| r.key > *after));
+        let page = rest.by_ref().take(message.limit as usize);
+        let records = page.map(|r| wire(r, message.with_payload, message.with_vectors)).collect();
+        Ok(Response::new(shard::ScanResponse { records, more: rest.next().is_some(), log_index }))
+    }
+
+    async fn count(&self, r: Request<shard::CountRequest>) -> Result<Response<shard::CountResponse>, Status> {
+        let (placement, partition) = self.enter("count", &r, r.get_ref().target.as_ref(), 0).await?;
+        let (records, log_index) = self.matching(&placement, partition, r.into_inner().filter)?;
+        Ok(Response::new(shard::CountResponse { count: records.len() as u64, log_index }))
+    }
+
+    async fn status(
+        &self,
+        r: Request<shard::StatusRequest>,
+    ) -> Result<Response<shard::StatusResponse>, Status> {
+        let (placement, partition) = self.enter("status", &r, r.get_ref().target.as_ref(), 0).await?;
+        let (records, log_index) = self.matching(&placement, partition, None)?;
+        let status = v1::CollectionStatus {
+            records: records.len() as u64,
+            segments: 1,
+            index_progress: 1.0,
+            ..Default::default()
+        };
+        Ok(Response::new(shard::StatusResponse { status: Some(status), log_index }))
+    }
+}
+
+#[tonic::async_trait]
+impl Meta for Fake {
+    async fn create(
+        &self,
+        r: Request<v1::CreateCollectionRequest>,
+    ) -> Result<Response<v1::CreateCollectionResponse>, Status> {
+        self.strike("create").await?;
+        let spec = spec_from_wire(r.into_inner().spec.unwrap())?;
+        let known = self.map();
+        if known.collection(&spec.name).is_some() {
+            return Err(Refusal::AlreadyExists("collection", spec.name).into());
+        }
+        let epoch = Epoch(known.epoch.0 + 1);
+        let nodes: Vec<NodeId> = known.nodes.iter().map(|n| n.id).collect();
+        let partition = |n: u32| {
+            let mut replicas = nodes.clone();
+            let first = n as usize % replicas.len();
+            replicas.rotate_left(first);
+            Partition { id: PartitionId(epoch.0 * 100 + u64::from(n)), replicas }
+        };
+        let partitions: Vec<Partition> = (0..spec.partitions).map(partition).collect();
+        let slots = ring::propose(&partitions.iter().map(|p| (p.id.0, 1.0)).collect::<Vec<_>>());
+        let id = uuid::Uuid::from_u128(epoch.0.into());
+        let placement = CollectionPlacement { id, spec, epoch, partitions, slots };
+        let collection = Some(collection_to_wire(&placement));
+        self.change(true, |map| {
+            map.epoch = epoch;
+            map.collections.push(placement);
+            map.collections.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
+        });
+        Ok(Response::new(v1::CreateCollectionResponse { collection }))
+    }
+
+    async fn update(
+        &self,
+        r: Request<v1::UpdateCollectionRequest>,
+    ) -> Result<Response<v1::UpdateCollectionResponse>, Status> {
+        self.strike("update").await?;
+        let message = r.into_inner();
+        let mut updated = Err(Refusal::NotFound("collection", message.name.clone()).into());
+        self.change(true, |map| {
+            map.epoch.0 += 1;
+            let epoch = map.epoch;
+            if let Some(c) = map.collections.iter_mut().find(|c| c.spec.name == message.name) {
+                for (path, kind) in &message.add_fields {
+                    c.spec.fields.insert(path.clone(), field_type_from_wire("f", path, *kind).unwrap());
+                }
+                c.epoch = epoch;
+                updated = Ok(collection_to_wire(c));
+            }
+        });
+        updated.map(|c| Response::new(v1::UpdateCollectionResponse { collection: Some(c) }))
+    }
+
+    async fn delete(
+        &self,
+        r: Request<v1::DeleteCollectionRequest>,
+    ) -> Result<Response<v1::DeleteCollectionResponse>, Status> {
+        self.strike("delete").await?;
+        let name = r.into_inner().name;
+        if self.map().collection(&name).is_none() {
+            return Err(Refusal::NotFound("collection", name).into());
+        }
+        self.change(true, |map| {
+            map.epoch.0 += 1;
+            map.collections.retain(|c| c.spec.name != name);
+        });
+        Ok(Response::new(v1::DeleteCollectionResponse {}))
+    }
+
+    async fn describe(
+        &self,
+        _: Request<v1::DescribeRequest>,
+    ) -> Result<Response<v1::DescribeResponse>, Status> {
+        self.strike("describe").await?;
+        let placement = Some(map_to_wire(&self.map()));
+        Ok(Response::new(v1::DescribeResponse { placement, version: "fake".into() }))
+    }
+
+    type WatchStream = BoxStream<'static, Result<v1::PlacementMap, Status>>;
+
+    async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        self.strike("watch").await?;
+        let maps = tokio_stream::wrappers::WatchStream::new(self.0.maps.subscribe());
+        Ok(Response::new(maps.map(|map| Ok(map_to_wire(&map))).boxed()))
+    }
+}
+
+impl Fake {
+    pub(crate) fn id(&self) -> NodeId {
+        self.0.id
+    }
+}
+
+/// Long enough for anything that should happen at all.
+pub(crate) const SOON: Duration = Duration::from_secs(20);

@@ -1,0 +1,96 @@
+//! From a node's address to a channel: dialled lazily, kept, dialled anew by tonic when it breaks.
+//!
+//! An address is `host:port`, resolved at each dial, or `inproc` for the node inside the same process.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use flotilla_proto::limits::MESSAGE_BYTES_MAX;
+use flotilla_proto::shard::meta_client::MetaClient;
+use flotilla_proto::shard::shard_client::ShardClient;
+use parking_lot::Mutex;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::inproc::Connector;
+
+/// The address of the node inside the same process.
+pub const INPROC: &str = "inproc";
+/// Channels kept, at most: beyond it all are dropped and dialled anew as they are needed.
+const CHANNELS_MAX: usize = 4_096;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The channels to the nodes.
+#[derive(Debug)]
+pub struct Pool {
+    inproc: Option<Connector>,
+    channels: Mutex<HashMap<String, Channel>>,
+}
+
+impl Pool {
+    /// A pool; `inproc` reaches the node inside the same process, if there is one.
+    pub fn new(inproc: Option<Connector>) -> Pool {
+        Pool { inproc, channels: Mutex::new(HashMap::new()) }
+    }
+
+    /// The channel to `address`.
+    ///
+    /// # Errors
+    /// `INTERNAL` if the address is none.
+    pub fn channel(&self, address: &str) -> Result<Channel, Status> {
+        let mut channels = self.channels.lock();
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        if channels.len() >= CHANNELS_MAX {
+            channels.clear();
+        }
+        let channel = self.dial(address)?;
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    /// The shard service at `address`.
+    pub fn shard(&self, address: &str) -> Result<ShardClient<Channel>, Status> {
+        let client = ShardClient::new(self.channel(address)?);
+        Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    /// The meta service at `address`.
+    pub fn meta(&self, address: &str) -> Result<MetaClient<Channel>, Status> {
+        let client = MetaClient::new(self.channel(address)?);
+        Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    fn dial(&self, address: &str) -> Result<Channel, Status> {
+        if address == INPROC {
+            let missing = || Status::internal("address `inproc`: there is no node in this process");
+            return self.inproc.as_ref().map(Connector::channel).ok_or_else(missing);
+        }
+        let wrong = |e| Status::internal(format!("`{address}` is not a node's address: {e}"));
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(wrong)?;
+        Ok(endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .http2_adaptive_window(true)
+            .connect_lazy())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_none_is_refused() {
+        let pool = Pool::new(None);
+        assert!(pool.channel("host:15002").is_ok());
+        assert!(pool.channel("no address").is_err());
+        assert!(pool.channel(INPROC).is_err());
+    }
+}

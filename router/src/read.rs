@@ -1,0 +1,213 @@
+//! The other reads: get by key, count, and a collection's status. Pages stand in [`scan`].
+
+pub mod scan;
+mod token;
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use flotilla_proto::convert::{collection_to_wire, filter_from_wire, key_from_wire};
+use flotilla_proto::filter::Compiled;
+use flotilla_proto::ids::PartitionId;
+use flotilla_proto::limits::{BATCH_MAX, MESSAGE_BYTES_MAX};
+use flotilla_proto::placement::Partition;
+use flotilla_proto::record::Key;
+use flotilla_proto::refusal::Refusal;
+use flotilla_proto::schema::{at_most, check_key};
+use flotilla_proto::{shard, v1};
+use futures::future::BoxFuture;
+use tonic::Status;
+
+use crate::Router;
+use crate::admission::Deadline;
+use crate::fanout::{Miss, Resend, coverage, gather, settle};
+use crate::placement::View;
+
+/// A status waits no longer than this for a partition.
+const STATUS_MAX: Duration = Duration::from_secs(5);
+
+/// Records that a node is asked for at once, so that its answer fits a message with the vectors that they may have.
+pub(crate) fn records_per_call(view: &View, with_vectors: bool) -> usize {
+    if !with_vectors {
+        return BATCH_MAX;
+    }
+    let bytes: usize = view.spec.vectors.values().map(|v| v.dims as usize * 4 + 64).sum();
+    (MESSAGE_BYTES_MAX / 2 / bytes.max(1)).clamp(1, BATCH_MAX)
+}
+
+/// The records of these keys, in the order asked for.
+pub async fn get(
+    router: &Router,
+    request: v1::GetRequest,
+    deadline: Deadline,
+) -> Result<v1::GetResponse, Status> {
+    at_most("keys", "keys", BATCH_MAX, request.keys.len())?;
+    let keys: Vec<Key> = request
+        .keys
+        .iter()
+        .enumerate()
+        .map(|(n, key)| {
+            let at = format!("keys[{n}]");
+            let key = key_from_wire(&at, Some(key.clone()))?;
+            check_key(&at, &key)?;
+            Ok(key)
+        })
+        .collect::<Result<_, flotilla_proto::refusal::Violation>>()?;
+    let mut views = router.placement.views(&request.collection, deadline);
+    loop {
+        let view = views.next().await?;
+        match get_once(router, &view, &request, &keys, deadline).await {
+            Ok(answer) => return Ok(answer),
+            Err(Miss::Stale) => {}
+            Err(Miss::Failed(status)) => return Err(status),
+        }
+    }
+}
+
+async fn get_once(
+    router: &Router,
+    view: &View,
+    request: &v1::GetRequest,
+    keys: &[Key],
+    deadline: Deadline,
+) -> Result<v1::GetResponse, Miss> {
+    let mut wanted: BTreeMap<PartitionId, Vec<v1::Key>> = BTreeMap::new();
+    for (key, wire) in keys.iter().zip(&request.keys) {
+        let owner =
+            view.partition_of(key).ok_or_else(|| Status::internal("the map gives a key no partition"))?;
+        wanted.entry(owner.id).or_default().push(wire.clone());
+    }
+    let chunk = records_per_call(view, request.with_vectors);
+    let chunks = wanted.iter().flat_map(|(p, keys)| keys.chunks(chunk).map(move |keys| (*p, keys.to_vec())));
+    let one = |(partition, keys): (PartitionId, Vec<v1::Key>)| -> BoxFuture<'_, _> {
+        Box::pin(async move {
+            let send = |mut shard: shard::shard_client::ShardClient<_>, call: crate::fanout::Call| {
+                let message = call.request(shard::GetRequest {
+                    target: call.target(),
+                    keys: keys.clone(),
+                    with_payload: request.with_payload,
+                    with_vectors: request.with_vectors,
+                    view: 0,
+                });
+                async move { shard.get(message).await }
+            };
+            Ok((partition, router.fanout.call(view, partition, deadline, Resend::Freely, send).await?))
+        })
+    };
+    let answers: Vec<(PartitionId, shard::GetResponse)> = gather(chunks.map(one).collect()).await?;
+    let mut indexes = BTreeMap::new();
+    let mut found: HashMap<Key, v1::Record> = HashMap::new();
+    for (partition, answer) in answers {
+        indexes.insert(partition, answer.log_index);
+        for record in answer.records {
+            found.insert(key_from_wire("record.key", record.key.clone()).map_err(Status::from)?, record);
+        }
+    }
+    let records = keys.iter().filter_map(|key| found.get(key).cloned()).collect();
+    Ok(v1::GetResponse { records, coverage: Some(coverage(indexes.len(), indexes)) })
+}
+
+/// How many records pass the filter.
+pub async fn count(
+    router: &Router,
+    request: v1::CountRequest,
+    deadline: Deadline,
+) -> Result<v1::CountResponse, Status> {
+    let mut views = router.placement.views(&request.collection, deadline);
+    loop {
+        let view = views.next().await?;
+        check_filter(&view, request.filter.as_ref())?;
+        let one = |partition: &Partition| -> BoxFuture<'_, _> {
+            Box::pin(router.fanout.call(&view, partition.id, deadline, Resend::Freely, |mut shard, call| {
+                let message = shard::CountRequest { target: call.target(), filter: request.filter.clone() };
+                let message = call.request(message);
+                async move { shard.count(message).await }
+            }))
+        };
+        let answers: Vec<shard::CountResponse> = match gather(view.partitions.iter().map(one).collect()).await
+        {
+            Ok(answers) => answers,
+            Err(Miss::Stale) => continue,
+            Err(Miss::Failed(status)) => return Err(status),
+        };
+        let indexes = view.partitions.iter().map(|p| p.id).zip(answers.iter().map(|a| a.log_index));
+        return Ok(v1::CountResponse {
+            count: answers.iter().map(|a| a.count).sum(),
+            coverage: Some(coverage(view.partitions.len(), indexes)),
+        });
+    }
+}
+
+/// Refuses a filter that does not fit the collection, before a node is asked.
+fn check_filter(view: &View, filter: Option<&v1::Filter>) -> Result<(), Status> {
+    if let Some(filter) = filter {
+        Compiled::new(&filter_from_wire(filter.clone())?, &view.spec)?;
+    }
+    Ok(())
+}
+
+/// The collection and the sums over the partitions that answer; the coverage tells which did.
+pub async fn collection_status(
+    router: &Router,
+    name: &str,
+    deadline: Deadline,
+) -> Result<v1::GetCollectionResponse, Status> {
+    let deadline = deadline.at_most(STATUS_MAX);
+    let mut views = router.placement.views(name, deadline);
+    loop {
+        let view = views.next().await?;
+        let one = |partition: &Partition| -> BoxFuture<'_, _> {
+            Box::pin(router.fanout.call(&view, partition.id, deadline, Resend::Freely, |mut shard, call| {
+                let message = call.request(shard::StatusRequest { target: call.target() });
+                async move { shard.status(message).await }
+            }))
+        };
+        let ends = settle(view.partitions.iter().map(one).collect()).await;
+        if ends.iter().any(|end| matches!(end, Err(Miss::Stale))) {
+            continue;
+        }
+        let status = sum(view.partitions.iter().map(|p| p.id).zip(ends))?;
+        return Ok(v1::GetCollectionResponse {
+            collection: Some(collection_to_wire(&view)),
+            status: Some(status),
+        });
+    }
+}
+
+/// One status of many. The progress of indexing is weighted by records.
+fn sum(
+    ends: impl Iterator<Item = (PartitionId, Result<shard::StatusResponse, Miss>)>,
+) -> Result<v1::CollectionStatus, Status> {
+    let mut total = v1::CollectionStatus::default();
+    let mut indexes = Vec::new();
+    let (mut asked, mut weights, mut progress) = (0, 0.0, 0.0);
+    let mut failure = None;
+    for (partition, end) in ends {
+        asked += 1;
+        match end {
+            Ok(answer) => {
+                let part = answer.status.unwrap_or_default();
+                let weight = part.records.max(1) as f64;
+                weights += weight;
+                progress += weight * part.index_progress;
+                total.records += part.records;
+                total.segments += part.segments;
+                total.growing_records += part.growing_records;
+                total.unindexed_vectors += part.unindexed_vectors;
+                total.disk_bytes += part.disk_bytes;
+                indexes.push((partition, answer.log_index));
+            }
+            Err(Miss::Failed(status)) => failure = Some(status),
+            Err(Miss::Stale) => {}
+        }
+    }
+    match failure {
+        Some(status) if indexes.is_empty() => Err(status),
+        _ if asked == 0 => Err(Refusal::Internal("the collection has no partitions".into()).into()),
+        _ => {
+            total.index_progress = progress / f64::max(weights, 1.0);
+            total.coverage = Some(coverage(asked, indexes));
+            Ok(total)
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Pages by key over all partitions.
+//!
+//! A [`Scan`] keeps, for each partition, the records fetched and not yet handed out, so that a stream of pages fetches each
+//! record once. A single page starts from the token of the page before. If the placement changes on the way, the scan goes
+//! on behind the last key handed out, by the newer view.
+//!
+//! Pages read the partitions as they are when asked: a record written between two pages is seen if its key lies ahead.
+
+use std::sync::Arc;
+
+use flotilla_proto::convert::{key_from_wire, key_to_wire};
+use flotilla_proto::ids::CollectionId;
+use flotilla_proto::limits::{LIMIT_MAX, MESSAGE_BYTES_MAX, PAGE_DEFAULT};
+use flotilla_proto::record::Key;
+use flotilla_proto::refusal::{Refusal, Violation};
+use flotilla_proto::{shard, v1};
+use futures::Stream;
+use futures::future::BoxFuture;
+use prost::Message as _;
+use tonic::Status;
+
+use super::{check_filter, records_per_call, token};
+use crate::Router;
+use crate::admission::Deadline;
+use crate::fanout::{Miss, Resend, coverage, gather};
+use crate::merge::{self, Room, Run, Stop};
+use crate::placement::View;
+
+/// Records of a page of a stream, at most.
+const STREAM_PAGE: usize = 1_000;
+/// Bytes of a page, roughly at most; half a message, so that one large record more still fits.
+const PAGE_BYTES: usize = MESSAGE_BYTES_MAX / 2;
+
+/// One page.
+pub async fn scan(
+    router: &Router,
+    request: v1::ScanRequest,
+    deadline: Deadline,
+) -> Result<v1::ScanResponse, Status> {
+    let limit = if request.limit == 0 { PAGE_DEFAULT } else { request.limit };
+    if limit > LIMIT_MAX {
+        return Err(Violation::range("limit", 1, LIMIT_MAX, limit).into());
+    }
+    Scan::new(request).page(router, limit as usize, deadline).await
+}
+
+/// Pages one after the other, each fetched when the caller takes it. The first is fetched at once, so that a wrong request is
+/// refused before the stream begins.
+pub async fn scan_stream(
+    router: Arc<Router>,
+    request: v1::ScanRequest,
+) -> Result<impl Stream<Item = Result<v1::ScanResponse, Status>> + Send + 'static, Status> {
+    let left = if request.limit == 0 { u64::MAX } else { u64::from(request.limit) };
+    let mut pages = Pages { router, scan: Scan::new(request), left };
+    let first = pages.next().await?;
+    let rest = if pages.is_over(&first) { None } else { Some(pages) };
+    let rest = futures::stream::try_unfold(rest, |pages| async move {
+        let Some(mut pages) = pages else { return Ok(None) };
+        let page = pages.next().await?;
+        let rest = if pages.is_over(&page) { None } else { Some(pages) };
+        Ok(Some((page, rest)))
+    });
+    Ok(futures::StreamExt::chain(futures::stream::iter([Ok(first)]), rest))
+}
+
+/// The pages of a stream.
+struct Pages {
+    router: Arc<Router>,
+    scan: Scan,
+    left: u64,
+}
+
+impl Pages {
+    async fn next(&mut self) -> Result<v1::ScanResponse, Status> {
+        let limit = usize::try_from(self.left).unwrap_or(usize::MAX).min(STREAM_PAGE);
+        let (router, scan) = (&self.router, &mut self.scan);
+        let page = router.batch(|deadline| scan.page(router, limit, deadline)).await?;
+        self.left -= (page.items.len() as u64).min(self.left);
+        Ok(page)
+    }
+
+    fn is_over(&self, page: &v1::ScanResponse) -> bool {
+        page.next.is_empty() || self.left == 0
+    }
+}
+
+/// A scan under way.
+struct Scan {
+    request: v1::ScanRequest,
+    collection: Option<CollectionId>,
+    last: Option<Key>,
+    cursors: Option<Cursors>,
+}
+
+/// What is known of each partition, in the view's order.
+struct Cursors {
+    view: View,
+    runs: Vec<Run<v1::Record>>,
+    indexes: Vec<u64>,
+}
+
+impl Scan {
+    fn new(request: v1::ScanRequest) -> Scan {
+        Scan { request, collection: None, last: None, cursors: None }
+    }
+
+    async fn page(
+        &mut self,
+        router: &Router,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<v1::ScanResponse, Status> {
+        let name = self.request.collection.clone();
+        let mut views = router.placement.views(&name, deadline);
+        let mut page = Vec::new();
+        let mut room = Room { records: limit, bytes: PAGE_BYTES };
+        loop {
+            let cursors = match self.cursors.take() {
+                Some(cursors) => self.cursors.insert(cursors),
+                None => {
+                    let cursors = self.open(views.next().await?)?;
+                    self.cursors.insert(cursors)
+                }
+            };
+            match merge::page(&mut cursors.runs, &mut page, &mut room, v1::Record::encoded_len) {
+                Stop::Full => return Ok(self.answer(page, true)),
+                Stop::End => return Ok(self.answer(page, false)),
+                Stop::Dry => {}
+            }
+            if let Some((key, _)) = page.last() {
+                self.last = Some(key.clone());
+            }
+            match cursors.fill(router, &self.request, self.last.as_ref(), room, deadline).await {
+                Ok(()) => {}
+                Err(Miss::Stale) => self.cursors = None,
+                Err(Miss::Failed(status)) => return Err(status),
+            }
+        }
+    }
+
+    /// Starts, or starts over behind the last key, by `view`.
+    fn open(&mut self, view: View) -> Result<Cursors, Status> {
+        check_filter(&view, self.request.filter.as_ref())?;
+        match self.collection {
+            None if !self.request.next.is_empty() => {
+                let last = token::decode(&self.request.next, view.id, self.request.filter.as_ref())?;
+                self.last = Some(last);
+            }
+            Some(id) if id != view.id => {
+                return Err(Refusal::NotFound("collection", view.spec.name.clone()).into());
+            }
+            _ => {}
+        }
+        self.collection = Some(view.id);
+        let runs = view.partitions.iter().map(|_| Run::default()).collect();
+        let indexes = vec![0; view.partitions.len()];
+        Ok(Cursors { view, runs, indexes })
+    }
+
+    fn answer(&mut self, page: Vec<(Key, v1::Record)>, is_full: bool) -> v1::ScanResponse {
+        if let Some((key, _)) = page.last() {
+            self.last = Some(key.clone());
+        }
+        let cursors = self.cursors.as_ref();
+        let more = |c: &Cursors| c.runs.iter().any(|run| run.more || !run.records.is_empty());
+        let next = match (&self.last, self.collection) {
+            (Some(last), Some(id)) if is_full && cursors.is_some_and(more) => {
+                token::encode(id, self.request.filter.as_ref(), last)
+            }
+            _ => String::new(),
+        };
+        let covered = cursors.map(|c| {
+            coverage(c.indexes.len(), c.view.partitions.iter().map(|p| p.id).zip(c.indexes.iter().copied()))
+        });
+        v1::ScanResponse {
+            items: page.into_iter().map(|(_, record)| record).collect(),
+            next,
+            coverage: covered,
+        }
+    }
+}
+
+impl Cursors {
+    /// Asks each partition whose known records are used up for its next ones.
+    async fn fill(
+        &mut self,
+        router: &Router,
+        request: &v1::ScanRequest,
+        last: Option<&Key>,
+        room: Room,
+        deadline: Deadline,
+    ) -> Result<(), Miss> {
+        let limit = self.share(request.with_vectors, room.records);
+        let view = &self.view;
+        let one = |(at, run): (usize, &Run<v1::Record>)| -> Option<BoxFuture<'_, _>> {
+            if !run.records.is_empty() || !run.more {
+                return None;
+            }
+            Some(Box::pin(async move {
+                let send = |mut shard: shard::shard_client::ShardClient<_>, call: crate::fanout::Call| {
+                    let message = call.request(shard::ScanRequest {
+                        target: call.target(),
+                        filter: request.filter.clone(),
+                        limit,
+                        after: last.map(key_to_wire),
+                        with_payload: request.with_payload,
+                        with_vectors: request.with_vectors,
+                        view: 0,
+                    });
+                    async move { shard.scan(message).await }
+                };
+                let partition = view.partitions[at].id;
+                Ok((at, router.fanout.call(view, partition, deadline, Resend::Freely, send).await?))
+            }))
+        };
+        let calls = self.runs.iter().enumerate().filter_map(one).collect();
+        let answers: Vec<(usize, shard::ScanResponse)> = gather(calls).await?;
+        for (at, answer) in answers {
+            let run = &mut self.runs[at];
+            run.more = answer.more && !answer.records.is_empty();
+            self.indexes[at] = answer.log_index;
+            for record in answer.records {
+                let key = key_from_wire("record.key", record.key.clone()).map_err(Status::from)?;
+                run.records.push_back((key, record));
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that each partition is asked for: its share of the page and a little more.
+    fn share(&self, with_vectors: bool, wanted: usize) -> u32 {
+        let partitions = self.view.partitions.len().max(1);
+        let even = wanted.div_ceil(partitions);
+        let share = if partitions == 1 { wanted } else { (even + even / 4 + 8).min(wanted) };
+        let fits = if with_vectors { records_per_call(&self.view, true) } else { LIMIT_MAX as usize };
+        share.clamp(1, fits) as u32
+    }
+}

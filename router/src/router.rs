@@ -1,0 +1,143 @@
+//! The router as a whole: its options, its parts, and the frame in which each request runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::Registry;
+use tokio::sync::watch;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use crate::admission::{Admission, Deadline};
+use crate::fanout::Fanout;
+use crate::inproc::Connector;
+use crate::metrics::Metrics;
+use crate::placement::Placement;
+use crate::pool::{INPROC, Pool};
+
+/// What a router can be told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Addresses asked for the map until the map names nodes: `host:port`, or `inproc`. Default: `inproc`.
+    pub nodes: Vec<String>,
+    /// Time of a request that names none. Default 30 s.
+    pub deadline_default: Duration,
+    /// Time of a request, at most. Default 10 min.
+    pub deadline_max: Duration,
+    /// Requests that run at once. Default 512, at least 1.
+    pub requests_max: usize,
+    /// Requests that wait beyond that. Default 1,000.
+    pub queue_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            nodes: vec![INPROC.to_owned()],
+            deadline_default: Duration::from_secs(30),
+            deadline_max: Duration::from_secs(600),
+            requests_max: 512,
+            queue_max: 1_000,
+        }
+    }
+}
+
+/// The router. Serve it with [`crate::server::serve`], or in this process with [`crate::server::in_process`].
+#[derive(Debug)]
+pub struct Router {
+    pub(crate) placement: Arc<Placement>,
+    pub(crate) fanout: Fanout,
+    pub(crate) admission: Admission,
+    pub(crate) metrics: Metrics,
+    deadline_default: Duration,
+    is_draining: watch::Sender<bool>,
+    follower: tokio::task::JoinHandle<()>,
+}
+
+impl Router {
+    /// Starts to follow the placement map; ready as soon as a node has told it. Must be called within a tokio runtime.
+    /// `inproc` reaches the node of this process; metrics go to `registry`.
+    ///
+    /// # Errors
+    /// If the registry holds a router's metrics already.
+    pub fn start(
+        options: Options,
+        inproc: Option<Connector>,
+        registry: Registry,
+    ) -> Result<Arc<Router>, prometheus::Error> {
+        let metrics = Metrics::new(registry)?;
+        let pool = Arc::new(Pool::new(inproc));
+        let placement = Arc::new(Placement::new(pool.clone(), options.nodes));
+        let Options { requests_max, queue_max, deadline_default, deadline_max, .. } = options;
+        Ok(Arc::new(Router {
+            fanout: Fanout::new(pool, placement.clone(), metrics.clone()),
+            follower: tokio::spawn(placement.clone().follow()),
+            placement,
+            admission: Admission::new(requests_max, queue_max, deadline_default, deadline_max),
+            metrics,
+            deadline_default,
+            is_draining: watch::Sender::new(false),
+        }))
+    }
+
+    /// The placement map as this router knows it.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
+    }
+
+    /// Waits until a map is known.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if none is within `time`.
+    pub async fn ready(&self, time: Duration) -> Result<(), Status> {
+        self.placement.known(Deadline::after(time)).await.map(drop)
+    }
+
+    /// Ends streams that would not end by themselves.
+    pub(crate) fn drain(&self) {
+        self.is_draining.send_replace(true);
+    }
+
+    /// Turns true when the router goes down.
+    pub(crate) fn draining(&self) -> watch::Receiver<bool> {
+        self.is_draining.subscribe()
+    }
+
+    /// Runs one request: measured, admitted, within its deadline.
+    pub(crate) async fn run<M, T, F>(
+        &self,
+        operation: &'static str,
+        request: Request<M>,
+        work: impl FnOnce(M, Deadline) -> F,
+    ) -> Result<Response<T>, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let deadline = self.deadline(request.metadata());
+        let measured = self.metrics.measure(operation, async {
+            let _permit = self.admission.enter(deadline, &self.metrics).await?;
+            deadline.bound(work(request.into_inner(), deadline)).await
+        });
+        measured.await.map(Response::new)
+    }
+
+    /// Runs one piece of a stream: admitted, within the default time.
+    pub(crate) async fn batch<T, F>(&self, work: impl FnOnce(Deadline) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let deadline = Deadline::after(self.deadline_default);
+        let _permit = self.admission.enter(deadline, &self.metrics).await?;
+        deadline.bound(work(deadline)).await
+    }
+
+    fn deadline(&self, metadata: &MetadataMap) -> Deadline {
+        self.admission.deadline(metadata)
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        self.follower.abort();
+    }
+}

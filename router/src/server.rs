@@ -1,0 +1,235 @@
+//! The port: gRPC (HTTP/2) with health and reflection, and `/metrics`, `/livez`, `/readyz` (HTTP/1.1 or 2) beside it.
+//!
+//! Readiness means: a placement map is known and a node answered lately; gRPC health says the same. Liveness depends on
+//! nobody. Going down: health says `NOT_SERVING`, after [`Options::lame_duck`] no new connection or call is taken, what is
+//! under way may finish within [`Options::drain_max`].
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use flotilla_proto::limits::MESSAGE_BYTES_MAX;
+use flotilla_proto::v1::cluster_server::ClusterServer;
+use flotilla_proto::v1::collections_server::CollectionsServer;
+use flotilla_proto::v1::records_server::RecordsServer;
+use flotilla_proto::v1::search_server::SearchServer;
+use futures::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::transport::server::{Connected, TcpIncoming};
+use tonic::transport::{Channel, Server};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::Router;
+use crate::service::Edge;
+
+/// What a server can be told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A connection silent for this long is asked whether it lives. Default 60 s.
+    pub keepalive_interval: Duration,
+    /// It is closed if it does not answer within this. Default 20 s.
+    pub keepalive_timeout: Duration,
+    /// Calls of one connection at once. Default 256.
+    pub streams_max: u32,
+    /// How long calls are still taken after health says `NOT_SERVING`. Default 0; in a cluster, a few seconds.
+    pub lame_duck: Duration,
+    /// How long calls under way may go on then. Default 25 s.
+    pub drain_max: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            keepalive_interval: Duration::from_secs(60),
+            keepalive_timeout: Duration::from_secs(20),
+            streams_max: 256,
+            lame_duck: Duration::ZERO,
+            drain_max: Duration::from_secs(25),
+        }
+    }
+}
+
+/// The services whose health is told; the empty name stands for all.
+const HEALTH_NAMES: [&str; 5] =
+    ["", "flotilla.v1.Collections", "flotilla.v1.Records", "flotilla.v1.Search", "flotilla.v1.Cluster"];
+
+/// Serves on a TCP port until `shutdown`, then drains.
+///
+/// # Errors
+/// If the server cannot be set up.
+pub async fn listen(
+    listener: TcpListener,
+    router: Arc<Router>,
+    options: Options,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    serve(TcpIncoming::from(listener).with_nodelay(Some(true)), router, options, shutdown).await
+}
+
+/// Serves the connections of `incoming` until `shutdown`, then drains.
+///
+/// # Errors
+/// If the server cannot be set up.
+pub async fn serve<I, IO>(
+    incoming: I,
+    router: Arc<Router>,
+    options: Options,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+where
+    I: Stream<Item = io::Result<IO>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let health = HealthReporter::new();
+    tell(&health, ServingStatus::NotServing).await;
+    let routes = routes(&router, &health)?;
+    let server = Server::builder()
+        .accept_http1(true)
+        .http2_keepalive_interval(Some(options.keepalive_interval))
+        .http2_keepalive_timeout(Some(options.keepalive_timeout))
+        .http2_adaptive_window(Some(true))
+        .max_concurrent_streams(options.streams_max);
+    let (closing, closed) = watch::channel(false);
+    let readiness = router.placement.readiness();
+    let stop = async move {
+        follow(&health, readiness, shutdown).await;
+        tell(&health, ServingStatus::NotServing).await;
+        tokio::time::sleep(options.lame_duck).await;
+        router.drain();
+        forget(health).await;
+        closing.send_replace(true);
+    };
+    tokio::select! {
+        done = server.serve_with_incoming_shutdown(routes, incoming, stop) => done?,
+        () = overdue(closed, options.drain_max) => tracing::warn!("calls were cut off: the drain took too long"),
+    }
+    Ok(())
+}
+
+/// Completes `drain_max` after the server began to close.
+async fn overdue(mut closed: watch::Receiver<bool>, drain_max: Duration) {
+    let is_closing = closed.wait_for(|is_closing| *is_closing).await.is_ok();
+    if is_closing {
+        tokio::time::sleep(drain_max).await;
+    } else {
+        std::future::pending().await
+    }
+}
+
+/// Tells health what readiness is, until `shutdown`.
+async fn follow(
+    health: &HealthReporter,
+    mut ready: watch::Receiver<bool>,
+    shutdown: impl Future<Output = ()>,
+) {
+    tokio::pin!(shutdown);
+    loop {
+        let is_ready = *ready.borrow_and_update();
+        let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        tell(health, status).await;
+        tokio::select! {
+            () = &mut shutdown => return,
+            changed = ready.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn tell(health: &HealthReporter, status: ServingStatus) {
+    for name in HEALTH_NAMES {
+        health.set_service_status(name, status).await;
+    }
+}
+
+/// Ends the streams of who watches the health: they would keep their connections open.
+async fn forget(mut health: HealthReporter) {
+    for name in HEALTH_NAMES {
+        health.clear_service_status(name).await;
+    }
+}
+
+/// All services and pages.
+fn routes(
+    router: &Arc<Router>,
+    health: &HealthReporter,
+) -> Result<axum::Router, Box<dyn std::error::Error + Send + Sync>> {
+    let edge = Edge(router.clone());
+    macro_rules! service {
+        ($server:ident) => {
+            $server::new(edge.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX)
+        };
+    }
+    let health = tonic_health::pb::health_server::HealthServer::new(
+        tonic_health::server::HealthService::from_health_reporter(health.clone()),
+    );
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(flotilla_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    Ok(pages(router)
+        .route_service("/flotilla.v1.Collections/{*rest}", service!(CollectionsServer))
+        .route_service("/flotilla.v1.Records/{*rest}", service!(RecordsServer))
+        .route_service("/flotilla.v1.Search/{*rest}", service!(SearchServer))
+        .route_service("/flotilla.v1.Cluster/{*rest}", service!(ClusterServer))
+        .route_service("/grpc.health.v1.Health/{*rest}", health)
+        .route_service("/grpc.reflection.v1.ServerReflection/{*rest}", reflection)
+        .fallback(unimplemented))
+}
+
+/// A call of an unknown method gets the status that gRPC has for it; a page that is not there, likewise.
+async fn unimplemented() -> axum::http::Response<tonic::body::Body> {
+    tonic::Status::unimplemented("there is no such method or page").into_http()
+}
+
+fn pages(router: &Arc<Router>) -> axum::Router {
+    let metrics = router.metrics.clone();
+    let readiness = router.placement.readiness();
+    let draining = router.draining();
+    let text = move || async move {
+        match metrics.text() {
+            Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4")], text),
+            Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], format!("{e}\n")),
+        }
+    };
+    let ready = move || async move {
+        match (*readiness.borrow(), *draining.borrow()) {
+            (true, false) => (StatusCode::OK, "ready\n"),
+            (_, true) => (StatusCode::SERVICE_UNAVAILABLE, "going down\n"),
+            (false, false) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "no node has told the placement map lately\n")
+            }
+        }
+    };
+    axum::Router::new()
+        .route("/metrics", get(text))
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready))
+}
+
+/// Serves `router` to this process alone and gives the channel to it. The server's task ends with the last channel.
+pub fn in_process(router: Arc<Router>, options: Options) -> Channel {
+    in_process_until(router, options, std::future::pending()).0
+}
+
+/// As [`in_process`], until `shutdown`; also gives the server's task, which ends when the drain is over.
+pub fn in_process_until(
+    router: Arc<Router>,
+    options: Options,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> (Channel, tokio::task::JoinHandle<()>) {
+    let (connector, listener) = crate::inproc::pair();
+    let task = tokio::spawn(async move {
+        if let Err(e) = serve(listener, router, options, shutdown).await {
+            tracing::error!(error = %e, "the in-process server ended");
+        }
+    });
+    (connector.channel(), task)
+}

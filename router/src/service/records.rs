@@ -1,0 +1,58 @@
+//! `flotilla.v1.Records`.
+
+use flotilla_proto::v1;
+use flotilla_proto::v1::records_server::Records;
+use futures::stream::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Edge;
+use crate::read::{self, scan};
+use crate::write;
+
+#[tonic::async_trait]
+impl Records for Edge {
+    async fn upsert(
+        &self,
+        request: Request<v1::UpsertRequest>,
+    ) -> Result<Response<v1::UpsertResponse>, Status> {
+        self.0.run("upsert", request, |message, by| write::upsert(&self.0, message, by)).await
+    }
+
+    async fn upsert_stream(
+        &self,
+        request: Request<Streaming<v1::UpsertRequest>>,
+    ) -> Result<Response<v1::UpsertStreamResponse>, Status> {
+        let work = write::upsert_stream(&self.0, request.into_inner());
+        self.0.metrics.measure("upsert_stream", work).await.map(Response::new)
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        self.0.run("get", request, |message, by| read::get(&self.0, message, by)).await
+    }
+
+    async fn delete(
+        &self,
+        request: Request<v1::DeleteRequest>,
+    ) -> Result<Response<v1::DeleteResponse>, Status> {
+        self.0.run("delete", request, |message, by| write::delete(&self.0, message, by)).await
+    }
+
+    async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {
+        self.0.run("scan", request, |message, by| scan::scan(&self.0, message, by)).await
+    }
+
+    type ScanStreamStream = BoxStream<'static, Result<v1::ScanResponse, Status>>;
+
+    async fn scan_stream(
+        &self,
+        request: Request<v1::ScanRequest>,
+    ) -> Result<Response<Self::ScanStreamStream>, Status> {
+        let work = scan::scan_stream(self.0.clone(), request.into_inner());
+        let pages = self.0.metrics.measure("scan_stream", work).await?;
+        Ok(Response::new(Box::pin(pages)))
+    }
+
+    async fn count(&self, request: Request<v1::CountRequest>) -> Result<Response<v1::CountResponse>, Status> {
+        self.0.run("count", request, |message, by| read::count(&self.0, message, by)).await
+    }
+}

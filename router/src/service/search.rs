@@ -1,0 +1,19 @@
+//! `flotilla.v1.Search`.
+
+use flotilla_proto::v1;
+use flotilla_proto::v1::search_server::Search;
+use tonic::{Request, Response, Status};
+
+use super::Edge;
+
+#[tonic::async_trait]
+impl Search for Edge {
+    async fn search(
+        &self,
+        request: Request<v1::SearchRequest>,
+    ) -> Result<Response<v1::SearchResponse>, Status> {
+        self.0
+            .run("search", request, |message, deadline| crate::search::search(&self.0, message, deadline))
+            .await
+    }
+}

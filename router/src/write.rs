@@ -1,0 +1,246 @@
+//! The way of a write: check all of it, split it by partition, send the parts at once.
+//!
+//! Nothing is sent before the whole batch has passed, so that a batch with one bad record writes nothing. The request id
+//! goes with each part; each partition answers a second sending from its memory of the first. A part that a node refuses
+//! because the placement changed goes again by the newer one; if by then the keys fall differently and other parts are
+//! acknowledged, the caller is told to send anew ([`Refusal::Aborted`]), because a partition would take the moved records
+//! for ones it has seen.
+
+use std::collections::BTreeMap;
+
+use flotilla_proto::convert::{filter_from_wire, key_from_wire, record_from_wire, record_to_wire};
+use flotilla_proto::filter::Compiled;
+use flotilla_proto::ids::PartitionId;
+use flotilla_proto::limits::BATCH_MAX;
+use flotilla_proto::record::Key;
+use flotilla_proto::refusal::{Refusal, Violation};
+use flotilla_proto::schema::{at_most, check_key};
+use flotilla_proto::shard::write_request::Command;
+use flotilla_proto::{shard, v1};
+use futures::{Stream, StreamExt as _};
+use tonic::Status;
+
+use crate::Router;
+use crate::admission::Deadline;
+use crate::fanout::{Miss, Resend, coverage, settle};
+use crate::placement::View;
+
+/// A part of a write: what one partition is told.
+type Part = (PartitionId, Command);
+
+/// What the partitions acknowledged.
+#[derive(Default)]
+struct Acknowledged {
+    affected: u64,
+    indexes: BTreeMap<PartitionId, u64>,
+}
+
+/// Inserts the records or replaces their namesakes, all checked before any is sent.
+pub async fn upsert(
+    router: &Router,
+    request: v1::UpsertRequest,
+    deadline: Deadline,
+) -> Result<v1::UpsertResponse, Status> {
+    let view = router.placement.view(&request.collection, deadline).await?;
+    let command = Command::Upsert(shard::Records { records: checked(&view, request.records)? });
+    let done = write(router, &request.collection, command, request.request, deadline).await?;
+    Ok(v1::UpsertResponse {
+        upserted: done.affected,
+        coverage: Some(coverage(done.indexes.len(), done.indexes)),
+    })
+}
+
+/// The records, ready to send; the first that does not fit is named.
+fn checked(view: &View, records: Vec<v1::Record>) -> Result<Vec<v1::Record>, Violation> {
+    at_most("records", "records", BATCH_MAX, records.len())?;
+    let check = |(n, record): (usize, v1::Record)| {
+        let at = format!("records[{n}]");
+        let mut record = record_from_wire(&at, record)?;
+        view.spec.check_record(&at, &record)?;
+        record.version = 0;
+        Ok(record_to_wire(record))
+    };
+    records.into_iter().enumerate().map(check).collect()
+}
+
+/// Applies batches in the order in which they come, one after the other. `admit` is asked before each.
+///
+/// # Errors
+/// That of the first batch refused; it says how much was acknowledged before.
+pub async fn upsert_stream<S>(router: &Router, mut batches: S) -> Result<v1::UpsertStreamResponse, Status>
+where
+    S: Stream<Item = Result<v1::UpsertRequest, Status>> + Unpin,
+{
+    let mut answer = v1::UpsertStreamResponse::default();
+    let mut indexes = BTreeMap::new();
+    while let Some(batch) = batches.next().await {
+        let applied = match batch {
+            Ok(batch) => router.batch(|deadline| upsert(router, batch, deadline)).await,
+            Err(status) => Err(status),
+        };
+        let done = applied.map_err(|status| after(&answer, status))?;
+        answer.upserted += done.upserted;
+        answer.batches += 1;
+        for index in done.coverage.unwrap_or_default().indexes {
+            indexes.insert(PartitionId(index.partition), index.log_index);
+        }
+    }
+    answer.coverage = Some(coverage(indexes.len(), indexes));
+    Ok(answer)
+}
+
+fn after(answer: &v1::UpsertStreamResponse, status: Status) -> Status {
+    let message = format!(
+        "after {} batches of {} records were acknowledged: {}",
+        answer.batches,
+        answer.upserted,
+        status.message()
+    );
+    Status::with_details(status.code(), message, bytes::Bytes::copy_from_slice(status.details()))
+}
+
+/// Deletes the records of these keys, or all that a filter matches.
+pub async fn delete(
+    router: &Router,
+    request: v1::DeleteRequest,
+    deadline: Deadline,
+) -> Result<v1::DeleteResponse, Status> {
+    let view = router.placement.view(&request.collection, deadline).await?;
+    let command = match request.target {
+        None => return Err(Violation::new("target", "keys or a filter is needed").into()),
+        Some(v1::delete_request::Target::Keys(list)) => {
+            at_most("keys", "keys", BATCH_MAX, list.keys.len())?;
+            list.keys.iter().enumerate().try_for_each(|(n, key)| {
+                let at = format!("keys[{n}]");
+                check_key(&at, &key_from_wire(&at, Some(key.clone()))?)
+            })?;
+            Command::Delete(list)
+        }
+        Some(v1::delete_request::Target::Filter(filter)) => {
+            Compiled::new(&filter_from_wire(filter.clone())?, &view.spec)?;
+            Command::DeleteFilter(filter)
+        }
+    };
+    let done = write(router, &request.collection, command, request.request, deadline).await?;
+    Ok(v1::DeleteResponse {
+        deleted: done.affected,
+        coverage: Some(coverage(done.indexes.len(), done.indexes)),
+    })
+}
+
+/// Splits, sends, and sends again what was refused as stale.
+async fn write(
+    router: &Router,
+    name: &str,
+    command: Command,
+    request: Option<v1::RequestId>,
+    deadline: Deadline,
+) -> Result<Acknowledged, Status> {
+    let mut views = router.placement.views(name, deadline);
+    let mut done = Acknowledged::default();
+    let mut view = views.next().await?;
+    let mut parts = split(&view, command)?;
+    loop {
+        parts = send(router, &view, parts, request, deadline, &mut done).await?;
+        if parts.is_empty() {
+            return Ok(done);
+        }
+        let newer = views.next().await?;
+        if !newer.has_layout_of(&view) {
+            if !done.indexes.is_empty() || newer.id != view.id {
+                return Err(Refusal::Aborted(format!(
+                    "collection `{name}` changed its partitions during the write; {} records were \
+                     acknowledged; send the request again, as a new one",
+                    done.affected
+                ))
+                .into());
+            }
+            parts = split(&newer, rejoin(parts))?;
+        }
+        view = newer;
+    }
+}
+
+/// Sends the parts at once. Returns those that were refused as stale; fails if one failed otherwise.
+async fn send(
+    router: &Router,
+    view: &View,
+    parts: Vec<Part>,
+    request: Option<v1::RequestId>,
+    deadline: Deadline,
+    done: &mut Acknowledged,
+) -> Result<Vec<Part>, Status> {
+    let has_id = request.as_ref().is_some_and(|id| id.client != 0);
+    let resend = if has_id { Resend::Freely } else { Resend::IfRefused };
+    let call = |(partition, command): &Part| -> futures::future::BoxFuture<'_, _> {
+        let (partition, command) = (*partition, command.clone());
+        Box::pin(router.fanout.call(view, partition, deadline, resend, move |mut shard, call| {
+            let target = call.target();
+            let message =
+                call.request(shard::WriteRequest { target, request, command: Some(command.clone()) });
+            async move { shard.write(message).await }
+        }))
+    };
+    let ends = settle(parts.iter().map(call).collect()).await;
+    let mut stale = Vec::new();
+    let mut failure = None;
+    for (part, end) in parts.into_iter().zip(ends) {
+        match end {
+            Ok(written) => {
+                let written: shard::WriteResponse = written;
+                done.affected += written.affected;
+                done.indexes.insert(part.0, written.log_index);
+            }
+            Err(Miss::Stale) => stale.push(part),
+            Err(Miss::Failed(status)) => failure = failure.or(Some(status)),
+        }
+    }
+    failure.map_or(Ok(stale), Err)
+}
+
+/// The parts of a command, by partition.
+fn split(view: &View, command: Command) -> Result<Vec<Part>, Status> {
+    let owner = |field: &str, key: Option<v1::Key>| -> Result<PartitionId, Status> {
+        let key: Key = key_from_wire(field, key)?;
+        let partition = view.partition_of(&key).map(|p| p.id);
+        partition.ok_or_else(|| Status::internal(format!("the map gives key `{key}` no partition")))
+    };
+    match command {
+        Command::Upsert(batch) => {
+            let mut parts: BTreeMap<PartitionId, Vec<v1::Record>> = BTreeMap::new();
+            for record in batch.records {
+                parts.entry(owner("records.key", record.key.clone())?).or_default().push(record);
+            }
+            let part = |(p, records)| (p, Command::Upsert(shard::Records { records }));
+            Ok(parts.into_iter().map(part).collect())
+        }
+        Command::Delete(list) => {
+            let mut parts: BTreeMap<PartitionId, Vec<v1::Key>> = BTreeMap::new();
+            for key in list.keys {
+                parts.entry(owner("keys", Some(key.clone()))?).or_default().push(key);
+            }
+            Ok(parts.into_iter().map(|(p, keys)| (p, Command::Delete(v1::KeyList { keys }))).collect())
+        }
+        Command::DeleteFilter(filter) => {
+            Ok(view.partitions.iter().map(|p| (p.id, Command::DeleteFilter(filter.clone()))).collect())
+        }
+    }
+}
+
+/// The command that was split into these parts. There is at least one.
+fn rejoin(parts: Vec<Part>) -> Command {
+    let mut records = Vec::new();
+    let mut keys = Vec::new();
+    for (_, command) in parts {
+        match command {
+            Command::Upsert(mut batch) => records.append(&mut batch.records),
+            Command::Delete(mut list) => keys.append(&mut list.keys),
+            Command::DeleteFilter(filter) => return Command::DeleteFilter(filter),
+        }
+    }
+    if keys.is_empty() {
+        Command::Upsert(shard::Records { records })
+    } else {
+        Command::Delete(v1::KeyList { keys })
+    }
+}
