@@ -21,7 +21,8 @@ pub struct Tree(Vec<File>);
 
 /// The repository's top.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    let here = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+    Path::new(&here).parent().unwrap().to_owned()
 }
 
 /// The repository, read once.
@@ -123,23 +124,22 @@ impl File {
     /// Lines of code, numbered, without comments and tests.
     pub fn product(&self) -> Vec<(usize, &str)> {
         let mut kept = Vec::new();
-        let mut lines = self.code().filter(|_| !self.is_test).peekable();
+        let mut lines = self.code().filter(|_| !self.is_test);
         while let Some((number, line)) = lines.next() {
             if line.trim() != TEST_MARK {
                 kept.push((number, line));
                 continue;
             }
-            // The item that the mark belongs to: to its semicolon, or to the brace that closes it at the same indent.
+            // The item that the mark belongs to: its one line, or all to the brace that closes it at the same indent.
             let close = format!("{}}}", &line[..line.len() - line.trim_start().len()]);
-            let ends =
-                |line: &str, is_first: bool| line == close || (is_first && line.trim_end().ends_with(';'));
             let mut is_first = true;
-            while lines.next().is_some_and(|(_, line)| {
-                let is_attribute = line.trim_start().starts_with("#[");
-                let is_over = !is_attribute && (ends(line, is_first) || line.trim_end().ends_with(" {}"));
-                is_first = is_attribute && is_first;
-                !is_over
-            }) {}
+            for (_, line) in lines.by_ref().filter(|(_, line)| !line.trim_start().starts_with("#[")) {
+                let is_one_line = is_first && (line.trim_end().ends_with(';') || line.ends_with("{}"));
+                if is_one_line || line == close {
+                    break;
+                }
+                is_first = false;
+            }
         }
         kept
     }
