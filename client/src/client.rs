@@ -76,7 +76,8 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(30))
-            .http2_adaptive_window(true);
+            .initial_stream_window_size(4 << 20)
+            .initial_connection_window_size(16 << 20);
         let silent = |e: tonic::transport::Error| {
             let cause = std::error::Error::source(&e).map_or_else(String::new, |cause| format!(": {cause}"));
             Error::new(Kind::Retry, format!("no server answers at {url}: {e}{cause}"))

@@ -129,3 +129,19 @@ async fn errors_are_advice_and_the_time_is_bounded() {
     assert_eq!(Client::connect("no address").await.unwrap_err().kind(), &Kind::FixRequest);
     assert_eq!(Client::connect("http://127.0.0.1:1").await.unwrap_err().kind(), &Kind::Retry);
 }
+
+/// Calls may run in tasks of their own.
+#[test]
+fn calls_can_be_sent_between_threads() {
+    fn sent<F: Send>(_: impl Fn(Client) -> F) {}
+    sent(|c| async move { c.describe().await.is_ok() });
+    sent(|c| async move { c.watch(0).await.is_ok() });
+    sent(|c| async move { c.health().await.is_ok() });
+    sent(|c| async move { c.list_collections().await.is_ok() });
+    sent(|c| async move { c.get_collection("c").await.is_ok() });
+    sent(|c| async move { c.delete_collection("c").await.is_ok() });
+    sent(|c| async move { c.upsert("c", Vec::new()).await.is_ok() });
+    sent(|c| async move { c.delete_keys("c", [1u64]).await.is_ok() });
+    sent(|c| async move { c.search("c", crate::Search::new(vec![1.0])).await.is_ok() });
+    sent(|c| async move { c.scan_all("c", Scan::new()).await.is_ok() });
+}

@@ -31,7 +31,8 @@ use crate::machine::{PartitionMachine, Rejection, Reply};
 use crate::query;
 use crate::raft::{self, Group};
 use crate::storage::row::StoredRow;
-use crate::storage::store::{self, Status, Store, View};
+use crate::storage::store::{self, Status, Store};
+use crate::storage::View;
 use crate::storage::{Fault, SegmentView};
 use crate::worker::Worker;
 

@@ -39,8 +39,6 @@ use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::{Key, Payload};
 
-pub mod payload_index;
-
 use crate::index::{Bitset, Neighbor, Stats};
 
 pub use row::StoredRow;

@@ -56,6 +56,9 @@ impl Default for Options {
     }
 }
 
+/// Bytes under way to us, unread, at most: of one call, and of one connection.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
 /// The services whose health is told; the empty name stands for all.
 const HEALTH_NAMES: [&str; 5] =
     ["", "flotilla.v1.Collections", "flotilla.v1.Records", "flotilla.v1.Search", "flotilla.v1.Cluster"];
@@ -94,7 +97,8 @@ where
         .accept_http1(true)
         .http2_keepalive_interval(Some(options.keepalive_interval))
         .http2_keepalive_timeout(Some(options.keepalive_timeout))
-        .http2_adaptive_window(Some(true))
+        .initial_stream_window_size(Some(STREAM_WINDOW))
+        .initial_connection_window_size(Some(CONNECTION_WINDOW))
         .max_concurrent_streams(options.streams_max);
     let (closing, closed) = watch::channel(false);
     let readiness = router.placement.readiness();

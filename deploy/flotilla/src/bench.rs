@@ -1,3 +1,37 @@
-//! `flotilla bench`: measurements that need no cluster.
+//! `flotilla bench`: the index alone, and a running server.
+
+use clap::{Args, Subcommand};
 
 pub mod engine;
+pub mod search;
+
+/// Arguments of `flotilla bench`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  flotilla bench engine --vectors base.npy --queries query.npy --truth truth.npy --ef 16,32,64,128
+  flotilla bench search --collection bench --queries query.npy --truth truth.npy --clients 4")]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Builds and searches the vector index alone, in this process; needs no server
+    #[command(after_help = "Examples:
+  flotilla bench engine --vectors base.npy --queries query.npy --truth truth.npy --ef 16,32,64,128
+  taskset -c 1 flotilla bench engine --vectors base.npy --queries query.npy --truth truth.npy --threads 1")]
+    Engine(Box<engine::EngineArgs>),
+    /// Searches a running server, as its users do
+    Search(Box<search::BenchSearchArgs>),
+}
+
+impl BenchArgs {
+    /// Measures and prints.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.action {
+            Action::Engine(args) => engine::run(*args),
+            Action::Search(args) => args.run(),
+        }
+    }
+}

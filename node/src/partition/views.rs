@@ -7,7 +7,7 @@ use flotilla_proto::ids::LogIndex;
 use parking_lot::Mutex;
 
 use crate::env::clock;
-use crate::storage::store::View;
+use crate::storage::View;
 
 const VIEWS_MAX: usize = 64;
 const AGE_MAX: Duration = Duration::from_secs(30);

@@ -11,7 +11,7 @@
 
 mod chunk;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -33,7 +33,7 @@ use crate::index::{Accept, Bitset, Neighbor, Stats, TopK};
 pub(super) struct Growing {
     chunks: Vec<Arc<Chunk>>,
     /// Each key's newest row.
-    newest: HashMap<Box<[u8]>, u32>,
+    newest: BTreeMap<Box<[u8]>, u32>,
     rows: u32,
     dead: u32,
     bytes: usize,
@@ -121,11 +121,6 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// All of them, by row.
-    pub fn list(&self) -> &[Arc<Chunk>] {
-        &self.list
-    }
-
     /// Rows.
     pub fn rows(&self) -> u32 {
         self.rows

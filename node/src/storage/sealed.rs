@@ -25,31 +25,30 @@ mod draft;
 mod file;
 mod header;
 mod keys;
+mod view;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
-use flotilla_proto::record::{Key, Payload};
 use serde::{Deserialize, Serialize};
 
 pub(super) use draft::{Draft, Plan, Source};
 pub(super) use file::Entry;
 pub(super) use header::{HEADER, Header};
 
-use super::column::{Alive, Column};
+use super::Fault;
+use super::column::Column;
 use super::payload_index::PayloadIndex;
-use super::row::encode_payload;
-use super::shape::{Shapes, ordinal};
-use super::{Fault, Method, Nearest, SegmentView};
+use super::shape::Shapes;
 use crate::env::fs;
 use crate::env::mmap::{Advice, Mmap};
-use crate::index::{Accept, Bitset, Graph, Neighbor, Progress, Rows, Stats, TopK, VectorIndex};
+use crate::index::{Graph, Progress, Rows, VectorIndex};
 use file::cast;
 use keys::Keys;
+use view::SealedView;
 
 const PAYLOAD_DIR: &str = "payload";
 
@@ -291,8 +290,7 @@ impl Sealed {
 
     /// The row's payload in its stored form.
     pub fn stored_payload(&self, row: u32) -> Result<Bytes, Fault> {
-        let payload = self.files.payloads.payload(row)?;
-        encode_payload(&payload).map_err(|error| Fault::damaged(self.dir(), 0, error.to_string()))
+        self.files.payloads.payload_bytes(row)
     }
 
     /// The values of the vector with this ordinal.
@@ -329,7 +327,7 @@ impl Sealed {
 
     /// Bound to a view at `at` that sees `live` rows.
     pub fn bind(self: Arc<Self>, at: LogIndex, live: u32) -> SealedView {
-        SealedView { sealed: self, at, live }
+        SealedView::new(self, at, live)
     }
 
     /// Whether nobody else holds the folder open.
@@ -353,132 +351,5 @@ impl Mapped {
             return Err(Fault::damaged(dir.join(header::vectors_name(ordinal)), 0, reason));
         }
         Ok(Mapped { values, map, norms })
-    }
-}
-
-/// A sealed segment as a view sees it. All its versions are older than any view.
-#[derive(Debug)]
-pub(super) struct SealedView {
-    sealed: Arc<Sealed>,
-    at: LogIndex,
-    live: u32,
-}
-
-impl SealedView {
-    fn alive<'a>(&'a self, rows: Option<&'a Bitset>) -> Alive<'a> {
-        Alive { deleted_at: &self.sealed.deleted_at, at: self.at, rows, base: 0 }
-    }
-
-    fn key_of(&self, row: u32) -> Result<Key, Fault> {
-        let bytes = self.sealed.key_bytes(row)?;
-        let damaged =
-            || Fault::damaged(self.sealed.dir().join(keys::KEYS), u64::from(row), "the bytes are no key");
-        Key::from_bytes(bytes).ok_or_else(damaged)
-    }
-
-    fn walk(
-        &self,
-        graph: &Graph,
-        column: &Column<'_>,
-        ef: usize,
-        ask: &Nearest<'_>,
-        stats: &mut Stats,
-    ) -> Vec<Neighbor> {
-        let slots;
-        let accept = match (column.map, ask.rows) {
-            (Some(map), rows) => {
-                slots = self.alive(rows).slots(map);
-                Accept::Bits(&slots)
-            }
-            (None, Some(rows)) => Accept::Bits(rows),
-            (None, None) if self.live == self.sealed.rows() => Accept::All,
-            (None, None) => Accept::Live { deleted_at: &self.sealed.deleted_at, at: self.at },
-        };
-        let found = graph.search(column.rows, column.distance, ask.query, ask.limit, ef, accept, stats);
-        found.into_iter().map(|neighbor| column.in_segment(neighbor, 0)).collect()
-    }
-}
-
-impl SegmentView for SealedView {
-    fn rows(&self) -> u32 {
-        self.sealed.rows()
-    }
-
-    fn live(&self) -> u32 {
-        self.live
-    }
-
-    fn is_live(&self, row: u32) -> bool {
-        Accept::Live { deleted_at: &self.sealed.deleted_at, at: self.at }.contains(row)
-    }
-
-    fn key(&self, row: u32) -> Result<Key, Fault> {
-        self.key_of(row)
-    }
-
-    fn version(&self, row: u32) -> LogIndex {
-        self.sealed.version(row)
-    }
-
-    fn find(&self, key: &Key) -> Result<Option<u32>, Fault> {
-        let row = self.sealed.files.keys.find(&key.to_bytes())?;
-        Ok(row.filter(|row| self.is_live(*row)))
-    }
-
-    fn payload(&self, row: u32) -> Result<Payload, Fault> {
-        self.sealed.files.payloads.payload(row)
-    }
-
-    fn vector(&self, name: &str, row: u32) -> Option<Vec<f32>> {
-        self.sealed.column(ordinal(&self.sealed.files.header.shapes, name)?)?.vector(row)
-    }
-
-    fn matching(&self, filter: &Compiled) -> Result<Bitset, Fault> {
-        let row_of = |key: &Key| self.sealed.files.keys.find(&key.to_bytes());
-        let mut passing = self.sealed.files.payloads.matching(filter, &row_of)?;
-        if self.live < self.rows() {
-            let dead: Vec<u32> = passing.iter().filter(|row| !self.is_live(*row)).collect();
-            dead.into_iter().for_each(|row| {
-                passing.remove(row);
-            });
-        }
-        Ok(passing)
-    }
-
-    fn nearest(&self, ask: &Nearest<'_>, stats: &mut Stats) -> Result<Vec<Neighbor>, Fault> {
-        let Some(ordinal) = ordinal(&self.sealed.files.header.shapes, ask.vector) else {
-            return Ok(Vec::new());
-        };
-        let Some(column) = self.sealed.column(ordinal) else {
-            let path = self.sealed.dir().join(header::vectors_name(ordinal));
-            return Err(Fault::damaged(path, 0, "not a whole number of vectors"));
-        };
-        match (ask.method, &self.sealed.graphs[ordinal]) {
-            (Method::Graph { ef }, Some((_, graph))) => Ok(self.walk(graph, &column, ef, ask, stats)),
-            _ => {
-                let mut top = TopK::new(ask.limit);
-                column.scan(ask.query, &self.alive(ask.rows), &mut top, stats);
-                Ok(top.into_sorted())
-            }
-        }
-    }
-
-    fn is_indexed(&self, vector: &str) -> bool {
-        ordinal(&self.sealed.files.header.shapes, vector)
-            .is_some_and(|ordinal| self.sealed.graphs[ordinal].is_some())
-    }
-
-    fn by_key<'a>(
-        &'a self,
-        after: Option<&Key>,
-    ) -> Box<dyn Iterator<Item = Result<(Key, u32), Fault>> + Send + 'a> {
-        let keys = &self.sealed.files.keys;
-        let start = match keys.after(after.map(Key::to_bytes).as_deref()) {
-            Ok(start) => start,
-            Err(fault) => return Box::new(std::iter::once(Err(fault))),
-        };
-        let rows = (start..self.rows() as usize).map_while(|place| keys.by_key(place));
-        let live = rows.filter(|row| self.is_live(*row));
-        Box::new(live.map(|row| self.key_of(row).map(|key| (key, row))))
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Pages read the partitions as they are when asked: a record written between two pages is seen if its key lies ahead.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use flotilla_proto::convert::{key_from_wire, key_to_wire};
@@ -216,13 +217,10 @@ impl Cursors {
         let calls = self.runs.iter().enumerate().filter_map(one).collect();
         let answers: Vec<(usize, shard::ScanResponse)> = gather(calls).await?;
         for (at, answer) in answers {
-            let run = &mut self.runs[at];
-            run.more = answer.more && !answer.records.is_empty();
             self.indexes[at] = answer.log_index;
-            for record in answer.records {
-                let key = key_from_wire("record.key", record.key.clone()).map_err(Status::from)?;
-                run.records.push_back((key, record));
-            }
+            self.runs[at] = run(answer, last).map_err(|why| {
+                Status::from(Refusal::Internal(format!("partition {}: {why}", self.view.partitions[at].id)))
+            })?;
         }
         Ok(())
     }
@@ -234,5 +232,44 @@ impl Cursors {
         let share = if partitions == 1 { wanted } else { (even + even / 4 + 8).min(wanted) };
         let fits = if with_vectors { records_per_call(&self.view, true) } else { LIMIT_MAX as usize };
         share.clamp(1, fits) as u32
+    }
+}
+
+/// A node's page behind `last`. One that is out of order, or makes no way and yet is not the last, would lose records or
+/// go round for ever: it is refused.
+fn run(answer: shard::ScanResponse, last: Option<&Key>) -> Result<Run<v1::Record>, Violation> {
+    let mut run = Run { records: VecDeque::with_capacity(answer.records.len()), more: answer.more };
+    for record in answer.records {
+        let key = key_from_wire("record.key", record.key.clone())?;
+        let before = run.records.back().map(|(key, _)| key).or(last);
+        if before.is_some_and(|before| *before >= key) {
+            return Err(Violation::new("page", format!("key `{key}` is out of order")));
+        }
+        run.records.push_back((key, record));
+    }
+    if run.more && run.records.is_empty() {
+        return Err(Violation::new("page", "is empty and yet not the last"));
+    }
+    Ok(run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(keys: &[u64], more: bool) -> shard::ScanResponse {
+        let record =
+            |key: &u64| v1::Record { key: Some(key_to_wire(&Key::Number(*key))), ..Default::default() };
+        shard::ScanResponse { records: keys.iter().map(record).collect(), more, log_index: 1 }
+    }
+
+    #[test]
+    fn a_page_that_would_lose_records_or_go_round_is_refused() {
+        let last = Key::Number(4);
+        assert_eq!(run(page(&[5, 7], true), Some(&last)).unwrap().records.len(), 2);
+        assert!(!run(page(&[], false), Some(&last)).unwrap().more);
+        for wrong in [page(&[4, 5], true), page(&[6, 5], false), page(&[5, 5], false), page(&[], true)] {
+            assert!(run(wrong, Some(&last)).is_err());
+        }
     }
 }

@@ -92,7 +92,14 @@ impl Checks {
         if word(MAGIC.len() + 4) != crc32fast::hash(body) {
             return Err(damaged(&path, "its checksum differs".into()));
         }
-        postcard::from_bytes(body).map_err(|error| damaged(&path, format!("it does not decode: {error}")))
+        let checks: Checks = postcard::from_bytes(body)
+            .map_err(|error| damaged(&path, format!("it does not decode: {error}")))?;
+        for name in checks.files.keys().map(|name| dir.join(name)) {
+            if !fs::exists(&name).map_err(|error| io_fault(&name, &error))? {
+                return Err(damaged(&name, "the file is missing".into()));
+            }
+        }
+        Ok(checks)
     }
 
     /// Whether the folder has a file of this name.

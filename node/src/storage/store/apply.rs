@@ -1,6 +1,6 @@
 //! The writer's side: one command at a time, in memory.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flotilla_proto::ids::LogIndex;
@@ -104,7 +104,7 @@ impl Store {
 
 /// The last row of each key, in order.
 fn last_of_each_key(rows: Vec<StoredRow>) -> Vec<StoredRow> {
-    let mut last = HashMap::with_capacity(rows.len());
+    let mut last = BTreeMap::new();
     for (place, row) in rows.iter().enumerate() {
         last.insert(row.key.clone(), place);
     }

@@ -42,7 +42,7 @@ impl Store {
         let mut commit = self.commit.lock();
         self.change(&mut commit, Committed { applied, machine }, Change { gone: vec![number], come })?;
         drop(commit);
-        self.sweep()?;
+        self.sweep();
         Ok(Some(applied))
     }
 
@@ -99,7 +99,7 @@ impl Store {
         let gone = claim.segments.iter().map(|segment| segment.number()).collect();
         self.commit_as_is(Change { gone, come })?;
         drop(claim);
-        self.sweep()?;
+        self.sweep();
         Ok(true)
     }
 
@@ -183,14 +183,19 @@ impl Store {
         self.published.store(Arc::new(swapped));
     }
 
-    /// Removes the folders that nobody holds any more.
-    pub(super) fn sweep(&self) -> Result<(), Fault> {
+    /// Removes the folders that nobody holds any more. A folder that the system keeps is no fault: the next open tries
+    /// again.
+    pub(super) fn sweep(&self) {
         let mut state = self.state.lock();
         let (unheld, held) = std::mem::take(&mut state.retired).into_iter().partition(Sealed::is_last_holder);
         state.retired = held;
         drop(state);
         let unheld: Vec<Arc<Sealed>> = unheld;
-        unheld.iter().try_for_each(|segment| self.remove_folder(segment.dir()))
+        for segment in unheld {
+            if let Err(fault) = self.remove_folder(segment.dir()) {
+                tracing::warn!(%fault, "a merged segment's folder stays until the next start");
+            }
+        }
     }
 
     fn remove_folder(&self, dir: &Path) -> Result<(), Fault> {

@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod load;
 mod model;
 mod shape;
 

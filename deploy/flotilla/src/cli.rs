@@ -1,0 +1,73 @@
+//! The command line as a whole: every command, and the way from one to its module.
+
+use clap::{Parser, Subcommand};
+
+use crate::{bench, collections, config, demo, import, scan, search, up};
+
+/// A distributed vector and record database in one binary.
+///
+/// Without a command it runs `demo`.
+#[derive(Parser, Debug)]
+#[command(
+    name = "flotilla",
+    version,
+    after_help = "Examples:
+  flotilla                                      the demo: an inventory of machines, imported, searched, reopened
+  flotilla up --data ./data                     the database, on 127.0.0.1:15002
+  flotilla import --collection docs --records docs.jsonl --vectors docs.npy --key id --create
+  flotilla search --collection docs --vector-file docs.npy --row 0 --with-payload
+  flotilla count --collection docs --filter '{\"year\":{\"gte\":2020}}'
+
+Every command has examples of its own: flotilla COMMAND --help. Logging: RUST_LOG=debug flotilla up ..."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Makes up an inventory, imports and searches it, restarts from disk and checks the answers
+    Demo(demo::DemoArgs),
+    /// Serves a data folder until Ctrl-C
+    Up(up::UpArgs),
+    /// Writes files of records and vectors into a collection
+    Import(Box<import::ImportArgs>),
+    /// Finds the records nearest to a vector
+    Search(Box<search::SearchArgs>),
+    /// Prints records in the order of their keys
+    Scan(scan::ScanArgs),
+    /// Counts records
+    Count(scan::CountArgs),
+    /// Lists, creates, describes and deletes collections
+    Collections(collections::CollectionsArgs),
+    /// Measures the index alone, or a running server
+    Bench(bench::BenchArgs),
+    /// Checks and shows the configuration
+    Config(config::ConfigArgs),
+}
+
+impl Cli {
+    /// What is logged where `RUST_LOG` does not say: a server tells what it does, a command only what is wrong.
+    pub fn log_level(&self) -> &'static str {
+        if matches!(self.command, Some(Command::Up(_))) { "info" } else { "warn" }
+    }
+
+    /// Runs the command.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command.unwrap_or_else(|| Command::Demo(demo::DemoArgs::default())) {
+            Command::Demo(args) => args.run(),
+            Command::Up(args) => args.run(),
+            Command::Import(args) => args.run(),
+            Command::Search(args) => args.run(),
+            Command::Scan(args) => args.run(),
+            Command::Count(args) => args.run(),
+            Command::Collections(args) => args.run(),
+            Command::Bench(args) => args.run(),
+            Command::Config(args) => args.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,309 @@
+//! Configuration of a server: a YAML file, the environment over it, flags over both.
+//!
+//! Every key stands in one table ([`keys::KEYS`]) with its meaning, default, bounds and unit. A name that is not in it
+//! refuses to start and is answered with the nearest known one; a key that is planned but without effect in this version
+//! is refused too, since obeying half of a file is worse than saying so. All problems are reported at once, each with
+//! the place it was read from. Nothing here touches the network or the data folder.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use flotilla_proto::schema::{Hnsw, IndexKind};
+
+mod command;
+mod file;
+pub mod keys;
+
+pub use command::ConfigArgs;
+use keys::{KEYS, Key, Kind};
+
+/// A value as set.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Setting {
+    /// A whole number within the key's bounds.
+    Number(u64),
+    /// A truth value.
+    Flag(bool),
+    /// One of the key's words, an address or a path.
+    Text(String),
+}
+
+impl std::fmt::Display for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Setting::Number(number) => number.fmt(f),
+            Setting::Flag(flag) => flag.fmt(f),
+            Setting::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+/// One thing that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// `file:line`, the environment variable or the flag.
+    pub place: String,
+    /// What is wrong: names the key, the limit and the value.
+    pub what: String,
+}
+
+impl Problem {
+    fn new(place: impl Into<String>, what: impl Into<String>) -> Problem {
+        Problem { place: place.into(), what: what.into() }
+    }
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid(pub Vec<Problem>);
+
+impl std::fmt::Display for Invalid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, Problem { place, what }) in self.0.iter().enumerate() {
+            write!(f, "{}{place}: {what}", if i == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// What was set, and from where; everything else has its default.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings(BTreeMap<&'static str, (Setting, String)>);
+
+impl Settings {
+    /// Reads the file (if any), then the environment, then the flags: a later one goes before an earlier one.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+        flags: &[(&'static str, &str, String)],
+    ) -> Result<Settings, Invalid> {
+        let mut settings = Settings::default();
+        let mut problems = Vec::new();
+        if let Some(path) = file {
+            let name = path.display().to_string();
+            match flotilla_node::env::fs::read(path).map(String::from_utf8) {
+                Ok(Ok(text)) => settings.take_file(&name, &text, &mut problems),
+                Ok(Err(_)) => problems.push(Problem::new(name, "not UTF-8 text")),
+                Err(error) => problems.push(Problem::new("--config", error.to_string())),
+            }
+        }
+        settings.take_environment(environment, &mut problems);
+        settings.take_flags(flags, &mut problems);
+        if problems.is_empty() { Ok(settings) } else { Err(Invalid(problems)) }
+    }
+
+    fn take_file(&mut self, name: &str, text: &str, problems: &mut Vec<Problem>) {
+        let parsed = file::parse(name, text);
+        problems.extend(parsed.problems);
+        for (key, setting, place) in parsed.settings {
+            self.0.insert(key.name, (setting, place));
+        }
+    }
+
+    fn take_environment(
+        &mut self,
+        environment: impl Iterator<Item = (String, String)>,
+        problems: &mut Vec<Problem>,
+    ) {
+        for (variable, text) in environment.filter(|(name, _)| name.starts_with("FLOTILLA_")) {
+            let place = format!("environment {variable}");
+            match KEYS.iter().find(|key| keys::variable(key.name) == variable) {
+                Some(key) => self.take(key, &text, place, problems),
+                None => problems.extend(misspelt(&variable).map(|what| Problem::new(place, what))),
+            }
+        }
+    }
+
+    fn take_flags(&mut self, flags: &[(&'static str, &str, String)], problems: &mut Vec<Problem>) {
+        for (name, flag, text) in flags {
+            match keys::find(name) {
+                Some(key) => self.take(key, text, (*flag).to_owned(), problems),
+                None => problems.push(Problem::new(*flag, format!("unknown key `{name}`"))),
+            }
+        }
+    }
+
+    fn take(&mut self, key: &'static Key, text: &str, place: String, problems: &mut Vec<Problem>) {
+        match setting_from_text(key, text) {
+            Ok(setting) => drop(self.0.insert(key.name, (setting, place))),
+            Err(why) => problems.push(Problem::new(place, format!("{}: {why}", key.name))),
+        }
+    }
+
+    /// The value of a key, and where it was set; `None` if it was not.
+    pub fn get(&self, name: &str) -> Option<(&Setting, &str)> {
+        self.0.get(name).map(|(setting, place)| (setting, place.as_str()))
+    }
+
+    /// How many keys were set.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether no key was set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        match (self.0.get(name), keys::find(name).map(|key| key.kind)) {
+            (Some((Setting::Number(number), _)), _) => *number,
+            (_, Some(Kind::Number { default, .. })) => default,
+            _ => 0,
+        }
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        match (self.0.get(name), keys::find(name).map(|key| key.kind)) {
+            (Some((Setting::Flag(flag), _)), _) => *flag,
+            (_, Some(Kind::Flag { default })) => default,
+            _ => false,
+        }
+    }
+
+    fn text(&self, name: &str) -> String {
+        match (self.0.get(name), keys::find(name)) {
+            (Some((Setting::Text(text), _)), _) => text.clone(),
+            (_, Some(key)) => key.kind.default_text(),
+            _ => String::new(),
+        }
+    }
+}
+
+/// A variable that is almost one of ours. Others that merely start like ours are left alone: Kubernetes sets
+/// `FLOTILLA_SERVICE_HOST` and the like for a service of that name.
+fn misspelt(variable: &str) -> Option<String> {
+    let near = |known: &String| strsim::damerau_levenshtein(variable, known) <= 2;
+    let known = KEYS.iter().map(|key| keys::variable(key.name)).find(near)?;
+    Some(format!("unknown variable; did you mean `{known}`?"))
+}
+
+/// The value of `key` from text; the error names the legal values and the text.
+fn setting_from_text(key: &Key, text: &str) -> Result<Setting, String> {
+    let refused = || format!("must be {}{}, got {text}", key.kind.legal(), unit(key));
+    match key.kind {
+        Kind::Number { min, max, .. } => match text.parse::<u64>() {
+            Ok(number) if (min..=max).contains(&number) => Ok(Setting::Number(number)),
+            _ => Err(refused()),
+        },
+        Kind::Flag { .. } => text.parse().map(Setting::Flag).map_err(|_| refused()),
+        Kind::Word { of, .. } if of.contains(&text) => Ok(Setting::Text(text.to_owned())),
+        Kind::Address { .. } if text.parse::<IpAddr>().is_ok() => Ok(Setting::Text(text.to_owned())),
+        Kind::Folder if !text.is_empty() => Ok(Setting::Text(text.to_owned())),
+        Kind::Word { .. } | Kind::Address { .. } | Kind::Folder => Err(refused()),
+    }
+}
+
+fn unit(key: &Key) -> String {
+    if key.unit.is_empty() { String::new() } else { format!(" {}", key.unit) }
+}
+
+/// `server.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Address to listen on.
+    pub bind: IpAddr,
+    /// Port of gRPC and HTTP; 0: any free one.
+    pub port: u16,
+}
+
+/// `storage.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Storage {
+    /// The folder, if the configuration names one.
+    pub data_dir: Option<PathBuf>,
+    /// Acknowledge a write only once it would survive a power cut.
+    pub sync: bool,
+    /// Records after which a growing segment is sealed.
+    pub seal_rows: u64,
+    /// Bytes of memory after which a growing segment is sealed.
+    pub seal_bytes: u64,
+}
+
+/// `log.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// Lanes of the write-ahead log.
+    pub lanes: usize,
+    /// Bytes of one of its files.
+    pub segment_bytes: u64,
+}
+
+/// `performance.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Performance {
+    /// Worker threads; 0: one per core.
+    pub threads: usize,
+}
+
+/// `cluster.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// Partitions of a new collection that names none.
+    pub partitions: u32,
+}
+
+/// A whole configuration with every default filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where to listen.
+    pub server: Server,
+    /// The data folder and its segments.
+    pub storage: Storage,
+    /// The write-ahead log.
+    pub log: Log,
+    /// Use of the machine.
+    pub performance: Performance,
+    /// Index of a new collection's vector that names none.
+    pub index: IndexKind,
+    /// The spread of collections.
+    pub cluster: Cluster,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config::from(&Settings::default())
+    }
+}
+
+impl From<&Settings> for Config {
+    fn from(settings: &Settings) -> Config {
+        // The table's bounds make every narrowing below lossless; a test reads each key at its bounds.
+        let narrow = |name: &str| u32::try_from(settings.number(name)).unwrap_or(u32::MAX);
+        let hnsw = Hnsw {
+            m: narrow("index.hnsw.m"),
+            ef_construction: narrow("index.hnsw.ef_construction"),
+            ef_search: narrow("index.hnsw.ef_search"),
+        };
+        let folder = settings.text("storage.data_dir");
+        let loopback = IpAddr::from([127, 0, 0, 1]);
+        Config {
+            server: Server {
+                bind: settings.text("server.bind").parse().unwrap_or(loopback),
+                port: u16::try_from(settings.number("server.port")).unwrap_or(u16::MAX),
+            },
+            storage: Storage {
+                data_dir: (!folder.is_empty()).then(|| PathBuf::from(folder)),
+                sync: settings.flag("storage.sync"),
+                seal_rows: settings.number("storage.seal_rows"),
+                seal_bytes: settings.number("storage.seal_bytes"),
+            },
+            log: Log {
+                lanes: narrow("log.lanes") as usize,
+                segment_bytes: settings.number("log.segment_bytes"),
+            },
+            performance: Performance { threads: narrow("performance.threads") as usize },
+            index: match settings.text("index.type").as_str() {
+                "flat" => IndexKind::Flat,
+                _ => IndexKind::Hnsw(hnsw),
+            },
+            cluster: Cluster { partitions: narrow("cluster.partitions") },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

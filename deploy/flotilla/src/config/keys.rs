@@ -1,0 +1,210 @@
+//! The one table of configuration keys: name, kind, default, bounds, unit and meaning. `config show` prints it, the
+//! loader refuses what is not in it, and a test holds the README's table against it.
+
+/// What a key holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// A whole number within bounds.
+    Number {
+        /// Value of a key that is not set.
+        default: u64,
+        /// Smallest value.
+        min: u64,
+        /// Largest value.
+        max: u64,
+    },
+    /// A truth value.
+    Flag {
+        /// Value of a key that is not set.
+        default: bool,
+    },
+    /// One of some words.
+    Word {
+        /// Value of a key that is not set.
+        default: &'static str,
+        /// The words.
+        of: &'static [&'static str],
+    },
+    /// An IP address.
+    Address {
+        /// Value of a key that is not set.
+        default: &'static str,
+    },
+    /// A folder; no default.
+    Folder,
+}
+
+impl Kind {
+    /// The default as a user would write it; empty where there is none.
+    pub fn default_text(&self) -> String {
+        match self {
+            Kind::Number { default, .. } => default.to_string(),
+            Kind::Flag { default } => default.to_string(),
+            Kind::Word { default, .. } | Kind::Address { default } => (*default).to_owned(),
+            Kind::Folder => String::new(),
+        }
+    }
+
+    /// The legal values in words.
+    pub fn legal(&self) -> String {
+        match self {
+            Kind::Number { min, max, .. } => format!("{min} to {max}"),
+            Kind::Flag { .. } => "true | false".to_owned(),
+            Kind::Word { of, .. } => of.join(" | "),
+            Kind::Address { .. } => "an IP address".to_owned(),
+            Kind::Folder => "a path".to_owned(),
+        }
+    }
+}
+
+/// A key of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Dotted name, as nested in the file.
+    pub name: &'static str,
+    /// What it holds.
+    pub kind: Kind,
+    /// Unit of a number; empty for a plain count.
+    pub unit: &'static str,
+    /// Meaning, one sentence.
+    pub doc: &'static str,
+}
+
+const fn number(
+    name: &'static str,
+    [default, min, max]: [u64; 3],
+    unit: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key { name, kind: Kind::Number { default, min, max }, unit, doc }
+}
+
+/// Every key that this version gives effect to, in the order of `config show`.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "server.bind",
+        kind: Kind::Address { default: "127.0.0.1" },
+        unit: "",
+        doc: "Address to listen on; other than loopback needs --insecure-bind, there are no credentials yet.",
+    },
+    number("server.port", [15_002, 0, 65_535], "", "Port of gRPC and HTTP; 0 takes any free one."),
+    Key {
+        name: "storage.data_dir",
+        kind: Kind::Folder,
+        unit: "",
+        doc: "Folder that holds everything; created if it is not there. The flag --data goes before it.",
+    },
+    Key {
+        name: "storage.sync",
+        kind: Kind::Flag { default: true },
+        unit: "",
+        doc: "Whether a write is acknowledged only once it would survive a power cut; false survives the end of \
+              the process only.",
+    },
+    number(
+        "storage.seal_rows",
+        [10_000, 16, 1_000_000],
+        "records",
+        "Records after which a growing segment is sealed.",
+    ),
+    number(
+        "storage.seal_bytes",
+        [32 << 20, 1 << 16, 4 << 30],
+        "bytes",
+        "Memory of a growing segment after which it is sealed.",
+    ),
+    number(
+        "log.lanes",
+        [4, 1, 256],
+        "",
+        "Files the write-ahead log of a new folder is spread over; a folder keeps its number.",
+    ),
+    number(
+        "log.segment_bytes",
+        [64 << 20, 1 << 12, 1 << 30],
+        "bytes",
+        "Size of one file of the write-ahead log, reserved on disk when it is begun.",
+    ),
+    number("performance.threads", [0, 0, 1_024], "", "Worker threads; 0 takes one per core."),
+    Key {
+        name: "index.type",
+        kind: Kind::Word { default: "hnsw", of: &["hnsw", "flat"] },
+        unit: "",
+        doc: "Index of a new collection's vector that names none: a graph, or an exact scan.",
+    },
+    number("index.hnsw.m", [16, 2, 256], "links", "Links per vertex above level 0 in a new collection."),
+    number(
+        "index.hnsw.ef_construction",
+        [200, 1, 65_536],
+        "candidates",
+        "Candidates kept while building a new collection's graph.",
+    ),
+    number(
+        "index.hnsw.ef_search",
+        [100, 1, 65_536],
+        "candidates",
+        "Candidates kept while searching a new collection, unless the request says otherwise.",
+    ),
+    number("cluster.partitions", [4, 1, 256], "", "Partitions of a new collection that names none."),
+];
+
+/// Keys that are planned and not there yet. A file that names one is refused instead of being half obeyed. A name
+/// stands for itself and for everything nested in it.
+pub const UNSUPPORTED: &[&str] = &[
+    "memory",
+    "storage.compression",
+    "storage.compression_level",
+    "quantization",
+    "replication",
+    "cluster.enabled",
+    "cluster.mode",
+    "cluster.shards",
+    "cluster.sharding",
+    "cluster.shard_id",
+    "cluster.router_address",
+    "hub",
+    "server.max_connections",
+    "server.connection_timeout_ms",
+    "server.keep_alive_ms",
+    "server.thread_pool",
+    "cache",
+];
+
+/// The key of this name.
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Whether keys are nested in this name.
+pub fn is_section(name: &str) -> bool {
+    KEYS.iter().any(|key| nested_in(key.name, name))
+}
+
+/// The planned key that `name` is, or lies in.
+pub fn unsupported(name: &str) -> Option<&'static str> {
+    UNSUPPORTED.iter().copied().find(|known| name == *known || nested_in(name, known))
+}
+
+fn nested_in(name: &str, section: &str) -> bool {
+    name.strip_prefix(section).is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// The known key most like a wrong name, if any is like it.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let likeness = |known: &str| {
+        let whole = strsim::normalized_damerau_levenshtein(name, known);
+        let tail = strsim::normalized_damerau_levenshtein(&last(name), &last(known));
+        whole.max(0.9 * tail)
+    };
+    KEYS.iter()
+        .map(|key| (likeness(key.name), key.name))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness >= 0.6)
+        .map(|(_, name)| name)
+}
+
+/// The environment variable that sets a key: `server.port` is `FLOTILLA_SERVER_PORT`.
+pub fn variable(name: &str) -> String {
+    format!("FLOTILLA_{}", name.replace('.', "_").to_uppercase())
+}

@@ -1,0 +1,157 @@
+//! What the data commands print: answers as tables for people or JSON for programs, always with what they are made of.
+
+use clap::ValueEnum;
+use flotilla_proto::record::{Record, Value};
+use flotilla_proto::v1::{Coverage, PartitionPlan};
+use serde_json::json;
+
+use crate::json;
+use crate::table::{Align, Table};
+
+/// Fields shown beside key and score.
+const COLUMNS_MAX: usize = 6;
+const CELL_WIDTH: usize = 36;
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Aligned columns.
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+/// Records, each with its score where it has one, as a table of `fields` (none named: the first few that occur).
+pub fn records_table<'a>(
+    rows: impl Iterator<Item = (&'a Record, Option<f32>)> + Clone,
+    fields: &[&str],
+) -> String {
+    let found = if fields.is_empty() { occurring(rows.clone()) } else { Vec::new() };
+    let fields: Vec<&str> = if fields.is_empty() { found } else { fields.to_vec() };
+    let scored = rows.clone().any(|(_, score)| score.is_some());
+    let mut columns = vec![("key", Align::Left, CELL_WIDTH)];
+    if scored {
+        columns.insert(0, ("score", Align::Right, 12));
+    }
+    columns.extend(fields.iter().map(|field| (*field, alignment(rows.clone(), field), CELL_WIDTH)));
+    let mut table = Table::new(&columns);
+    for (record, score) in rows {
+        let score = score.map(|score| format!("{score:.4}"));
+        let key = record.key.to_string();
+        let cells = fields.iter().map(|field| shown(field_of(record, field)));
+        table.row(score.into_iter().chain([key]).chain(cells));
+    }
+    table.render()
+}
+
+fn occurring<'a>(rows: impl Iterator<Item = (&'a Record, Option<f32>)>) -> Vec<&'a str> {
+    let mut fields: Vec<&str> = Vec::new();
+    for (record, _) in rows {
+        for (name, value) in &record.payload {
+            if fields.len() < COLUMNS_MAX
+                && !matches!(value, Value::Map(_))
+                && !fields.contains(&name.as_str())
+            {
+                fields.push(name);
+            }
+        }
+    }
+    fields
+}
+
+fn alignment<'a>(rows: impl Iterator<Item = (&'a Record, Option<f32>)>, field: &str) -> Align {
+    let mut values = rows.filter_map(|(record, _)| field_of(record, field)).peekable();
+    let numbers = values.peek().is_some() && values.all(|v| matches!(v, Value::Int(_) | Value::Float(_)));
+    if numbers { Align::Right } else { Align::Left }
+}
+
+fn field_of<'a>(record: &'a Record, path: &str) -> Option<&'a Value> {
+    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+    let start = record.payload.get(first);
+    rest.split('.').filter(|step| !step.is_empty()).fold(start, |value, step| match value {
+        Some(Value::Map(fields)) => fields.get(step),
+        _ => None,
+    })
+}
+
+fn shown(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "–".to_owned(),
+        Some(Value::Text(text)) => text.clone(),
+        Some(Value::List(items)) => items.iter().map(|item| shown(Some(item))).collect::<Vec<_>>().join(", "),
+        Some(other) => json::value_to(other).to_string(),
+    }
+}
+
+/// How much of the collection answered, in words.
+pub fn coverage_words(coverage: &Coverage) -> String {
+    format!("{} of {} partitions answered", coverage.partitions_answered, coverage.partitions_asked)
+}
+
+/// How much of the collection answered, for programs.
+pub fn coverage_json(coverage: &Coverage) -> serde_json::Value {
+    let indexes =
+        coverage.indexes.iter().map(|at| json!({"partition": at.partition, "log_index": at.log_index}));
+    json!({
+        "partitions_asked": coverage.partitions_asked,
+        "partitions_answered": coverage.partitions_answered,
+        "indexes": indexes.collect::<Vec<_>>(),
+    })
+}
+
+/// How each partition went about a search.
+pub fn plans_table(plans: &[PartitionPlan]) -> String {
+    let right = Align::Right;
+    let mut table = Table::new(&[
+        ("partition", right, 20),
+        ("plan", Align::Left, 60),
+        ("segments", right, 12),
+        ("distances", right, 12),
+        ("unindexed", right, 12),
+        ("matches", right, 12),
+    ]);
+    for plan in plans {
+        let counts = [plan.segments, plan.distances, plan.unindexed, plan.matches];
+        let counts = counts.map(|count| count.to_string());
+        table.row([plan.partition.to_string(), plan.plan.clone()].into_iter().chain(counts));
+    }
+    table.render()
+}
+
+/// The same for programs.
+pub fn plans_json(plans: &[PartitionPlan]) -> serde_json::Value {
+    let plan = |plan: &PartitionPlan| {
+        json!({
+            "partition": plan.partition, "plan": plan.plan, "segments": plan.segments,
+            "distances": plan.distances, "unindexed": plan.unindexed, "matches": plan.matches,
+        })
+    };
+    plans.iter().map(plan).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_proto::record::Payload;
+
+    use super::*;
+
+    #[test]
+    fn records_show_the_fields_they_have() {
+        let inner = Value::Map(Payload::from([("gb".to_owned(), 5.into())]));
+        let mut a = Record::new("a").field("name", "web").field("cpu", 8);
+        a.payload.insert("disk".to_owned(), inner);
+        let b = Record::new(7).field("cpu", 16);
+        let rows = [(&a, Some(0.5_f32)), (&b, Some(0.25))];
+        assert_eq!(
+            records_table(rows.into_iter(), &[]),
+            concat!(
+                "   score  key  cpu  name\n",
+                "  ──────  ───  ───  ────\n",
+                "  0.5000  a      8  web\n",
+                "  0.2500  7     16  –\n"
+            )
+        );
+        let nested = records_table(rows.map(|(record, _)| (record, None)).into_iter(), &["disk.gb"]);
+        assert_eq!(nested, "  key  disk.gb\n  ───  ───────\n  a          5\n  7          –\n");
+    }
+}

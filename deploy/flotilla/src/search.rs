@@ -1,0 +1,178 @@
+//! `flotilla search`: the records nearest to a vector.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Args;
+use flotilla_client::{Client, Found, Hit, Search, With};
+use flotilla_node::env::clock;
+use flotilla_proto::filter::Filter;
+use flotilla_proto::record::Key;
+use serde_json::json;
+
+use crate::output::{self, Output};
+use crate::target::{self, Target};
+use crate::{filter_json, json, npy};
+
+/// Arguments of `flotilla search`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  flotilla search --collection vms --key vm-000042 --with-payload
+  flotilla search --collection vms --key vm-000042 --filter '{\"power_state\":\"on\",\"cpu\":{\"gte\":8}}'
+  flotilla search --collection docs --vector '[0.1, 0.2, 0.3]' --limit 5 --output json
+  flotilla search --collection docs --vector-file queries.npy --row 7 --ef 200 --explain
+
+Filters are JSON: an object's entries must all hold; \"and\", \"or\", \"not\", \"exists\" and \"keys\" are operators, any other
+name is a field, tested by a plain value or by eq, in, gt, gte, lt, lte, prefix:
+  {\"or\":[{\"name\":{\"prefix\":\"web\"}},{\"not\":{\"exists\":\"owner\"}}]}
+
+The score is larger for nearer records: the cosine similarity, the dot product, or minus the euclidean distance.")]
+pub struct SearchArgs {
+    #[command(flatten)]
+    target: Target,
+    /// Collection to search
+    #[arg(long, value_name = "NAME")]
+    collection: String,
+    #[command(flatten)]
+    query: QueryArgs,
+    /// Vector to search by, where the collection has several
+    #[arg(long, value_name = "NAME", default_value = "")]
+    vector_name: String,
+    /// Hits, at most
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    limit: u32,
+    /// Condition on the hits, as JSON
+    #[arg(long, value_name = "JSON", value_parser = filter_json::parse)]
+    filter: Option<Filter>,
+    /// Candidates kept while searching: more is slower and finds more [default: the collection's]
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    ef: u32,
+    /// Look at every vector instead of the graph
+    #[arg(long)]
+    exact: bool,
+    /// Show the fields of the hits
+    #[arg(long)]
+    with_payload: bool,
+    /// Tell how each partition went about it
+    #[arg(long)]
+    explain: bool,
+    /// Form of the answer
+    #[arg(long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+/// Where the query's vector comes from: exactly one of three.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = true)]
+struct QueryArgs {
+    /// The vector, as a JSON list of numbers
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["vector_file", "key"])]
+    vector: Option<String>,
+    /// A numpy array that holds the vector as a row
+    #[arg(long, value_name = "FILE.npy", requires = "row", conflicts_with = "key")]
+    vector_file: Option<PathBuf>,
+    /// The row of --vector-file, from 0
+    #[arg(long, value_name = "N", requires = "vector_file")]
+    row: Option<u64>,
+    /// The vector of this record: digits are a number, anything else, or text:..., is text
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+}
+
+impl SearchArgs {
+    /// Searches and prints.
+    pub fn run(self) -> anyhow::Result<()> {
+        target::run(0, self.search())
+    }
+
+    async fn search(self) -> anyhow::Result<()> {
+        let client = self.target.client().await?;
+        let vector = self.query.vector(&client, &self.collection, &self.vector_name).await?;
+        let request = self.request(vector);
+        let started = clock::now();
+        let hits = client.search(&self.collection, request).await?;
+        let millis = started.elapsed().as_secs_f64() * 1e3;
+        let mut out = std::io::stdout().lock();
+        match self.output {
+            Output::Table => out.write_all(self.table(&hits, millis).as_bytes())?,
+            Output::Json => writeln!(out, "{}", self.document(&hits, millis))?,
+        }
+        Ok(())
+    }
+
+    fn request(&self, vector: Vec<f32>) -> Search {
+        let request = Search::new(vector).vector_name(&self.vector_name).limit(self.limit).ef(self.ef);
+        let request = match &self.filter {
+            Some(filter) => request.filter(filter.clone()),
+            None => request,
+        };
+        let request = if self.exact { request.exact() } else { request };
+        let request = if self.with_payload { request.with_payload() } else { request };
+        if self.explain { request.explain() } else { request }
+    }
+
+    fn table(&self, hits: &Found, millis: f64) -> String {
+        let rows = hits.hits.iter().map(|hit| (&hit.record, Some(hit.score)));
+        let mut text = output::records_table(rows, &[]);
+        let coverage = output::coverage_words(&hits.coverage);
+        text.push_str(&format!("\n{} hits in {millis:.1} ms, {coverage}\n", hits.hits.len()));
+        if self.explain {
+            text.push_str(&format!("\n{}", output::plans_table(&hits.plans)));
+        }
+        text
+    }
+
+    fn document(&self, hits: &Found, millis: f64) -> serde_json::Value {
+        let hit = |hit: &Hit| {
+            let mut json = json!({"key": json::key_to(&hit.record.key), "score": hit.score});
+            if self.with_payload {
+                json["payload"] = json::payload_to(&hit.record.payload);
+            }
+            json
+        };
+        let mut document = json!({
+            "hits": hits.hits.iter().map(hit).collect::<Vec<_>>(),
+            "coverage": output::coverage_json(&hits.coverage),
+            "ms": (millis * 1e3).round() / 1e3,
+        });
+        if self.explain {
+            document["plans"] = output::plans_json(&hits.plans);
+        }
+        document
+    }
+}
+
+impl QueryArgs {
+    async fn vector(&self, client: &Client, collection: &str, name: &str) -> anyhow::Result<Vec<f32>> {
+        match (&self.vector, &self.vector_file, &self.key) {
+            (Some(text), _, _) => serde_json::from_str(text).context("--vector: not a JSON list of numbers"),
+            (_, Some(path), _) => row_of(path, self.row.unwrap_or(0)),
+            (_, _, Some(key)) => vector_of(client, collection, name, json::key_from_word(key)).await,
+            _ => bail!("name one of --vector, --vector-file or --key"),
+        }
+    }
+}
+
+fn row_of(path: &std::path::Path, row: u64) -> anyhow::Result<Vec<f32>> {
+    let mut file = npy::open(path)?;
+    ensure!(row < file.rows(), "--row {row}: {} has {} rows", path.display(), file.rows());
+    let mut vector = Vec::new();
+    for _ in 0..=row {
+        file.next_f32(&mut vector)?;
+    }
+    Ok(vector)
+}
+
+async fn vector_of(client: &Client, collection: &str, name: &str, key: Key) -> anyhow::Result<Vec<f32>> {
+    let found = client.get(collection, [key.clone()], With { payload: false, vectors: true }).await?;
+    let mut record = found.into_iter().next().with_context(|| format!("there is no record `{key}`"))?;
+    let held: Vec<String> = record.vectors.keys().cloned().collect();
+    let wanted = match (name, held.as_slice()) {
+        ("", [only]) => only,
+        ("", _) => "default",
+        (name, _) => name,
+    };
+    let none = || format!("record `{key}` has no vector `{wanted}`; it has [{}]", held.join(", "));
+    record.vectors.remove(wanted).with_context(none)
+}
