@@ -48,6 +48,13 @@ pub struct Client {
     channel: Channel,
     options: Options,
     identity: Arc<Identity>,
+    owned: Option<Arc<dyn Owned>>,
+}
+
+/// A server that lives in this process and belongs to its clients: it may end when the last of them is gone.
+pub trait Owned: std::fmt::Debug + Send + Sync {
+    /// Ends the server: finishes the calls under way, and returns when everything is closed. Idempotent.
+    fn close(&self) -> futures::future::BoxFuture<'_, Result<()>>;
 }
 
 /// Who writes, and how many-th write it is.
@@ -90,7 +97,25 @@ impl Client {
         // Without random bytes the id is 0: writes are then not deduplicated, and not sent again.
         let client = getrandom::u64().unwrap_or(0);
         let identity = Arc::new(Identity { client, serial: AtomicU64::new(1) });
-        Client { channel, options: Options::default(), identity }
+        Client { channel, options: Options::default(), identity, owned: None }
+    }
+
+    /// The same client, to which (with its clones) the server belongs.
+    pub fn owning(mut self, server: Arc<dyn Owned>) -> Client {
+        self.owned = Some(server);
+        self
+    }
+
+    /// Ends the server if it belongs to this client: what a folder was opened for is over, for its clones too, and the
+    /// folder may be opened again. Does nothing to a server at an address.
+    ///
+    /// # Errors
+    /// If a part of the server ended before it was told to.
+    pub async fn close(self) -> Result<()> {
+        match &self.owned {
+            Some(server) => server.close().await,
+            None => Ok(()),
+        }
     }
 
     /// The same client with other options.

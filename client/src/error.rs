@@ -33,7 +33,7 @@ pub struct Error {
 }
 
 impl Error {
-    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Error {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Error {
         Error { kind, message: message.into(), violations: Vec::new() }
     }
 

@@ -42,7 +42,7 @@ mod error;
 mod records;
 mod search;
 
-pub use client::{Client, Options};
+pub use client::{Client, Options, Owned};
 pub use collections::Collection;
 pub use error::{Error, Kind};
 pub use records::{Page, Scan, With};

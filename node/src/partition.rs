@@ -30,9 +30,9 @@ use crate::machine::command::{Body, Command, RequestId};
 use crate::machine::{PartitionMachine, Rejection, Reply};
 use crate::query;
 use crate::raft::{self, Group};
+use crate::storage::View;
 use crate::storage::row::StoredRow;
 use crate::storage::store::{self, Status, Store};
-use crate::storage::View;
 use crate::storage::{Fault, SegmentView};
 use crate::worker::Worker;
 

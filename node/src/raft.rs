@@ -123,7 +123,9 @@ impl<M: Machine> Group<M> {
     pub async fn propose(&self, command: Bytes) -> Result<Reply, Refusal> {
         match self.raft.client_write(Proposal(command)).await {
             Ok(response) => Ok(response.data),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => Err(self.not_leader(to.leader_id)),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
+                Err(self.not_leader(to.leader_id))
+            }
             Err(RaftError::APIError(other)) => Err(Refusal::Unavailable(format!(
                 "partition {}: {other}; whether the write is applied is unknown",
                 self.id

@@ -88,12 +88,8 @@ impl Node {
     pub async fn open(options: Options) -> Result<Node, Fault> {
         let folder = Folder::open(&options.data_dir)?;
         let lanes = open_log(&folder, options.log.clone()).await?;
-        let member = Member {
-            id: EMBEDDED_NODE,
-            uuid: folder.uuid(),
-            address: options.address.clone(),
-            weight: 1.0,
-        };
+        let member =
+            Member { id: EMBEDDED_NODE, uuid: folder.uuid(), address: options.address.clone(), weight: 1.0 };
         let meta = Meta::open(&folder.path().join("meta"), &lanes, member, &options.raft).await?;
         let threads = options.threads.max(1);
         let shared = Shared {
@@ -126,10 +122,13 @@ impl Node {
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(8 << 20)
             .add_service(
-                shard.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX),
+                shard
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(MESSAGE_BYTES_MAX),
             )
             .add_service(
-                meta.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX),
+                meta.max_decoding_message_size(MESSAGE_BYTES_MAX)
+                    .max_encoding_message_size(MESSAGE_BYTES_MAX),
             )
             .serve_with_incoming_shutdown(connections, shutdown)
             .await

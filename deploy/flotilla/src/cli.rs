@@ -50,7 +50,11 @@ enum Command {
 impl Cli {
     /// What is logged where `RUST_LOG` does not say: a server tells what it does, a command only what is wrong.
     pub fn log_level(&self) -> &'static str {
-        if matches!(self.command, Some(Command::Up(_))) { "info" } else { "warn" }
+        if matches!(self.command, Some(Command::Up(_))) {
+            "info,openraft=error"
+        } else {
+            "warn,openraft=error"
+        }
     }
 
     /// Runs the command.

@@ -58,6 +58,7 @@ impl Options {
 }
 
 /// A running embedded Flotilla. [`Embedded::stop`] drains it; one that is dropped drains on its own time.
+#[derive(Debug)]
 pub struct Embedded {
     client: Client,
     address: Option<SocketAddr>,
@@ -135,5 +136,29 @@ impl Embedded {
         drop(client);
         stopping.send_replace(true);
         running.await?
+    }
+}
+
+/// A running embedded Flotilla that belongs to its clients.
+#[derive(Debug)]
+pub struct Owned(tokio::sync::Mutex<Option<Embedded>>);
+
+impl Owned {
+    /// Hands it over.
+    pub fn new(running: Embedded) -> Owned {
+        Owned(tokio::sync::Mutex::new(Some(running)))
+    }
+}
+
+impl flotilla_client::Owned for Owned {
+    fn close(&self) -> futures::future::BoxFuture<'_, flotilla_client::Result<()>> {
+        Box::pin(async {
+            match self.0.lock().await.take() {
+                Some(running) => running.stop().await.map_err(|why| {
+                    flotilla_client::Error::new(flotilla_client::Kind::Broken, format!("{why:#}"))
+                }),
+                None => Ok(()),
+            }
+        })
     }
 }

@@ -1,4 +1,34 @@
-//! The one binary, as a library: it assembles node, router and client, and nothing else.
+//! Flotilla as a library, and the one binary: node, router and client assembled, and nothing else.
+//!
+//! [`open`] opens a folder in this process; [`connect`] dials a server. Both give the same [`Client`]:
+//!
+//! ```
+//! use flotilla::{CollectionSpec, Distance, Hnsw, IndexKind, Record, Search, VectorSpec};
+//!
+//! # async fn example(folder: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
+//! let client = flotilla::open(folder).await?;
+//! let vector = VectorSpec { dims: 3, distance: Distance::Cosine, index: IndexKind::Hnsw(Hnsw::default()) };
+//! let spec = CollectionSpec {
+//!     name: "vms".into(),
+//!     vectors: [("default".into(), vector)].into(),
+//!     fields: Default::default(),
+//!     partitions: 2,
+//!     strict: false,
+//! };
+//! client.create_collection(&spec).await?;
+//! client.upsert("vms", vec![Record::new("vm-1").field("cpu", 4).vector("default", vec![0.1, 0.7, 0.2])]).await?;
+//! let found = client.search("vms", Search::new(vec![0.1, 0.6, 0.3]).limit(5)).await?;
+//! assert_eq!(found.hits[0].record.key, "vm-1".into());
+//! client.close().await?;
+//!
+//! let again = flotilla::open(folder).await?;
+//! assert_eq!(again.count("vms", None).await?, 1);
+//! again.close().await?;
+//! # Ok(())
+//! # }
+//! # let folder = tempfile::tempdir().unwrap();
+//! # tokio::runtime::Runtime::new().unwrap().block_on(example(folder.path())).unwrap();
+//! ```
 //!
 //! [`embedded`] runs a whole Flotilla in this process over one folder; [`config`] says how. Every other module is a command
 //! of the binary, named as the user types it, or what several commands share: [`filter_json`], [`json`], [`npy`],
@@ -23,3 +53,39 @@ pub mod search;
 pub mod table;
 pub mod target;
 pub mod up;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use flotilla_client::{
+    Client, CollectionSpec, Distance, Error, FieldType, Filter, Hit, Hnsw, IndexKind, Key, Kind, Record,
+    Scan, Search, Value, VectorSpec, With, filter,
+};
+
+/// Opens the folder, made if it is missing, and gives a client of it. Everything runs in this process; no port is opened.
+/// The folder stays open until [`Client::close`], or until the client and its clones are gone.
+///
+/// # Errors
+/// A folder that is in use by another process, not writable, damaged, or of a newer format.
+pub async fn open(folder: impl AsRef<Path>) -> anyhow::Result<Client> {
+    let options = embedded::Options::new(folder.as_ref().to_owned());
+    let running = embedded::Embedded::start(options).await?;
+    let client = running.client();
+    Ok(client.owning(Arc::new(embedded::Owned::new(running))))
+}
+
+/// Connects to a server, such as `http://127.0.0.1:15002`; later it reconnects by itself.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), flotilla::Error> {
+/// let client = flotilla::connect("http://127.0.0.1:15002").await?;
+/// println!("{} records", client.count("vms", None).await?);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// If `url` is none, or nobody answers there.
+pub async fn connect(url: &str) -> Result<Client, Error> {
+    Client::connect(url).await
+}

@@ -12,8 +12,8 @@ use super::command::{Body, Command};
 use super::dedup::Window;
 use super::{Machine, Rejection, Reply};
 use crate::query;
-use crate::storage::{Fault, SegmentView};
 use crate::storage::store::{Restored, Store};
+use crate::storage::{Fault, SegmentView};
 
 /// What the machine keeps in the manifest besides the records.
 #[derive(Default, Serialize, Deserialize)]

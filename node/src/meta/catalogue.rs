@@ -155,7 +155,11 @@ impl Catalogue {
         let partitions: Vec<Partition> = (0..u64::from(spec.partitions))
             .map(|n| Partition {
                 id: PartitionId(first + n),
-                replicas: nodes.get(n as usize % nodes.len().max(1)).map(|node| node.id).into_iter().collect(),
+                replicas: nodes
+                    .get(n as usize % nodes.len().max(1))
+                    .map(|node| node.id)
+                    .into_iter()
+                    .collect(),
             })
             .collect();
         // Ordinals, not ids, stand on the ring: every collection of as many partitions has the same slots.
@@ -218,7 +222,12 @@ mod tests {
     use super::*;
 
     fn node() -> Node {
-        Node { id: flotilla_proto::ids::NodeId(1), uuid: uuid::Uuid::nil(), address: "inproc".into(), weight: 1.0 }
+        Node {
+            id: flotilla_proto::ids::NodeId(1),
+            uuid: uuid::Uuid::nil(),
+            address: "inproc".into(),
+            weight: 1.0,
+        }
     }
 
     fn spec(name: &str) -> CollectionSpec {
@@ -281,7 +290,8 @@ mod tests {
         let add = |kind| [("f".to_owned(), kind)].into();
         catalogue.update("a", add(FieldType::Integer), BTreeMap::new()).unwrap();
         catalogue.update("a", add(FieldType::Integer), BTreeMap::new()).unwrap();
-        let refused: Refusal = catalogue.update("a", add(FieldType::Bool), BTreeMap::new()).unwrap_err().into();
+        let refused: Refusal =
+            catalogue.update("a", add(FieldType::Bool), BTreeMap::new()).unwrap_err().into();
         assert!(refused.to_string().contains("declared as integer and cannot become bool"));
     }
 }

@@ -42,9 +42,7 @@ impl Sled {
 
     fn try_open(folder: &Path) -> Result<Sled, String> {
         let path: PathBuf = folder.to_owned();
-        let open = move || {
-            sled::Config::new().path(path).cache_capacity(4 << 20).flush_every_ms(None).open()
-        };
+        let open = move || sled::Config::new().path(path).cache_capacity(4 << 20).flush_every_ms(None).open();
         // sled asserts on some damage instead of returning an error: that is damage like any other.
         match std::panic::catch_unwind(open) {
             Ok(Ok(db)) => Ok(Sled { db }),

@@ -45,8 +45,11 @@ impl MetaMachine {
     pub fn open(folder: &Path, log_last: Option<LogIndex>) -> Result<MetaMachine, Fault> {
         let file = folder.join("CATALOGUE");
         fs::create_dir_all(folder).map_err(|e| io_fault(folder, &e))?;
-        let derived = Sled::open(&folder.join("derived"))
-            .map_err(|reason| Fault::Io { file: folder.join("derived"), reason, is_full: false })?;
+        let derived = Sled::open(&folder.join("derived")).map_err(|reason| Fault::Io {
+            file: folder.join("derived"),
+            reason,
+            is_full: false,
+        })?;
         let from_file = read_file(&file)?;
         let from_derived = derived
             .get(STATE)

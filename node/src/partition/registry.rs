@@ -83,7 +83,8 @@ impl Registry {
             None => {
                 let folder = self.folder.join(id.to_string());
                 let opened =
-                    Replica::open(self.node, id, collection.id, spec, folder, &self.lanes, &self.shared).await;
+                    Replica::open(self.node, id, collection.id, spec, folder, &self.lanes, &self.shared)
+                        .await;
                 let held = match opened {
                     Ok(replica) => Held::Serving(Arc::new(replica)),
                     Err(fault) => {
@@ -151,7 +152,9 @@ impl Registry {
         let deadline = (clock::now() + within).to_tokio();
         match tokio::time::timeout_at(deadline, followed.wait_for(|at| *at >= epoch)).await {
             Ok(_) => Ok(()),
-            Err(_) => Err(Refusal::Unavailable(format!("this node has not yet followed the map to epoch {epoch}"))),
+            Err(_) => {
+                Err(Refusal::Unavailable(format!("this node has not yet followed the map to epoch {epoch}")))
+            }
         }
     }
 

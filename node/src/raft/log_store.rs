@@ -57,8 +57,9 @@ impl LogStore {
 }
 
 fn decode(entry: &LogEntry) -> io::Result<Entry> {
-    decode_entry(&entry.body)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("log entry {} does not decode", entry.index)))
+    decode_entry(&entry.body).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("log entry {} does not decode", entry.index))
+    })
 }
 
 fn decode_mark<T: serde::de::DeserializeOwned>(bytes: Option<Bytes>) -> io::Result<Option<T>> {
@@ -85,10 +86,7 @@ impl RaftLogReader<Types> for LogStore {
         self.read(from, to, READ_BYTES_MAX)
     }
 
-    async fn entries_stream<R>(
-        &mut self,
-        range: R,
-    ) -> impl futures::Stream<Item = io::Result<Entry>> + Send
+    async fn entries_stream<R>(&mut self, range: R) -> impl futures::Stream<Item = io::Result<Entry>> + Send
     where
         R: RangeBounds<u64> + Clone + Debug + Send,
     {

@@ -53,7 +53,11 @@ impl<M: Machine> StateMachine<M> {
         Ok(StateMachine { machine, mark })
     }
 
-    fn apply_entry(&mut self, log_id: LogId, payload: EntryPayload<super::types::Proposal, u64, openraft::BasicNode>) -> Result<Reply, Fault> {
+    fn apply_entry(
+        &mut self,
+        log_id: LogId,
+        payload: EntryPayload<super::types::Proposal, u64, openraft::BasicNode>,
+    ) -> Result<Reply, Fault> {
         let reply = match payload {
             EntryPayload::Blank => Reply::Nothing,
             EntryPayload::Normal(proposal) => self.machine.apply(log_id.index, &proposal.0)?,
@@ -123,7 +127,10 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
         _meta: &SnapshotMetaOf<Types>,
         _snapshot: DurableState,
     ) -> io::Result<()> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "the embedded tier has no node that could send a snapshot"))
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "the embedded tier has no node that could send a snapshot",
+        ))
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, DurableState>>> {

@@ -39,7 +39,11 @@ const FIGURES: [(Figure, &str, &str); 11] = [
     (Figure::Unindexed, "partition_unindexed_vectors", "vectors searched by scanning"),
     (Figure::DiskBytes, "partition_disk_bytes", "bytes of the partition's files"),
     (Figure::MemoryBytes, "partition_memory_bytes", "bytes held in memory, mapped files not counted"),
-    (Figure::IndexPermille, "partition_index_progress_permille", "vectors that an index covers, per thousand"),
+    (
+        Figure::IndexPermille,
+        "partition_index_progress_permille",
+        "vectors that an index covers, per thousand",
+    ),
     (Figure::Term, "raft_term", "term of the partition's group"),
     (Figure::LogIndex, "raft_log_index", "last log index held"),
     (Figure::AppliedIndex, "raft_applied_index", "last log index applied"),

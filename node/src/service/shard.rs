@@ -189,7 +189,10 @@ impl shard_server::Shard for ShardService {
         Ok(Response::new(shard::GetResponse { records, log_index }))
     }
 
-    async fn scan(&self, request: Request<shard::ScanRequest>) -> Result<Response<shard::ScanResponse>, Status> {
+    async fn scan(
+        &self,
+        request: Request<shard::ScanRequest>,
+    ) -> Result<Response<shard::ScanResponse>, Status> {
         let left = time_left(&request);
         let shard::ScanRequest { target, filter, limit, after, with_payload, with_vectors, view } =
             request.into_inner();

@@ -428,12 +428,26 @@ fn damage_anywhere_is_a_fault_and_never_a_panic() {
 fn measure() {
     let rows = 500_000_u32;
     let dir = tempfile::tempdir().unwrap();
-    let rss = || std::fs::read_to_string("/proc/self/status").unwrap().lines().filter(|l| l.starts_with("VmHWM") || l.starts_with("VmRSS")).map(|l| l.to_owned()).collect::<Vec<_>>();
+    let rss = || {
+        std::fs::read_to_string("/proc/self/status")
+            .unwrap()
+            .lines()
+            .filter(|l| l.starts_with("VmHWM") || l.starts_with("VmRSS"))
+            .map(|l| l.to_owned())
+            .collect::<Vec<_>>()
+    };
     eprintln!("before {:?}", rss());
     let t = std::time::Instant::now();
-    write(dir.path(), &declared(), &mut (0..rows).map(|r| Ok(Bytes::from(postcard::to_stdvec(&record(r)).unwrap())))).unwrap();
+    write(
+        dir.path(),
+        &declared(),
+        &mut (0..rows).map(|r| Ok(Bytes::from(postcard::to_stdvec(&record(r)).unwrap()))),
+    )
+    .unwrap();
     eprintln!("write {:?} {:?}", t.elapsed(), rss());
-    for name in fs::read_dir(dir.path()).unwrap() { eprintln!("  {name} {}", std::fs::metadata(dir.path().join(&name)).unwrap().len()); }
+    for name in fs::read_dir(dir.path()).unwrap() {
+        eprintln!("  {name} {}", std::fs::metadata(dir.path().join(&name)).unwrap().len());
+    }
     let t = std::time::Instant::now();
     let index = PayloadIndex::open(dir.path(), &declared(), rows).unwrap();
     eprintln!("open {:?}", t.elapsed());
@@ -446,16 +460,30 @@ fn measure() {
         between("real", 100, 9_000.125),
         Filter::Equal("truth".into(), true.into()),
         Filter::In("disks.gb".into(), (0..200).map(|v| Value::from(v * 997)).collect()),
-        Filter::All(vec![Filter::Equal("word".into(), "host-00042".into()), between("real", 100, 9_000.125), Filter::Equal("truth".into(), true.into())]),
-        Filter::All(vec![between("disks.gb", 65_000, 66_000), Filter::Prefix("prose".into(), "virtual".into())]),
+        Filter::All(vec![
+            Filter::Equal("word".into(), "host-00042".into()),
+            between("real", 100, 9_000.125),
+            Filter::Equal("truth".into(), true.into()),
+        ]),
+        Filter::All(vec![
+            between("disks.gb", 65_000, 66_000),
+            Filter::Prefix("prose".into(), "virtual".into()),
+        ]),
         Filter::Prefix("prose".into(), "virtual machine number 4".into()),
     ] {
         let compiled = Compiled::new(&filter, &spec(declared())).unwrap();
-        let mut best = std::time::Duration::MAX; let mut n = 0;
-        for _ in 0..3 { let t = std::time::Instant::now(); n = index.matching(&compiled, &row_of).unwrap().count(); best = best.min(t.elapsed()); }
+        let mut best = std::time::Duration::MAX;
+        let mut n = 0;
+        for _ in 0..3 {
+            let t = std::time::Instant::now();
+            n = index.matching(&compiled, &row_of).unwrap().count();
+            best = best.min(t.elapsed());
+        }
         eprintln!("{best:?} {n} {}", &format!("{filter:?}")[..80.min(format!("{filter:?}").len())]);
     }
     let t = std::time::Instant::now();
-    for i in 0..10_000_u32 { index.payload(i.wrapping_mul(2_654_435_761) % rows).unwrap(); }
+    for i in 0..10_000_u32 {
+        index.payload(i.wrapping_mul(2_654_435_761) % rows).unwrap();
+    }
     eprintln!("10k random payloads {:?}", t.elapsed());
 }
