@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use flotilla_tests::api::{self, text_of};
+use flotilla_tests::seed::unit_vector;
 use flotilla_tests::server::{Finished, Server, command, run};
 
 const ROWS: usize = 300;
@@ -33,16 +34,23 @@ fn help_names_every_command_and_each_has_examples() {
 fn the_demo_shows_its_parts_and_ends_well() {
     let shown = done(&["demo", "--rows", "2000"]);
     let lower = shown.to_lowercase();
-    for part in ["2,000", "vector", "filter", "page", "count", "ms", "same", "flotilla up --data"] {
+    for part in [
+        "2000",
+        "nearest to",
+        "where",
+        "a page",
+        "count",
+        " ms",
+        "again from disk",
+        "the same answers",
+        "flotilla up --data",
+    ] {
         assert!(lower.contains(part), "the demo does not show {part:?}:\n{shown}");
     }
 }
 
-/// The file's rows: row i is near to the axis i % DIMS, by a margin that grows with i.
 fn vector(row: usize) -> Vec<f32> {
-    let mut values = vec![0.01; DIMS];
-    values[row % DIMS] = 1.0 + row as f32;
-    values
+    unit_vector(row as u64, DIMS)
 }
 
 fn write_files(dir: &Path) -> (String, String) {
@@ -97,7 +105,8 @@ async fn an_import_can_be_searched_scanned_and_counted() {
     assert_eq!(run("scan", &["--all"]).lines().count(), ROWS);
 
     let found = run("search", &["--vector-file", &vectors, "--row", "299", "--limit", "3", "--with-payload"]);
-    assert!(found.contains("r299"), "{found}");
+    let first = found.lines().find(|line| line.contains(" r")).unwrap_or_default();
+    assert!(first.contains("1.0000  r299"), "{found}");
 
     let client = server.client().await.unwrap();
     let mut request = api::search("docs", vector(123), 1);

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use flotilla_proto::v1;
 use flotilla_tests::api::{self, Api};
+use flotilla_tests::http;
 use flotilla_tests::seed::Seed;
 use flotilla_tests::server::Server;
 use rand::Rng as _;
@@ -67,6 +68,8 @@ async fn acknowledged_writes_survive_kills() {
         }
     }
     check(&client, Oracle::of(&writers), &mut draw).await.unwrap();
+    assert!(gauge(&server, "flotilla_partition_segments") > 0.0, "nothing was ever sealed");
+    assert!(gauge(&server, "flotilla_raft_purged_index") > 0.0, "no log was ever purged");
     server.terminate().unwrap();
     let server = start();
     check(&server.client().await.unwrap(), Oracle::of(&writers), &mut draw).await.unwrap();
@@ -80,6 +83,13 @@ async fn create(client: &Api) {
     let fields = vec![("value", Integer), ("bucket", Integer), ("client", Integer), ("text", Keyword)];
     let spec = api::collection(COLLECTION, DIMS as u32, fields);
     client.create(v1::CreateCollectionRequest { spec: Some(spec) }).await.unwrap();
+}
+
+/// A gauge, all partitions together.
+fn gauge(server: &Server, name: &str) -> f64 {
+    let page = http::get(server.address(), "/metrics").unwrap().body;
+    let samples = page.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+    samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
 /// Lets all writers run, kills the server after `life` and returns the writers with what each may believe.
