@@ -190,6 +190,11 @@ impl Store {
         self.dir.join(super::manifest::MANIFEST)
     }
 
+    /// Whether the growing segment has enough rows for a graph of its own.
+    pub fn is_worth_sealing(&self) -> bool {
+        self.state.lock().growing.rows() >= self.options.graph_least()
+    }
+
     /// Whether the background is so far behind that writers should wait: a frozen state waits for each place there is, and
     /// the growing segment is full again.
     pub fn is_behind(&self) -> bool {
