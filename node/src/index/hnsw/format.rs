@@ -64,6 +64,9 @@ impl Graph {
     /// The graph as bytes that [`Graph::open`] takes back.
     pub fn to_bytes(&self) -> Vec<u8> {
         match &self.words {
+            Words::Owned(words) if cfg!(target_endian = "little") => {
+                bytemuck::cast_slice(words.words()).to_vec()
+            }
             Words::Owned(words) => words.words().iter().flat_map(|word| word.to_le_bytes()).collect(),
             Words::Mapped(backing) => (**backing).as_ref().to_vec(),
         }
