@@ -1,1 +1,149 @@
-//! The query layer.
+//! Reading one partition: which records are nearest, which pass, how many, and which come next by key.
+//!
+//! A read holds a frozen view, a list of segments ([`SegmentView`]), and nothing here knows where it came from: no Raft, no
+//! wire. A **search** goes through three phases, each in a file of its own:
+//!
+//! ```text
+//! plan (per segment: exact, graph, filtered graph)  ->  execute  ->  merge (distance, then key)
+//! ```
+//!
+//! **Invariants.**
+//! * A filter is evaluated once per segment, to the set of live rows that pass; every plan reads the same set, so plans
+//!   differ in cost and recall, never in which records they may return.
+//! * A search never returns fewer than `min(limit, records that pass and have the vector)`: where a graph came up short,
+//!   its segment is searched again exactly.
+//! * Hits are ordered by distance, then key; a NaN distance is further than any other. Keys, not rows, break ties,
+//!   because replicas number their rows differently.
+//!
+//! **What it does not do.** It does not choose the view, read payloads of hits, or convert distances to scores.
+
+mod execute;
+mod merge;
+mod plan;
+mod scan;
+
+#[cfg(test)]
+mod naive;
+#[cfg(test)]
+mod tests;
+
+use flotilla_proto::filter::Compiled;
+use flotilla_proto::record::Key;
+use flotilla_proto::schema::{CollectionSpec, Distance};
+
+use crate::storage::{Fault, SegmentView};
+
+pub use self::merge::PartialHit;
+pub use self::plan::Step;
+pub use self::scan::scan;
+
+/// What to search for.
+#[derive(Clone, Copy, Debug)]
+pub struct Search<'a> {
+    /// The vector's name, as the spec has it.
+    pub vector: &'a str,
+    /// The query, as the user gave it.
+    pub query: &'a [f32],
+    /// Only records that pass.
+    pub filter: Option<&'a Compiled>,
+    /// Hits wanted, at most.
+    pub limit: usize,
+    /// Candidates that a walk of the graph keeps; at least `limit` are kept.
+    pub ef: usize,
+    /// Scan instead of walking the graph.
+    pub exact: bool,
+    /// Only hits at most this far.
+    pub max_distance: Option<f32>,
+}
+
+/// What a search found, and how.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// The hits: nearest first, ties by key.
+    pub hits: Vec<PartialHit>,
+    /// How.
+    pub plan: PlanReport,
+}
+
+/// How a search was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlanReport {
+    /// How each segment was searched, in the view's order. A graph that came up short stands as [`Step::Exact`].
+    pub steps: Vec<Step>,
+    /// Segments of the view.
+    pub segments: u64,
+    /// Distances computed.
+    pub distances: u64,
+    /// Rows scanned for want of a graph.
+    pub unindexed: u64,
+    /// Records that pass the filter; none without a filter.
+    pub matches: Option<u64>,
+}
+
+impl PlanReport {
+    /// The steps in words, joined by commas.
+    pub fn words(&self) -> String {
+        let words: Vec<&str> = self.steps.iter().map(|step| step.word()).collect();
+        words.join(",")
+    }
+}
+
+/// The nearest records of the view. Nothing is found for a vector that `spec` does not have.
+///
+/// # Errors
+/// [`Fault::Cancelled`] once `cancelled` says so (asked between segments); the faults of the segments.
+pub fn search(
+    segments: &[&dyn SegmentView],
+    spec: &CollectionSpec,
+    ask: &Search<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<Answer, Fault> {
+    let mut plan = PlanReport { segments: segments.len() as u64, ..PlanReport::default() };
+    let Some(vector) = spec.vectors.get(ask.vector) else { return Ok(Answer { hits: vec![], plan }) };
+    if ask.limit == 0 {
+        return Ok(Answer { hits: vec![], plan });
+    }
+    let query = match vector.distance {
+        Distance::Cosine => unit(ask.query),
+        Distance::Dot | Distance::Euclidean => ask.query.to_vec(),
+    };
+    let mut found = merge::Merge::new(ask.limit, ask.max_distance);
+    for (number, segment) in segments.iter().enumerate() {
+        if cancelled() {
+            return Err(Fault::Cancelled);
+        }
+        found.add(number, execute::segment(*segment, ask, &query, &mut plan)?);
+    }
+    Ok(Answer { hits: found.finish(segments)?, plan })
+}
+
+/// Live records that pass; all of them without a filter.
+pub fn count(segments: &[&dyn SegmentView], filter: Option<&Compiled>) -> Result<u64, Fault> {
+    let count = |segment: &&dyn SegmentView| match filter {
+        None => Ok(u64::from(segment.live())),
+        Some(filter) => Ok(segment.matching(filter)?.count() as u64),
+    };
+    segments.iter().map(count).sum()
+}
+
+/// The keys of the live records that pass, ascending: the same on every replica of the same state.
+pub fn matching_keys(segments: &[&dyn SegmentView], filter: &Compiled) -> Result<Vec<Key>, Fault> {
+    let mut keys = Vec::new();
+    for segment in segments {
+        for row in segment.matching(filter)?.iter() {
+            keys.push(segment.key(row)?);
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(keys)
+}
+
+/// The query at unit length; one without a direction stays as it is.
+fn unit(query: &[f32]) -> Vec<f32> {
+    let length = query.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt();
+    if length == 0.0 || !length.is_finite() {
+        return query.to_vec();
+    }
+    query.iter().map(|v| (f64::from(*v) / length) as f32).collect()
+}

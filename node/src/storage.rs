@@ -17,6 +17,22 @@
 //!
 //! What this layer does not do: decide what a command means (machine), or how a search is planned (query).
 
+mod blobs;
+mod column;
+mod glimpse;
+mod growing;
+mod manifest;
+pub mod payload_index;
+mod plan;
+pub mod row;
+#[cfg(test)]
+mod sample;
+mod sealed;
+mod shape;
+mod stamped;
+pub mod store;
+mod view;
+
 use std::path::PathBuf;
 
 use flotilla_proto::filter::Compiled;
@@ -24,6 +40,10 @@ use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::{Key, Payload};
 
 use crate::index::{Bitset, Neighbor, Stats};
+
+pub use row::StoredRow;
+pub use store::{Options, Restored, Status, Store};
+pub use view::View;
 
 /// Local breakage: this replica must stop answering from what is broken. Never an answer to a caller's mistake.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -61,6 +81,27 @@ pub enum Fault {
     /// The work was told to stop.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl Fault {
+    /// A file that does not hold what was written to it.
+    pub fn damaged(file: impl Into<PathBuf>, offset: u64, reason: impl Into<String>) -> Fault {
+        Fault::Damaged { file: file.into(), offset, reason: reason.into() }
+    }
+
+    /// The system's refusal; `file` is what was being worked on. A file that ends early or is not there at all is
+    /// damage.
+    pub fn io(file: impl Into<PathBuf>, error: &std::io::Error) -> Fault {
+        use std::io::ErrorKind::{NotFound, QuotaExceeded, StorageFull, UnexpectedEof};
+        match error.kind() {
+            UnexpectedEof | NotFound => Fault::damaged(file, 0, error.to_string()),
+            kind => Fault::Io {
+                file: file.into(),
+                reason: error.to_string(),
+                is_full: matches!(kind, StorageFull | QuotaExceeded),
+            },
+        }
+    }
 }
 
 /// How to look for neighbours in one segment.

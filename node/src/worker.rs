@@ -1,1 +1,145 @@
-//! The worker layer.
+//! The background work of one replica: seal, build graphs, compact, let the log be purged.
+//!
+//! One task per replica, woken when rows are frozen; it works until nothing is left to do. Each job takes one of the
+//! node's work permits and runs beside the request loop, so that all replicas together never use more than the node's
+//! share of cores. Jobs are interrupted at shutdown; what they had not committed is done again after the next boot.
+//!
+//! A job that fails for want of space is tried again after a pause; one that fails otherwise stops this worker, and the
+//! replica goes on serving what it has.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::env::{clock, task};
+use crate::index::Progress;
+use crate::machine::PartitionMachine;
+use crate::raft::Group;
+use crate::storage::Fault;
+use crate::storage::store::Store;
+
+/// How long to wait before trying again what failed for want of space.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// The worker of one replica.
+pub struct Worker {
+    job: Arc<Job>,
+    sealed: watch::Receiver<u64>,
+    task: Mutex<Option<task::JoinHandle<()>>>,
+}
+
+struct Job {
+    store: Arc<Store>,
+    group: Arc<Group<PartitionMachine>>,
+    wake: Arc<Notify>,
+    permits: Arc<Semaphore>,
+    progress: Arc<Progress>,
+    sealed: watch::Sender<u64>,
+    is_stopping: AtomicBool,
+}
+
+impl Worker {
+    /// Starts the worker; it looks for work at once.
+    pub fn start(
+        store: Arc<Store>,
+        group: Arc<Group<PartitionMachine>>,
+        wake: Arc<Notify>,
+        permits: Arc<Semaphore>,
+    ) -> Worker {
+        let progress = Arc::new(Progress::default());
+        let is_stopping = AtomicBool::new(false);
+        let (sealed, sealings) = watch::channel(0);
+        let job = Arc::new(Job { store, group, wake, permits, progress, sealed, is_stopping });
+        let task = task::spawn(job.clone().run());
+        Worker { job, sealed: sealings, task: Mutex::new(Some(task)) }
+    }
+
+    /// Waits while the store says that its background is behind, so that memory stays bounded under a flood of writes.
+    pub async fn wait_while_behind(&self) {
+        let mut sealed = self.sealed.clone();
+        loop {
+            sealed.borrow_and_update();
+            if !self.job.store.is_behind() || sealed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Interrupts the work and waits for it to end. Idempotent.
+    pub async fn stop(&self) {
+        self.job.is_stopping.store(true, Ordering::SeqCst);
+        self.job.progress.cancel();
+        self.job.wake.notify_one();
+        let task = self.task.lock().take();
+        if let Some(task) = task
+            && let Err(why) = task.await
+        {
+            tracing::warn!(%why, "a worker did not end cleanly");
+        }
+    }
+}
+
+impl Job {
+    async fn run(self: Arc<Job>) {
+        loop {
+            match self.work().await {
+                Ok(()) => self.wake.notified().await,
+                Err(Fault::Cancelled) => {}
+                Err(fault @ Fault::Io { is_full: true, .. }) => {
+                    tracing::warn!(%fault, "background work waits for space");
+                    self.pause().await;
+                }
+                Err(fault) => {
+                    tracing::error!(%fault, "background work stops");
+                    return;
+                }
+            }
+            if self.is_stopping.load(Ordering::SeqCst) {
+                return;
+            }
+        }
+    }
+
+    async fn pause(&self) {
+        let _ = tokio::time::timeout(PAUSE, self.wake.notified()).await;
+    }
+
+    /// Everything there is to do now, the most urgent first.
+    async fn work(self: &Arc<Job>) -> Result<(), Fault> {
+        loop {
+            if self.is_stopping.load(Ordering::SeqCst) {
+                return Err(Fault::Cancelled);
+            }
+            if self.step(|job| Ok(job.store.seal()?.is_some())).await? {
+                self.sealed.send_modify(|count| *count += 1);
+                if let Err(why) = self.group.purge_behind_durable().await {
+                    tracing::warn!(%why, "the log is not purged");
+                }
+                continue;
+            }
+            let merged = self.step(|job| job.store.compact(&job.progress)).await?;
+            if !merged && !self.step(|job| job.store.build_graph(&job.progress)).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn step(
+        self: &Arc<Job>,
+        work: impl FnOnce(&Job) -> Result<bool, Fault> + Send + 'static,
+    ) -> Result<bool, Fault> {
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| Fault::Cancelled)?;
+        let job = self.clone();
+        let since = clock::now();
+        let done = task::spawn_cpu(move || {
+            let _permit = permit;
+            work(&job)
+        })
+        .await;
+        tracing::debug!(elapsed = ?since.elapsed(), "background step");
+        done.map_err(|_| Fault::Cancelled)?
+    }
+}

@@ -44,6 +44,11 @@ impl Mmap {
         Ok(Mmap(Some(map)))
     }
 
+    /// The system's map, for a library that wants to own what it reads; `None` for an empty file.
+    pub fn into_inner(self) -> Option<memmap2::Mmap> {
+        self.0
+    }
+
     /// Tells the kernel how the map will be read; advice it does not take changes nothing but speed.
     pub fn advise(&self, advice: Advice) -> io::Result<()> {
         let advice = match advice {

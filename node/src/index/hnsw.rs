@@ -41,8 +41,9 @@ pub use format::Graph;
 /// How to build a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Params {
-    /// Links a vertex gets when it is inserted; upper layers hold at most `m`, layer 0 at most `2 m`. Values
-    /// outside 2 to 128 are brought inside.
+    /// Links of a vertex: at most `m` on the upper layers and `2 m` on layer 0. A new vertex may fill its block at
+    /// once: on layer 0 of 100,000 x 384, choosing up to `2 m` rather than `m` took 7 % fewer distances at recall
+    /// 0.969 and 21 % fewer at 0.99 (2026-11). Values outside 2 to 128 are brought inside.
     pub m: u16,
     /// Width of the beam that looks for a new vertex's neighbours; at least `m` is used.
     pub ef_construction: u16,

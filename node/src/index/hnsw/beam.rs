@@ -3,6 +3,9 @@
 //! The beam is one sorted array of integers — distance, vertex, and in the lowest bit whether it was expanded —
 //! so that candidates and results are the same thing and an insertion is a binary search and a short move.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use super::layer::{Layer, Probe};
 use super::visited::Visited;
 
@@ -82,6 +85,10 @@ pub(super) struct Scratch {
     pub(super) beam: Beam,
     /// Vertices met for the first time in the expansion at hand.
     pub(super) fresh: Vec<u32>,
+    /// Of a filtered search: vertices to expand, nearest first.
+    pub(super) candidates: BinaryHeap<Reverse<u64>>,
+    /// Of a filtered search: accepted rows, furthest first.
+    pub(super) held: BinaryHeap<u64>,
 }
 
 impl Scratch {

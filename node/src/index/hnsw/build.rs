@@ -232,7 +232,7 @@ impl<'a> Builder<'a> {
                 let me = layer.vertex(row);
                 hand.candidates.extend(hand.scratch.beam.found().filter(|(vertex, _)| Some(*vertex) != me));
                 let nearest = hand.candidates.first().map_or(start, |(vertex, _)| *vertex);
-                select(layer, &probe, &hand.candidates, self.params.links(), &mut hand.chosen[number]);
+                select(layer, &probe, &hand.candidates, layer.stride, &mut hand.chosen[number]);
                 nearest
             };
             start = layer.below.get(nearest as usize).copied().unwrap_or(nearest);

@@ -64,6 +64,9 @@ impl Graph {
     /// The graph as bytes that [`Graph::open`] takes back.
     pub fn to_bytes(&self) -> Vec<u8> {
         match &self.words {
+            Words::Owned(words) if cfg!(target_endian = "little") => {
+                bytemuck::cast_slice(words.words()).to_vec()
+            }
             Words::Owned(words) => words.words().iter().flat_map(|word| word.to_le_bytes()).collect(),
             Words::Mapped(backing) => (**backing).as_ref().to_vec(),
         }
@@ -94,7 +97,7 @@ impl Graph {
 
     /// Size in bytes, in a file and in memory.
     pub fn bytes(&self) -> usize {
-        self.words.words().len() * size_of::<u32>()
+        size_of_val(self.words.words())
     }
 
     pub(super) fn view(&self) -> View<'_> {

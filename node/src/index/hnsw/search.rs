@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::mem::take;
 
 use parking_lot::Mutex;
 
@@ -12,19 +13,19 @@ use super::beam::Scratch;
 use super::format::{FrozenLayer, Graph, View};
 use super::layer::{Layer, Probe, descend};
 
-/// Scratch of finished searches, for the next ones. Holds at most as many as ever searched at once, up to
-/// [`Pool::KEPT`].
+/// Scratch of finished searches, for the next ones: at most as many as ever searched at once, up to
+/// [`Pool::KEPT`]. Each is 2 bytes per row and what a search's heaps grew to.
 #[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<Vec<Box<Scratch>>>);
+pub(super) struct Pool(Mutex<Vec<Scratch>>);
 
 impl Pool {
-    const KEPT: usize = 64;
+    const KEPT: usize = 16;
 
-    fn take(&self) -> Box<Scratch> {
+    fn take(&self) -> Scratch {
         self.0.lock().pop().unwrap_or_default()
     }
 
-    fn give(&self, scratch: Box<Scratch>) {
+    fn give(&self, scratch: Scratch) {
         let mut kept = self.0.lock();
         if kept.len() < Self::KEPT {
             kept.push(scratch);
@@ -100,8 +101,7 @@ fn collect(
     accepts: impl Fn(u32) -> bool,
     scratch: &mut Scratch,
 ) -> (Vec<Neighbor>, u64) {
-    let mut candidates: BinaryHeap<Reverse<u64>> = BinaryHeap::with_capacity(width);
-    let mut held: BinaryHeap<u64> = BinaryHeap::with_capacity(width);
+    let (mut candidates, mut held) = (take(&mut scratch.candidates), take(&mut scratch.held));
     let meet = |row: u32, distance: u32, candidates: &mut BinaryHeap<_>, held: &mut BinaryHeap<u64>| {
         let key = u64::from(distance) << 32 | u64::from(row);
         let is_full = held.len() >= width;
@@ -134,9 +134,12 @@ fn collect(
         }
         probe.each(layer, &scratch.fresh, |row, distance| meet(row, distance, &mut candidates, &mut held));
     }
-    let sorted = held.into_sorted_vec();
-    let found = sorted.into_iter().take(k).map(|key| neighbor((key as u32, (key >> 32) as u32)));
-    (found.collect(), expanded)
+    let mut sorted = held.into_sorted_vec();
+    let found = sorted.iter().take(k).map(|key| neighbor((*key as u32, (key >> 32) as u32))).collect();
+    sorted.clear();
+    candidates.clear();
+    (scratch.candidates, scratch.held) = (candidates, BinaryHeap::from(sorted));
+    (found, expanded)
 }
 
 fn neighbor((row, distance): (u32, u32)) -> Neighbor {

@@ -1,0 +1,139 @@
+//! The embedded tier: one process with a node, a router in front of it, and real gRPC between them over an in-process
+//! pipe. The same code as in a cluster; only the wire is shorter.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use flotilla_client::Client;
+use flotilla_node::server::{Defaults, Node};
+use flotilla_router::{Router, inproc, server as front};
+use prometheus::Registry;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+
+/// How the process is set up.
+pub struct Options {
+    /// The node: folder, log, stores.
+    pub node: flotilla_node::server::Options,
+    /// Where the API is served to others; none: only to this process.
+    pub listen: Option<SocketAddr>,
+    /// The router.
+    pub router: flotilla_router::Options,
+    /// The port.
+    pub front: front::Options,
+}
+
+impl Options {
+    /// Defaults for a folder, served to this process only.
+    pub fn new(data_dir: PathBuf) -> Options {
+        Options {
+            node: flotilla_node::server::Options::new(data_dir),
+            listen: None,
+            router: flotilla_router::Options::default(),
+            front: front::Options::default(),
+        }
+    }
+
+    /// As configured, for a folder.
+    pub fn from_config(config: &Config, data_dir: &Path) -> Options {
+        let mut options = Options::new(data_dir.to_owned());
+        options.listen = Some(SocketAddr::new(config.server.bind, config.server.port));
+        if config.performance.threads > 0 {
+            options.node.threads = config.performance.threads;
+            options.node.store.index_threads = config.performance.threads;
+        }
+        options.node.log.sync = config.storage.sync;
+        options.node.log.lanes = config.log.lanes;
+        options.node.log.segment_bytes = config.log.segment_bytes;
+        let whole = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        options.node.store.seal_rows = whole(config.storage.seal_rows);
+        options.node.store.seal_bytes = whole(config.storage.seal_bytes);
+        options.node.defaults = Defaults { partitions: config.cluster.partitions, index: config.index };
+        options
+    }
+}
+
+/// A running embedded Flotilla. [`Embedded::stop`] drains it; one that is dropped drains on its own time.
+pub struct Embedded {
+    client: Client,
+    address: Option<SocketAddr>,
+    stopping: watch::Sender<bool>,
+    running: JoinHandle<anyhow::Result<()>>,
+}
+
+async fn told(mut stopping: watch::Receiver<bool>) {
+    // An error means that the sender is gone: then it is time too.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+impl Embedded {
+    /// Starts everything; returns when it answers.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on, or the folder cannot be opened.
+    pub async fn start(options: Options) -> anyhow::Result<Embedded> {
+        // The port first: a port in use is told before a folder is touched.
+        let listener = match options.listen {
+            Some(at) => {
+                let bound = tokio::net::TcpListener::bind(at).await;
+                Some(bound.with_context(|| format!("cannot listen on {at}"))?)
+            }
+            None => None,
+        };
+        let address = listener.as_ref().map(|listener| listener.local_addr()).transpose()?;
+        let node = Arc::new(Node::open(options.node).await?);
+        let registry = Registry::new();
+        registry.register(Box::new(node.gauges()))?;
+
+        let (to_node, from_router) = inproc::pair();
+        let (node_stopping, node_told) = watch::channel(false);
+        let serving = node.clone();
+        let behind = tokio::spawn(async move { serving.serve(from_router, told(node_told)).await });
+
+        let router = Router::start(options.router, Some(to_node), registry)?;
+        let (stopping, _) = watch::channel(false);
+        let until = told(stopping.subscribe());
+        let (channel, in_process) = front::in_process_until(router.clone(), options.front.clone(), until);
+        let until = told(stopping.subscribe());
+        let port = tokio::spawn(async move {
+            match listener {
+                Some(listener) => front::listen(listener, router, options.front, until).await,
+                None => Ok(()),
+            }
+        });
+        let running = tokio::spawn(async move {
+            port.await?.map_err(|why| anyhow::anyhow!("the port's service ended: {why}"))?;
+            in_process.await?;
+            node_stopping.send_replace(true);
+            behind.await?.context("the node's service ended")?;
+            node.stop().await;
+            Ok(())
+        });
+        Ok(Embedded { client: Client::from_channel(channel), address, stopping, running })
+    }
+
+    /// A client of this process.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Where the API is served to others.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Finishes the calls in flight, then stops router, node and log.
+    ///
+    /// # Errors
+    /// If a part ended before it was told to.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let Embedded { client, stopping, running, .. } = self;
+        drop(client);
+        stopping.send_replace(true);
+        running.await?
+    }
+}

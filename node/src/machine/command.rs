@@ -1,0 +1,74 @@
+//! What a partition's log holds: one command per entry, encoded once by the leader and decoded by every replica.
+//!
+//! Layout: a version byte, then postcard. Everything that decides the outcome stands in the command itself: rows as they
+//! will be stored, and with a filter the declared types under which the leader read it, because the collection's fields
+//! may change at another moment on another replica.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use flotilla_proto::filter::Filter;
+use flotilla_proto::ids::CollectionId;
+use flotilla_proto::record::Key;
+use flotilla_proto::schema::FieldType;
+use serde::{Deserialize, Serialize};
+
+use crate::machine::Rejection;
+use crate::storage::row::StoredRow;
+
+const VERSION: u8 = 1;
+
+/// A command of a partition.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct Command {
+    /// The incarnation it is meant for.
+    pub collection: CollectionId,
+    /// Who asked, and how many-th request of theirs; `None`: applied as often as it is proposed.
+    pub request: Option<RequestId>,
+    /// What to do.
+    pub body: Body,
+}
+
+/// A client and the number of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestId {
+    /// Drawn at random by the client.
+    pub client: u64,
+    /// Grows with each write of that client.
+    pub serial: u64,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum Body {
+    /// Write these rows; later ones of one key win.
+    Upsert(Vec<StoredRow>),
+    /// Delete the records of these keys.
+    Delete(Vec<Key>),
+    /// Delete the records that pass.
+    DeleteFilter {
+        /// The condition.
+        filter: Filter,
+        /// The declared fields under which it is read.
+        fields: BTreeMap<String, FieldType>,
+    },
+}
+
+impl Command {
+    /// The command as the log holds it.
+    pub fn encode(&self) -> Result<Bytes, postcard::Error> {
+        let bytes = postcard::to_extend(self, vec![VERSION])?;
+        Ok(bytes.into())
+    }
+
+    /// The command of such bytes. One that cannot be read is rejected by every replica alike.
+    pub fn decode(bytes: &[u8]) -> Result<Command, Rejection> {
+        match bytes.split_first() {
+            Some((&VERSION, body)) => {
+                postcard::from_bytes(body).map_err(|e| Rejection::Unreadable(e.to_string()))
+            }
+            Some((version, _)) => Err(Rejection::Unreadable(format!("command version {version}"))),
+            None => Err(Rejection::Unreadable("empty command".to_owned())),
+        }
+    }
+}

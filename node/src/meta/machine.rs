@@ -1,0 +1,218 @@
+//! The catalogue as a state machine.
+//!
+//! Three places hold it: memory (what everybody watches), the derived store (one batch per publish: catalogue and mark
+//! together), and the file `CATALOGUE` (written by rename before the log behind it is purged). At boot the newest of
+//! the latter two that is whole is taken, the derived store only if it does not run ahead of the log; the log tells the
+//! rest. Deleting the derived store therefore loses nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flotilla_proto::ids::LogIndex;
+use flotilla_proto::placement::PlacementMap;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::catalogue::Catalogue;
+use super::derived::{Derived, Sled};
+use crate::env::fs;
+use crate::machine::{Machine, Reply};
+use crate::storage::Fault;
+
+const FORMAT: u32 = 1;
+const MAGIC: &[u8; 8] = b"FLOTCATA";
+const STATE: &str = "catalogue";
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct State {
+    applied: LogIndex,
+    mark: Vec<u8>,
+    catalogue: Catalogue,
+}
+
+/// See the module.
+pub struct MetaMachine {
+    state: State,
+    durable_mark: Vec<u8>,
+    derived: Box<dyn Derived>,
+    file: PathBuf,
+    map: watch::Sender<Arc<PlacementMap>>,
+}
+
+impl MetaMachine {
+    /// Opens the catalogue in `folder`. `log_last` is the last index that the group's log holds.
+    pub fn open(folder: &Path, log_last: Option<LogIndex>) -> Result<MetaMachine, Fault> {
+        let file = folder.join("CATALOGUE");
+        fs::create_dir_all(folder).map_err(|e| io_fault(folder, &e))?;
+        let derived = Sled::open(&folder.join("derived"))
+            .map_err(|reason| Fault::Io { file: folder.join("derived"), reason, is_full: false })?;
+        let from_file = read_file(&file)?;
+        let from_derived = derived
+            .get(STATE)
+            .and_then(|bytes| postcard::from_bytes::<State>(&bytes).ok())
+            .filter(|state| Some(state.applied) <= log_last);
+        let durable_mark = from_file.as_ref().map(|state| state.mark.clone()).unwrap_or_default();
+        let state = match (from_derived, from_file) {
+            (Some(derived), Some(file)) if derived.applied >= file.applied => derived,
+            (_, Some(file)) => file,
+            (Some(derived), None) => derived,
+            (None, None) => State::default(),
+        };
+        let (map, _) = watch::channel(Arc::new(state.catalogue.map.clone()));
+        Ok(MetaMachine { state, durable_mark, derived: Box::new(derived), file, map })
+    }
+
+    /// The map now, and each newer one.
+    pub fn watch(&self) -> watch::Receiver<Arc<PlacementMap>> {
+        self.map.subscribe()
+    }
+}
+
+fn io_fault(file: &Path, why: &std::io::Error) -> Fault {
+    let is_full = why.kind() == std::io::ErrorKind::StorageFull;
+    Fault::Io { file: file.to_owned(), reason: why.to_string(), is_full }
+}
+
+/// Magic, format (u32), crc of the rest (u32), postcard.
+fn read_file(file: &Path) -> Result<Option<State>, Fault> {
+    if !fs::exists(file).map_err(|e| io_fault(file, &e))? {
+        return Ok(None);
+    }
+    let bytes = fs::read(file).map_err(|e| io_fault(file, &e))?;
+    let damaged =
+        |offset, reason: &str| Fault::Damaged { file: file.to_owned(), offset, reason: reason.to_owned() };
+    let (magic, rest) = bytes.split_first_chunk::<8>().ok_or_else(|| damaged(0, "too short"))?;
+    if magic != MAGIC {
+        return Err(damaged(0, "not a catalogue"));
+    }
+    let (format, rest) = rest.split_first_chunk::<4>().ok_or_else(|| damaged(8, "too short"))?;
+    let found = u32::from_le_bytes(*format);
+    if found > FORMAT {
+        return Err(Fault::Newer { file: file.to_owned(), found, known: FORMAT });
+    }
+    let (crc, body) = rest.split_first_chunk::<4>().ok_or_else(|| damaged(12, "too short"))?;
+    if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+        return Err(damaged(16, "the checksum does not match"));
+    }
+    postcard::from_bytes(body).map(Some).map_err(|e| damaged(16, &e.to_string()))
+}
+
+fn encode(state: &State) -> Result<Vec<u8>, Fault> {
+    postcard::to_stdvec(state).map_err(|e| Fault::Io {
+        file: "catalogue".into(),
+        reason: e.to_string(),
+        is_full: false,
+    })
+}
+
+impl Machine for MetaMachine {
+    fn boot_mark(&self) -> Vec<u8> {
+        self.state.mark.clone()
+    }
+
+    fn durable_mark(&self) -> Vec<u8> {
+        self.durable_mark.clone()
+    }
+
+    fn apply(&mut self, _index: LogIndex, command: &Bytes) -> Result<Reply, Fault> {
+        let answer = self.state.catalogue.apply(command).map_err(|e| Fault::Io {
+            file: "catalogue".into(),
+            reason: e.to_string(),
+            is_full: false,
+        })?;
+        Ok(Reply::Catalogue(answer))
+    }
+
+    fn publish(&mut self, index: LogIndex, mark: Vec<u8>) -> Result<(), Fault> {
+        self.state.applied = index;
+        self.state.mark = mark;
+        // The derived store may fail: then the next boot starts further back, and nothing is lost.
+        if let Err(why) = self.derived.apply_batch(&[(STATE, encode(&self.state)?)]) {
+            tracing::warn!(why, "the derived store does not take the catalogue");
+        }
+        self.map.send_if_modified(|map| {
+            let is_newer = map.epoch < self.state.catalogue.map.epoch;
+            if is_newer {
+                *map = Arc::new(self.state.catalogue.map.clone());
+            }
+            is_newer
+        });
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Fault> {
+        let body = encode(&self.state)?;
+        let mut bytes = Vec::with_capacity(16 + body.len());
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&FORMAT.to_le_bytes());
+        bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        fs::write_atomic(&self.file, &bytes).map_err(|e| io_fault(&self.file, &e))?;
+        if let Err(why) = self.derived.flush() {
+            tracing::warn!(why, "the derived store does not flush");
+        }
+        self.durable_mark = self.state.mark.clone();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_proto::ids::NodeId;
+    use flotilla_proto::placement::Node;
+
+    use super::super::catalogue::Change;
+    use super::*;
+
+    fn introduce(id: u64) -> Bytes {
+        let node = Node { id: NodeId(id), uuid: uuid::Uuid::nil(), address: "inproc".into(), weight: 1.0 };
+        Change::Introduce(node).encode().unwrap()
+    }
+
+    fn step(machine: &mut MetaMachine, index: LogIndex) {
+        machine.apply(index, &introduce(index)).unwrap();
+        machine.publish(index, vec![index as u8]).unwrap();
+    }
+
+    #[test]
+    fn without_the_derived_store_the_file_is_taken_and_a_store_ahead_of_the_log_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut machine = MetaMachine::open(folder.path(), None).unwrap();
+        step(&mut machine, 1);
+        step(&mut machine, 2);
+        machine.checkpoint().unwrap();
+        step(&mut machine, 3);
+        machine.derived.flush().unwrap();
+        drop(machine);
+        let whole = MetaMachine::open(folder.path(), Some(3)).unwrap();
+        assert_eq!((whole.boot_mark(), whole.durable_mark()), (vec![3], vec![2]));
+        drop(whole);
+        let behind = MetaMachine::open(folder.path(), Some(2)).unwrap();
+        assert_eq!(behind.state.applied, 2);
+        drop(behind);
+        std::fs::remove_dir_all(folder.path().join("derived")).unwrap();
+        let rebuilt = MetaMachine::open(folder.path(), Some(3)).unwrap();
+        assert_eq!((rebuilt.boot_mark(), rebuilt.durable_mark()), (vec![2], vec![2]));
+        assert_eq!(rebuilt.watch().borrow().nodes.len(), 2);
+    }
+
+    #[test]
+    fn damage_in_the_file_is_named_wherever_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut machine = MetaMachine::open(folder.path(), None).unwrap();
+        step(&mut machine, 1);
+        machine.checkpoint().unwrap();
+        drop(machine);
+        let file = folder.path().join("CATALOGUE");
+        let whole = std::fs::read(&file).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x40;
+            std::fs::write(&file, &bytes).unwrap();
+            assert!(read_file(&file).is_err(), "byte {at}");
+            std::fs::write(&file, &whole[..at]).unwrap();
+            assert!(read_file(&file).is_err(), "cut at {at}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Merging what segments found: by distance, then key.
+
+use std::cmp::Ordering;
+
+use flotilla_proto::ids::LogIndex;
+use flotilla_proto::record::Key;
+
+use crate::index::Neighbor;
+use crate::storage::{Fault, SegmentView};
+
+/// A hit before its payload is read. Ordered by distance (NaN last, -0 as 0), then key.
+#[derive(Clone, Debug)]
+pub struct PartialHit {
+    /// The record.
+    pub key: Key,
+    /// How far; smaller is nearer.
+    pub distance: f32,
+    /// The record's version.
+    pub version: LogIndex,
+}
+
+impl Ord for PartialHit {
+    fn cmp(&self, other: &PartialHit) -> Ordering {
+        by_distance(self.distance, other.distance).then_with(|| self.key.cmp(&other.key))
+    }
+}
+
+impl PartialOrd for PartialHit {
+    fn partial_cmp(&self, other: &PartialHit) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for PartialHit {
+    fn eq(&self, other: &PartialHit) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for PartialHit {}
+
+fn by_distance(a: f32, b: f32) -> Ordering {
+    a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+}
+
+/// Gathers neighbours of several segments.
+pub(super) struct Merge {
+    limit: usize,
+    max_distance: Option<f32>,
+    found: Vec<(usize, Neighbor)>,
+}
+
+impl Merge {
+    /// Keeps the `limit` nearest that are no further than `max_distance`.
+    pub(super) fn new(limit: usize, max_distance: Option<f32>) -> Merge {
+        Merge { limit, max_distance, found: vec![] }
+    }
+
+    /// Adds what one segment found.
+    pub(super) fn add(&mut self, segment: usize, neighbors: Vec<Neighbor>) {
+        let near_enough =
+            |neighbor: &Neighbor| self.max_distance.is_none_or(|farthest| neighbor.distance <= farthest);
+        self.found.extend(neighbors.into_iter().filter(near_enough).map(|neighbor| (segment, neighbor)));
+        self.cut();
+    }
+
+    /// Drops what is further than the last that counts; ties with it stay until keys are known.
+    fn cut(&mut self) {
+        if self.found.len() <= self.limit {
+            return;
+        }
+        self.found.sort_by(|(_, a), (_, b)| by_distance(a.distance, b.distance));
+        if let Some((_, last)) = self.limit.checked_sub(1).and_then(|last| self.found.get(last)) {
+            let bound = last.distance;
+            let end = self.found.partition_point(|(_, n)| by_distance(n.distance, bound).is_le());
+            self.found.truncate(end);
+        }
+    }
+
+    /// The hits. Reads the keys of those only.
+    pub(super) fn finish(self, segments: &[&dyn SegmentView]) -> Result<Vec<PartialHit>, Fault> {
+        let mut hits = Vec::with_capacity(self.found.len());
+        for (segment, Neighbor { row, distance }) in self.found {
+            let segment = segments[segment];
+            hits.push(PartialHit { key: segment.key(row)?, distance, version: segment.version(row) });
+        }
+        hits.sort_unstable();
+        hits.truncate(self.limit);
+        Ok(hits)
+    }
+}

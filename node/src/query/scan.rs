@@ -1,0 +1,70 @@
+//! Pages by key over all segments.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use flotilla_proto::filter::Compiled;
+use flotilla_proto::record::Key;
+
+use crate::index::Bitset;
+use crate::storage::{Fault, SegmentView};
+
+/// Rows of a page that are decided by their payloads before a segment's filter is evaluated as a whole: a page of a filter
+/// that most records pass should not cost an evaluation over the segment, and one that few pass should.
+const DECODED_MAX: usize = 512;
+
+/// The first `limit` live rows that pass with a key greater than `after`, by key, as (segment, row); and whether there are
+/// more.
+pub fn scan(
+    segments: &[&dyn SegmentView],
+    filter: Option<&Compiled>,
+    after: Option<&Key>,
+    limit: usize,
+) -> Result<(Vec<(usize, u32)>, bool), Fault> {
+    let mut sources: Vec<_> = segments.iter().map(|segment| segment.by_key(after)).collect();
+    let mut sieve = Sieve { segments, filter, decoded: 0, passing: vec![None; segments.len()] };
+    let mut heads = BinaryHeap::with_capacity(sources.len());
+    for (number, source) in sources.iter_mut().enumerate() {
+        if let Some(head) = source.next() {
+            let (key, row) = head?;
+            heads.push(Reverse((key, number, row)));
+        }
+    }
+    let mut page = Vec::new();
+    while let Some(Reverse((key, number, row))) = heads.pop() {
+        if sieve.passes(number, &key, row)? {
+            if page.len() == limit {
+                return Ok((page, true));
+            }
+            page.push((number, row));
+        }
+        if let Some(head) = sources[number].next() {
+            let (key, row) = head?;
+            heads.push(Reverse((key, number, row)));
+        }
+    }
+    Ok((page, false))
+}
+
+/// Decides which rows pass.
+struct Sieve<'a> {
+    segments: &'a [&'a dyn SegmentView],
+    filter: Option<&'a Compiled>,
+    decoded: usize,
+    passing: Vec<Option<Bitset>>,
+}
+
+impl Sieve<'_> {
+    fn passes(&mut self, segment: usize, key: &Key, row: u32) -> Result<bool, Fault> {
+        let Some(filter) = self.filter else { return Ok(true) };
+        if let Some(passing) = &self.passing[segment] {
+            return Ok(passing.contains(row));
+        }
+        if self.decoded < DECODED_MAX {
+            self.decoded += 1;
+            return Ok(filter.matches(key, &self.segments[segment].payload(row)?));
+        }
+        let passing = self.segments[segment].matching(filter)?;
+        Ok(self.passing[segment].insert(passing).contains(row))
+    }
+}

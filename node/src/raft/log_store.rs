@@ -1,0 +1,190 @@
+//! openraft's log over one group of the log lanes.
+//!
+//! Entries are encoded once, here, and stand in the lanes as opaque bodies. A vote is durable when `save_vote` returns;
+//! an append is durable when its callback fires, which the lane does in order. The committed mark is written without
+//! waiting for a sync of its own: it only saves work at the next boot.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use openraft::LogState;
+use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
+
+use super::types::{Entry, LogId, Types, Vote, decode_entry, encode_entry};
+use crate::log::{GroupLog, LogEntry};
+
+/// Bytes of entries handed out in one piece, so that a long log is never in memory at once.
+const READ_BYTES_MAX: u64 = 8 << 20;
+
+/// The adapter; clones share the group.
+#[derive(Clone)]
+pub struct LogStore {
+    log: GroupLog,
+}
+
+impl LogStore {
+    /// Over one group's log.
+    pub fn new(log: GroupLog) -> LogStore {
+        LogStore { log }
+    }
+
+    fn range(&self, range: impl RangeBounds<u64>) -> io::Result<(u64, u64)> {
+        let state = self.log.state().map_err(io::Error::other)?;
+        let end = state.last_index.map_or(0, |last| last + 1);
+        let from = match range.start_bound() {
+            Bound::Included(&index) => index,
+            Bound::Excluded(&index) => index + 1,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(&index) => index + 1,
+            Bound::Excluded(&index) => index,
+            Bound::Unbounded => end,
+        };
+        Ok((from.max(state.first_index), to.min(end)))
+    }
+
+    fn read(&self, from: u64, to: u64, bytes_max: u64) -> io::Result<Vec<Entry>> {
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        let entries = self.log.read(from..to, bytes_max).map_err(io::Error::other)?;
+        entries.iter().map(|entry| decode(entry)).collect()
+    }
+}
+
+fn decode(entry: &LogEntry) -> io::Result<Entry> {
+    decode_entry(&entry.body)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("log entry {} does not decode", entry.index)))
+}
+
+fn decode_mark<T: serde::de::DeserializeOwned>(bytes: Option<Bytes>) -> io::Result<Option<T>> {
+    bytes
+        .map(|bytes| postcard::from_bytes(&bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)))
+        .transpose()
+}
+
+fn encode_mark<T: serde::Serialize>(value: &T) -> io::Result<Bytes> {
+    postcard::to_stdvec(value).map(Bytes::from).map_err(io::Error::other)
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<R>(&mut self, range: R) -> io::Result<Vec<Entry>>
+    where
+        R: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let (from, to) = self.range(range)?;
+        self.read(from, to, u64::MAX)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let (from, to) = self.range(start..end)?;
+        self.read(from, to, READ_BYTES_MAX)
+    }
+
+    async fn entries_stream<R>(
+        &mut self,
+        range: R,
+    ) -> impl futures::Stream<Item = io::Result<Entry>> + Send
+    where
+        R: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let pieces = match self.range(range) {
+            Ok((from, to)) => Pieces { store: self.clone(), at: from, to, failed: None },
+            Err(why) => Pieces { store: self.clone(), at: 0, to: 0, failed: Some(why) },
+        };
+        futures::stream::iter(pieces).flat_map(futures::stream::iter)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        decode_mark(self.log.vote().map_err(io::Error::other)?)
+    }
+}
+
+/// A range of the log in pieces of bounded size.
+struct Pieces {
+    store: LogStore,
+    at: u64,
+    to: u64,
+    failed: Option<io::Error>,
+}
+
+impl Iterator for Pieces {
+    type Item = Vec<io::Result<Entry>>;
+
+    fn next(&mut self) -> Option<Vec<io::Result<Entry>>> {
+        if let Some(why) = self.failed.take() {
+            return Some(vec![Err(why)]);
+        }
+        if self.at >= self.to {
+            return None;
+        }
+        match self.store.read(self.at, self.to, READ_BYTES_MAX) {
+            Ok(entries) if entries.is_empty() => None,
+            Ok(entries) => {
+                self.at += entries.len() as u64;
+                Some(entries.into_iter().map(Ok).collect())
+            }
+            Err(why) => {
+                self.at = self.to;
+                Some(vec![Err(why)])
+            }
+        }
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        let state = self.log.state().map_err(io::Error::other)?;
+        let purged: Option<LogId> = decode_mark(state.purged.map(|(_, id)| id))?;
+        let last = match state.last_index {
+            Some(last) => self.read(last, last + 1, u64::MAX)?.pop().map(|entry| entry.log_id),
+            None => purged,
+        };
+        Ok(LogState { last_purged_log_id: purged, last_log_id: last })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.log.save_vote(encode_mark(vote)?).await.map_err(io::Error::other)
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.log.save_committed(encode_mark(&committed)?).await.map_err(io::Error::other)
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(decode_mark::<Option<LogId>>(self.log.committed().map_err(io::Error::other)?)?.flatten())
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + Send,
+        I::IntoIter: Send,
+    {
+        let bodies = entries
+            .into_iter()
+            .map(|entry| {
+                let body = encode_entry(&entry).map_err(io::Error::other)?;
+                Ok(LogEntry { index: entry.log_id.index, body })
+            })
+            .collect::<io::Result<Vec<LogEntry>>>()?;
+        self.log.append(bodies, move |result| callback.io_completed(result)).await.map_err(io::Error::other)
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        self.log.truncate_after(last.map(|id| id.index)).await.map_err(io::Error::other)
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.log.purge(upto.index, encode_mark(&upto)?).await.map_err(io::Error::other)
+    }
+}

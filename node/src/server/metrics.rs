@@ -1,0 +1,116 @@
+//! The node's figures, read when they are asked for.
+
+use std::sync::Arc;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntGaugeVec, Opts};
+
+use crate::log::Lanes;
+use crate::partition::registry::Registry;
+
+/// A prometheus collector over the node's replicas and log. Gauges carry the partition's id.
+pub struct Gauges {
+    registry: Arc<Registry>,
+    lanes: Arc<Lanes>,
+    partition: Vec<(Figure, IntGaugeVec)>,
+    log: IntGaugeVec,
+}
+
+#[derive(Clone, Copy)]
+enum Figure {
+    Records,
+    Segments,
+    Growing,
+    Unindexed,
+    DiskBytes,
+    MemoryBytes,
+    IndexPermille,
+    Term,
+    LogIndex,
+    AppliedIndex,
+    PurgedIndex,
+}
+
+const FIGURES: [(Figure, &str, &str); 11] = [
+    (Figure::Records, "partition_records", "live records of the partition"),
+    (Figure::Segments, "partition_segments", "sealed segments"),
+    (Figure::Growing, "partition_growing_records", "rows not yet sealed"),
+    (Figure::Unindexed, "partition_unindexed_vectors", "vectors searched by scanning"),
+    (Figure::DiskBytes, "partition_disk_bytes", "bytes of the partition's files"),
+    (Figure::MemoryBytes, "partition_memory_bytes", "bytes held in memory, mapped files not counted"),
+    (Figure::IndexPermille, "partition_index_progress_permille", "vectors that an index covers, per thousand"),
+    (Figure::Term, "raft_term", "term of the partition's group"),
+    (Figure::LogIndex, "raft_log_index", "last log index held"),
+    (Figure::AppliedIndex, "raft_applied_index", "last log index applied"),
+    (Figure::PurgedIndex, "raft_purged_index", "log index up to which the log is purged"),
+];
+
+fn gauge(name: &str, help: &str, label: &str) -> Option<IntGaugeVec> {
+    IntGaugeVec::new(Opts::new(format!("flotilla_{name}"), help), &[label]).ok()
+}
+
+impl Gauges {
+    /// Over these.
+    pub fn new(registry: Arc<Registry>, lanes: Arc<Lanes>) -> Gauges {
+        let partition = FIGURES
+            .iter()
+            .filter_map(|(figure, name, help)| Some((*figure, gauge(name, help, "partition")?)))
+            .collect();
+        let help = "the log lanes together: counters since start, and segments and queued_bytes now";
+        let log = gauge("log", help, "figure").unwrap_or_else(|| unreachable!("a legal name"));
+        Gauges { registry, lanes, partition, log }
+    }
+
+    fn read(&self) {
+        for (_, gauge) in &self.partition {
+            gauge.reset();
+        }
+        for replica in self.registry.serving() {
+            let status = replica.status();
+            let ((term, last, purged), applied) = replica.numbers();
+            let id = replica.id().to_string();
+            for (figure, gauge) in &self.partition {
+                let value = match figure {
+                    Figure::Records => status.records,
+                    Figure::Segments => status.segments,
+                    Figure::Growing => status.growing_rows,
+                    Figure::Unindexed => status.unindexed_vectors,
+                    Figure::DiskBytes => status.disk_bytes,
+                    Figure::MemoryBytes => status.memory_bytes,
+                    Figure::IndexPermille => (status.index_progress * 1000.0) as u64,
+                    Figure::Term => term,
+                    Figure::LogIndex => last,
+                    Figure::AppliedIndex => applied,
+                    Figure::PurgedIndex => purged,
+                };
+                gauge.with_label_values(&[&id]).set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+        let stats = self.lanes.stats();
+        for (figure, value) in [
+            ("records", stats.records),
+            ("bytes", stats.bytes),
+            ("syncs", stats.syncs),
+            ("sync_micros", stats.sync_micros),
+            ("sync_micros_max", stats.sync_micros_max),
+            ("segments", stats.segments),
+            ("queued_bytes", stats.queued_bytes),
+        ] {
+            self.log.with_label_values(&[figure]).set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+impl Collector for Gauges {
+    fn desc(&self) -> Vec<&Desc> {
+        let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.desc());
+        partition.chain(self.log.desc()).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.read();
+        let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.collect());
+        partition.chain(self.log.collect()).collect()
+    }
+}

@@ -1,0 +1,149 @@
+//! The meta group's service.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use flotilla_proto::convert::{collection_to_wire, field_type_from_wire, map_to_wire, spec_from_wire};
+use flotilla_proto::limits::PARTITIONS_DEFAULT;
+use flotilla_proto::placement::PlacementMap;
+use flotilla_proto::refusal::{Refusal, Violation};
+use flotilla_proto::schema::{Hnsw, IndexKind};
+use flotilla_proto::shard::meta_server;
+use flotilla_proto::v1;
+use futures::{Stream, StreamExt as _};
+use tokio_stream::wrappers::WatchStream;
+use tonic::{Request, Response, Status};
+
+use super::{time_left, within};
+use crate::meta::Meta;
+use crate::partition::registry::Registry;
+
+/// See the module.
+pub struct MetaService {
+    registry: Arc<Registry>,
+    meta: Arc<Meta>,
+    defaults: Defaults,
+}
+
+/// What a new collection gets where its creator says nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    /// Partitions.
+    pub partitions: u32,
+    /// The index of each vector.
+    pub index: IndexKind,
+}
+
+impl Default for Defaults {
+    fn default() -> Defaults {
+        Defaults { partitions: PARTITIONS_DEFAULT, index: IndexKind::Hnsw(Hnsw::default()) }
+    }
+}
+
+impl Defaults {
+    fn fill(&self, spec: &mut v1::CollectionSpec) {
+        if spec.partitions == 0 {
+            spec.partitions = self.partitions;
+        }
+        let unsaid = |v: &&mut v1::VectorParams| v.index() == v1::IndexKind::Unspecified && v.hnsw.is_none();
+        for vector in spec.vectors.values_mut().filter(unsaid) {
+            match self.index {
+                IndexKind::Flat => vector.set_index(v1::IndexKind::Flat),
+                IndexKind::Hnsw(Hnsw { m, ef_construction, ef_search }) => {
+                    vector.hnsw =
+                        Some(v1::HnswParams { preset: String::new(), m, ef_construction, ef_search });
+                }
+            }
+        }
+    }
+}
+
+impl MetaService {
+    /// Over this node's meta group; a change is answered when this node's own replicas follow it.
+    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>, defaults: Defaults) -> MetaService {
+        MetaService { registry, meta, defaults }
+    }
+}
+
+#[tonic::async_trait]
+impl meta_server::Meta for MetaService {
+    async fn create(
+        &self,
+        request: Request<v1::CreateCollectionRequest>,
+    ) -> Result<Response<v1::CreateCollectionResponse>, Status> {
+        let left = time_left(&request);
+        let mut spec = request.into_inner().spec.ok_or_else(|| Violation::new("spec", "is missing"))?;
+        self.defaults.fill(&mut spec);
+        let spec = spec_from_wire(spec)?;
+        let placement = within(left, async {
+            let placement = self.meta.create(spec).await?;
+            self.registry.wait_for(placement.epoch, left).await?;
+            Ok(placement)
+        })
+        .await?;
+        Ok(Response::new(v1::CreateCollectionResponse { collection: Some(collection_to_wire(&placement)) }))
+    }
+
+    async fn update(
+        &self,
+        request: Request<v1::UpdateCollectionRequest>,
+    ) -> Result<Response<v1::UpdateCollectionResponse>, Status> {
+        let left = time_left(&request);
+        let v1::UpdateCollectionRequest { name, add_fields, ef_search } = request.into_inner();
+        let fields = add_fields
+            .into_iter()
+            .map(|(path, kind)| {
+                let kind = field_type_from_wire("add_fields", &path, kind)?;
+                Ok((path, kind))
+            })
+            .collect::<Result<_, Violation>>()?;
+        let placement = within(left, async {
+            let placement = self.meta.update(name, fields, ef_search).await?;
+            self.registry.wait_for(placement.epoch, left).await?;
+            Ok(placement)
+        })
+        .await?;
+        Ok(Response::new(v1::UpdateCollectionResponse { collection: Some(collection_to_wire(&placement)) }))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<v1::DeleteCollectionRequest>,
+    ) -> Result<Response<v1::DeleteCollectionResponse>, Status> {
+        let left = time_left(&request);
+        let name = request.into_inner().name;
+        within(left, async {
+            let epoch = self.meta.delete(name).await?;
+            self.registry.wait_for(epoch, left).await
+        })
+        .await?;
+        Ok(Response::new(v1::DeleteCollectionResponse {}))
+    }
+
+    async fn describe(
+        &self,
+        request: Request<v1::DescribeRequest>,
+    ) -> Result<Response<v1::DescribeResponse>, Status> {
+        within(time_left(&request), self.meta.read_fence()).await?;
+        Ok(Response::new(v1::DescribeResponse {
+            placement: Some(map_to_wire(&self.meta.map())),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::PlacementMap, Status>> + Send>>;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let after = request.into_inner().after_epoch;
+        if after > self.meta.map().epoch.0 {
+            let why = format!("the map is at epoch {}, older than {after}", self.meta.map().epoch);
+            return Err(Refusal::Unavailable(why).into());
+        }
+        // A watch keeps only the newest map: a slow watcher skips epochs and never queues them.
+        let maps = WatchStream::new(self.meta.watch());
+        let newer = maps.enumerate().filter_map(move |(n, map): (usize, Arc<PlacementMap>)| async move {
+            (n == 0 || map.epoch.0 > after).then(|| Ok(map_to_wire(&map)))
+        });
+        Ok(Response::new(Box::pin(newer)))
+    }
+}

@@ -1,0 +1,244 @@
+//! The partitions' service: one file, because every verb begins with the same question, whether the caller means what this
+//! node has.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::convert::{
+    filter_from_wire, key_from_wire, key_to_wire, placement_to_wire, record_from_wire, record_to_wire,
+    vector_from_wire,
+};
+use flotilla_proto::filter::Compiled;
+use flotilla_proto::ids::{CollectionId, Epoch, PartitionId};
+use flotilla_proto::limits::{EF_MAX, LIMIT_DEFAULT, LIMIT_MAX};
+use flotilla_proto::record::Key;
+use flotilla_proto::refusal::{Refusal, Violation};
+use flotilla_proto::schema::{CollectionSpec, Distance, IndexKind};
+use flotilla_proto::shard::{self, shard_server};
+use flotilla_proto::v1;
+use tonic::{Request, Response, Status};
+
+use super::{time_left, within};
+use crate::machine::command::RequestId;
+use crate::meta::Meta;
+use crate::partition::registry::Registry;
+use crate::partition::{Parts, Replica, Search, Write};
+use crate::query;
+
+/// See the module.
+pub struct ShardService {
+    registry: Arc<Registry>,
+    meta: Arc<Meta>,
+}
+
+impl ShardService {
+    /// Over this node's replicas.
+    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>) -> ShardService {
+        ShardService { registry, meta }
+    }
+
+    /// The replica that the caller means, if the caller's map is new enough for it.
+    async fn target(&self, target: Option<shard::Target>, left: Duration) -> Result<Arc<Replica>, Refusal> {
+        let target = target.ok_or_else(|| Violation::new("target", "is missing"))?;
+        let collection: CollectionId = target.collection_id.parse().map_err(|_| {
+            Violation::new("target.collection_id", format!("`{}` is not an id", target.collection_id))
+        })?;
+        let id = PartitionId(target.partition);
+        let replica = self.registry.replica(id, Epoch(target.epoch), left).await?;
+        let map = self.meta.map();
+        let placement = map.collection_by_id(collection);
+        let is_current = placement.is_some_and(|p| {
+            p.epoch.0 <= target.epoch && p.partitions.iter().any(|partition| partition.id == id)
+        });
+        match replica {
+            Some(replica) if is_current && replica.collection() == collection => Ok(replica),
+            _ => Err(Refusal::StaleEpoch {
+                seen: target.epoch,
+                current: map.epoch.0,
+                placement: placement.map(placement_to_wire).map(Box::new),
+            }),
+        }
+    }
+}
+
+fn keys_from_wire(keys: Vec<v1::Key>) -> Result<Vec<Key>, Violation> {
+    keys.into_iter().enumerate().map(|(n, key)| key_from_wire(&format!("keys[{n}]"), Some(key))).collect()
+}
+
+fn write_from_wire(command: Option<shard::write_request::Command>) -> Result<Write, Violation> {
+    use shard::write_request::Command;
+    match command {
+        Some(Command::Upsert(shard::Records { records })) => {
+            let records = records.into_iter().enumerate();
+            let records = records.map(|(n, record)| record_from_wire(&format!("records[{n}]"), record));
+            Ok(Write::Upsert(records.collect::<Result<_, _>>()?))
+        }
+        Some(Command::Delete(list)) => Ok(Write::Delete(keys_from_wire(list.keys)?)),
+        Some(Command::DeleteFilter(filter)) => Ok(Write::DeleteFilter(filter_from_wire(filter)?)),
+        None => Err(Violation::new("command", "is missing")),
+    }
+}
+
+fn compiled(filter: Option<v1::Filter>, spec: &CollectionSpec) -> Result<Option<Compiled>, Violation> {
+    filter.map(|filter| Compiled::new(&filter_from_wire(filter)?, spec)).transpose()
+}
+
+fn search_from_wire(search: v1::SearchRequest, spec: &CollectionSpec) -> Result<Search, Violation> {
+    let (name, vector) = spec.vector(&search.vector_name)?;
+    let query = vector_from_wire("vector", search.vector)?;
+    vector.check_values("vector", &query)?;
+    let limit = search.limit.unwrap_or(LIMIT_DEFAULT);
+    if limit == 0 || limit > LIMIT_MAX {
+        return Err(Violation::range("limit", 1, LIMIT_MAX, limit));
+    }
+    if search.ef > EF_MAX {
+        return Err(Violation::range("ef", 1, EF_MAX, search.ef));
+    }
+    let ef = match (search.ef, vector.index) {
+        (0, IndexKind::Hnsw(hnsw)) => hnsw.ef_search,
+        (ef, _) => ef.max(1),
+    };
+    Ok(Search {
+        vector: name.to_owned(),
+        query,
+        filter: compiled(search.filter, spec)?,
+        limit: limit as usize,
+        ef: ef as usize,
+        exact: search.exact,
+        max_distance: search.score_threshold.map(|score| max_distance(vector.distance, score)),
+    })
+}
+
+/// The distance at which a score is just reached: [`Distance::score`] turned around.
+fn max_distance(distance: Distance, score: f32) -> f32 {
+    match distance {
+        Distance::Cosine => 1.0 - score,
+        Distance::Dot => -score,
+        Distance::Euclidean if score > 0.0 => f32::NEG_INFINITY,
+        Distance::Euclidean => score * score,
+    }
+}
+
+fn plan_to_wire(partition: PartitionId, plan: &query::PlanReport) -> v1::PartitionPlan {
+    v1::PartitionPlan {
+        partition: partition.0,
+        plan: plan.words(),
+        segments: plan.segments,
+        distances: plan.distances,
+        unindexed: plan.unindexed,
+        matches: plan.matches.unwrap_or(0),
+    }
+}
+
+#[tonic::async_trait]
+impl shard_server::Shard for ShardService {
+    async fn write(
+        &self,
+        request: Request<shard::WriteRequest>,
+    ) -> Result<Response<shard::WriteResponse>, Status> {
+        let left = time_left(&request);
+        let shard::WriteRequest { target, request, command } = request.into_inner();
+        let request = request.filter(|r| r.client != 0);
+        let request = request.map(|r| RequestId { client: r.client, serial: r.serial });
+        let written = within(left, async {
+            let replica = self.target(target, left).await?;
+            replica.write(request, write_from_wire(command)?).await
+        })
+        .await?;
+        Ok(Response::new(shard::WriteResponse { affected: written.affected, log_index: written.log_index }))
+    }
+
+    async fn search(
+        &self,
+        request: Request<shard::SearchRequest>,
+    ) -> Result<Response<shard::SearchResponse>, Status> {
+        let left = time_left(&request);
+        let shard::SearchRequest { target, search } = request.into_inner();
+        let search = search.ok_or_else(|| Violation::new("search", "is missing"))?;
+        let explain = search.explain;
+        let (id, answer, log_index) = within(left, async {
+            let replica = self.target(target, left).await?;
+            let search = search_from_wire(search, &replica.spec())?;
+            let (answer, log_index) = replica.search(search).await?;
+            Ok((replica.id(), answer, log_index))
+        })
+        .await?;
+        let hits = answer
+            .hits
+            .iter()
+            .map(|hit| shard::PartialHit {
+                key: Some(key_to_wire(&hit.key)),
+                distance: hit.distance,
+                version: hit.version,
+            })
+            .collect();
+        let plan = explain.then(|| plan_to_wire(id, &answer.plan));
+        Ok(Response::new(shard::SearchResponse { hits, log_index, plan }))
+    }
+
+    async fn get(&self, request: Request<shard::GetRequest>) -> Result<Response<shard::GetResponse>, Status> {
+        let left = time_left(&request);
+        let shard::GetRequest { target, keys, with_payload, with_vectors, view } = request.into_inner();
+        let (records, log_index) = within(left, async {
+            let replica = self.target(target, left).await?;
+            let parts = Parts { payload: with_payload, vectors: with_vectors };
+            replica.get(keys_from_wire(keys)?, parts, view).await
+        })
+        .await?;
+        let records = records.into_iter().map(record_to_wire).collect();
+        Ok(Response::new(shard::GetResponse { records, log_index }))
+    }
+
+    async fn scan(&self, request: Request<shard::ScanRequest>) -> Result<Response<shard::ScanResponse>, Status> {
+        let left = time_left(&request);
+        let shard::ScanRequest { target, filter, limit, after, with_payload, with_vectors, view } =
+            request.into_inner();
+        if limit == 0 || limit > LIMIT_MAX {
+            return Err(Violation::range("limit", 1, LIMIT_MAX, limit).into());
+        }
+        let (records, more, log_index) = within(left, async {
+            let replica = self.target(target, left).await?;
+            let filter = compiled(filter, &replica.spec())?;
+            let after = after.map(|key| key_from_wire("after", Some(key))).transpose()?;
+            let parts = Parts { payload: with_payload, vectors: with_vectors };
+            replica.scan(filter, after, limit as usize, parts, view).await
+        })
+        .await?;
+        let records = records.into_iter().map(record_to_wire).collect();
+        Ok(Response::new(shard::ScanResponse { records, more, log_index }))
+    }
+
+    async fn count(
+        &self,
+        request: Request<shard::CountRequest>,
+    ) -> Result<Response<shard::CountResponse>, Status> {
+        let left = time_left(&request);
+        let shard::CountRequest { target, filter } = request.into_inner();
+        let (count, log_index) = within(left, async {
+            let replica = self.target(target, left).await?;
+            replica.count(compiled(filter, &replica.spec())?).await
+        })
+        .await?;
+        Ok(Response::new(shard::CountResponse { count, log_index }))
+    }
+
+    async fn status(
+        &self,
+        request: Request<shard::StatusRequest>,
+    ) -> Result<Response<shard::StatusResponse>, Status> {
+        let left = time_left(&request);
+        let replica = within(left, self.target(request.into_inner().target, left)).await?;
+        let status = replica.status();
+        let (_, log_index) = replica.numbers();
+        let status = v1::CollectionStatus {
+            records: status.records,
+            segments: status.segments,
+            growing_records: status.growing_rows,
+            unindexed_vectors: status.unindexed_vectors,
+            disk_bytes: status.disk_bytes,
+            index_progress: f64::from(status.index_progress),
+            coverage: None,
+        };
+        Ok(Response::new(shard::StatusResponse { status: Some(status), log_index }))
+    }
+}

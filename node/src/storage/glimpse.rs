@@ -1,0 +1,166 @@
+//! Judging a stored payload by a filter without decoding more of it than the filter names.
+//!
+//! A leaf of a filter looks at one top-level field, so the rest of a payload is stepped over byte by byte: no
+//! allocation, no text copied. What the filter means stays in one place ([`Compiled::matches`]); this only hands it
+//! a payload cut down to the fields that it can see.
+
+use std::collections::BTreeSet;
+
+use flotilla_proto::filter::Compiled;
+use flotilla_proto::limits::PAYLOAD_DEPTH_MAX;
+use flotilla_proto::record::{Key, Payload, Value};
+
+/// A filter and what it needs to see of a record.
+pub(super) struct Glimpse<'a> {
+    filter: &'a Compiled,
+    fields: BTreeSet<&'a str>,
+    has_keys: bool,
+}
+
+/// The payload is not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Garbled;
+
+impl<'a> Glimpse<'a> {
+    /// What `filter` needs.
+    pub fn of(filter: &'a Compiled) -> Glimpse<'a> {
+        let mut glimpse = Glimpse { filter, fields: BTreeSet::new(), has_keys: false };
+        glimpse.collect(filter);
+        glimpse
+    }
+
+    fn collect(&mut self, filter: &'a Compiled) {
+        match filter {
+            Compiled::All(parts) | Compiled::Any(parts) => parts.iter().for_each(|part| self.collect(part)),
+            Compiled::Not(part) => self.collect(part),
+            Compiled::Leaf(leaf) => self.fields.extend(leaf.path.first().map(String::as_str)),
+            Compiled::Keys(_) => self.has_keys = true,
+        }
+    }
+
+    /// Whether the record passes.
+    pub fn matches(&self, key: &[u8], payload: &[u8]) -> Result<bool, Garbled> {
+        let key = if self.has_keys { Key::from_bytes(key).ok_or(Garbled)? } else { Key::Number(0) };
+        Ok(self.filter.matches(&key, &self.fields(payload)?))
+    }
+
+    /// The payload, of the wanted fields only.
+    fn fields(&self, bytes: &[u8]) -> Result<Payload, Garbled> {
+        let mut seen = Payload::new();
+        if self.fields.is_empty() {
+            return Ok(seen);
+        }
+        let mut at = bytes;
+        for _ in 0..varint(&mut at)? {
+            let name = text(&mut at)?;
+            if self.fields.contains(name) {
+                let (value, rest) = postcard::take_from_bytes::<Value>(at).map_err(|_| Garbled)?;
+                seen.insert(name.to_owned(), value);
+                at = rest;
+            } else {
+                step_over(&mut at, PAYLOAD_DEPTH_MAX + 1)?;
+            }
+        }
+        Ok(seen)
+    }
+}
+
+/// Steps over one encoded [`Value`].
+fn step_over(at: &mut &[u8], depth: usize) -> Result<(), Garbled> {
+    let depth = depth.checked_sub(1).ok_or(Garbled)?;
+    match varint(at)? {
+        0 => {}
+        1 => skip(at, 1)?,
+        2 => {
+            varint(at)?;
+        }
+        3 => skip(at, 8)?,
+        4 => {
+            text(at)?;
+        }
+        5 => {
+            for _ in 0..varint(at)? {
+                step_over(at, depth)?;
+            }
+        }
+        6 => {
+            for _ in 0..varint(at)? {
+                text(at)?;
+                step_over(at, depth)?;
+            }
+        }
+        _ => return Err(Garbled),
+    }
+    Ok(())
+}
+
+fn skip(at: &mut &[u8], bytes: u64) -> Result<(), Garbled> {
+    let bytes = usize::try_from(bytes).map_err(|_| Garbled)?;
+    *at = at.get(bytes..).ok_or(Garbled)?;
+    Ok(())
+}
+
+fn text<'a>(at: &mut &'a [u8]) -> Result<&'a str, Garbled> {
+    let len = usize::try_from(varint(at)?).map_err(|_| Garbled)?;
+    let (text, rest) = at.split_at_checked(len).ok_or(Garbled)?;
+    *at = rest;
+    std::str::from_utf8(text).map_err(|_| Garbled)
+}
+
+fn varint(at: &mut &[u8]) -> Result<u64, Garbled> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = at.split_first().ok_or(Garbled)?;
+        *at = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(Garbled)
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_proto::filter::Filter;
+
+    use super::*;
+    use crate::storage::row::encode_payload;
+    use crate::storage::sample;
+
+    #[test]
+    fn agrees_with_the_whole_payload() {
+        let spec = sample::spec(4);
+        let mut dice = sample::Dice::new(11);
+        for round in 0..400 {
+            let payload = sample::payload(&mut dice);
+            let filter = Compiled::new(&sample::filter(&mut dice, 3), &spec).unwrap();
+            let (key, bytes) = (Key::Number(round % 7), encode_payload(&payload).unwrap());
+            let got = Glimpse::of(&filter).matches(&key.to_bytes(), &bytes);
+            assert_eq!(got, Ok(filter.matches(&key, &payload)), "{payload:?} {filter:?}");
+        }
+    }
+
+    #[test]
+    fn every_cut_is_noticed_and_none_panics() {
+        let spec = sample::spec(4);
+        let payload = Payload::from([
+            ("a".into(), Value::List(vec![Value::Null, 1.5.into(), "x".into(), true.into()])),
+            ("b".into(), Value::Map(Payload::from([("c".into(), 300.into())]))),
+            ("z".into(), 1.into()),
+        ]);
+        let bytes = encode_payload(&payload).unwrap();
+        let filter = Compiled::new(&Filter::Exists("z".into()), &spec).unwrap();
+        let glimpse = Glimpse::of(&filter);
+        let key = Key::Number(1).to_bytes();
+        assert_eq!(glimpse.matches(&key, &bytes), Ok(true));
+        for cut in 0..bytes.len() {
+            assert_eq!(glimpse.matches(&key, &bytes[..cut]), Err(Garbled));
+        }
+        for place in 0..bytes.len() {
+            let mut flipped = bytes.to_vec();
+            flipped[place] ^= 0x81;
+            let _ = glimpse.matches(&key, &flipped);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `MANIFEST`: which sealed segments a partition consists of, and the log index that they stand for.
+//!
+//! Replaced whole (written beside, synced, renamed, folder synced), so after a crash the old one or the new one is
+//! there. It describes exactly the state after the command at `applied`: replay starts behind it. The tombstones are
+//! therefore those of rows deleted at or before `applied`; a row deleted later is deleted again by the replay.
+
+use std::path::Path;
+
+use flotilla_proto::ids::LogIndex;
+use roaring::RoaringBitmap;
+use serde::{Deserialize, Serialize};
+
+use super::Fault;
+use super::sealed::{GraphEntry, Sealed};
+use super::stamped::Kind;
+
+/// Its name in the partition's folder.
+pub(super) const MANIFEST: &str = "MANIFEST";
+
+const KIND: Kind = Kind { magic: *b"FLOTMANI", version: 1 };
+
+/// What the file says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    /// The log index of the state it describes; 0: nothing was applied yet.
+    pub applied: LogIndex,
+    /// The machine's own state at that index; opaque here.
+    pub machine: Vec<u8>,
+    /// Numbers at and above this one are free.
+    pub next_number: u64,
+    /// The segments.
+    pub segments: Vec<SegmentEntry>,
+}
+
+/// One segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct SegmentEntry {
+    /// Its folder's number.
+    pub number: u64,
+    /// Its rows.
+    pub rows: u32,
+    /// Its graphs.
+    pub graphs: Vec<GraphEntry>,
+    /// Its deleted rows: a serialized roaring bitmap.
+    tombstones: Vec<u8>,
+}
+
+impl Manifest {
+    /// Replaces the file in `dir`.
+    pub fn write(&self, dir: &Path) -> Result<(), Fault> {
+        let path = dir.join(MANIFEST);
+        let body =
+            postcard::to_allocvec(self).map_err(|error| Fault::damaged(&path, 0, error.to_string()))?;
+        KIND.write(&path, &body)
+    }
+
+    /// Reads the file in `dir`.
+    pub fn read(dir: &Path) -> Result<Manifest, Fault> {
+        let path = dir.join(MANIFEST);
+        postcard::from_bytes(&KIND.read(&path)?).map_err(|error| Fault::damaged(&path, 0, error.to_string()))
+    }
+}
+
+impl SegmentEntry {
+    /// The segment as it stands at `applied`.
+    pub fn of(segment: &Sealed, applied: LogIndex) -> Result<SegmentEntry, Fault> {
+        let dead: RoaringBitmap = segment.dead_at(applied).collect();
+        let mut tombstones = Vec::with_capacity(dead.serialized_size());
+        dead.serialize_into(&mut tombstones).map_err(|error| Fault::io(segment.dir(), &error))?;
+        Ok(SegmentEntry {
+            number: segment.number(),
+            rows: segment.rows(),
+            graphs: segment.graphs(),
+            tombstones,
+        })
+    }
+
+    /// Its deleted rows.
+    pub fn tombstones(&self, dir: &Path) -> Result<RoaringBitmap, Fault> {
+        let damaged = |reason: String| Fault::damaged(dir.join(MANIFEST), 0, reason);
+        let dead = RoaringBitmap::deserialize_from(self.tombstones.as_slice())
+            .map_err(|error| damaged(error.to_string()))?;
+        if dead.max().is_some_and(|row| row >= self.rows) {
+            return Err(damaged(format!("segment {} has deleted rows beyond its last", self.number)));
+        }
+        Ok(dead)
+    }
+}

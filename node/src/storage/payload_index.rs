@@ -1,0 +1,189 @@
+//! The payloads of a sealed segment, and which of its rows pass a filter.
+//!
+//! One folder per segment holds a tantivy index of a single segment whose document number is our row: the payload of
+//! each row in a compressed store, and for each declared field whatever answers its conditions fastest ([`fields`]).
+//!
+//! **How a filter is evaluated.** A leaf on a declared field is answered from the index; everything else (undeclared
+//! fields, fields that were not declared when the segment was sealed, equality on `text`, values that the index cannot
+//! hold) is *residual*: it can only be decided by decoding the payload. Each node of the filter therefore yields two sets:
+//! rows that surely pass and rows that may pass ([`evaluate`]). They combine through `all`, `any` and `not`, and only
+//! the rows still undecided at the root are decoded, each once. The result equals [`Compiled::matches`] for every row.
+//!
+//! **Values that do not fit.** A row with a value that its field's index cannot hold exactly (an oversized keyword, an
+//! integer beyond 2^53 in a float field, a value of another type, written before the field was declared) is marked *odd*
+//! for that field; odd rows are residual for each leaf on it.
+//!
+//! **Invariants.** The folder is written once and synced before [`write`] returns. Nothing that is read from it reaches
+//! tantivy before its block's checksum was verified ([`checks`]), so damage is a [`Fault`] and not a panic. Nothing here
+//! starts a thread or takes a lock file.
+//!
+//! What it does not do: know which rows are live, or which keys they have (the segment does).
+
+mod checks;
+mod directory;
+mod evaluate;
+mod fields;
+mod leaf;
+mod numbers;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use flotilla_proto::filter::Compiled;
+use flotilla_proto::record::{Key, Payload};
+use flotilla_proto::schema::FieldType;
+use tantivy::directory::error::OpenReadError;
+use tantivy::schema::Field;
+use tantivy::schema::document::{
+    DeserializeError, DocumentDeserialize, DocumentDeserializer, ValueDeserialize, ValueDeserializer,
+};
+use tantivy::store::StoreReader;
+use tantivy::{Index, SegmentReader, TantivyError};
+
+use self::checks::{BlockDamage, Checks};
+use self::directory::Folder;
+use self::fields::Layout;
+use self::leaf::Leaves;
+use super::Fault;
+use crate::index::Bitset;
+
+pub use self::write::write;
+
+/// Decompressed blocks (16 KiB each) that a segment's payload store keeps.
+const STORE_BLOCKS_CACHED: usize = 32;
+
+/// The payload index of one sealed segment.
+pub struct PayloadIndex {
+    dir: PathBuf,
+    rows: u32,
+    leaves: Leaves,
+    store: StoreReader,
+}
+
+impl std::fmt::Debug for PayloadIndex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PayloadIndex").field("dir", &self.dir).field("rows", &self.rows).finish()
+    }
+}
+
+impl PayloadIndex {
+    /// Opens what [`write`] wrote to `dir` for `fields`, over `rows` rows. Reads little: the payload store is mapped, and
+    /// checked as it is read.
+    ///
+    /// # Errors
+    /// [`Fault`] if the folder was written for other fields or another number of rows, or is damaged.
+    pub fn open(dir: &Path, fields: &BTreeMap<String, FieldType>, rows: u32) -> Result<PayloadIndex, Fault> {
+        let reader = open_segment(dir, fields, rows)?;
+        let layout = Layout::new(fields);
+        let tantivy = |error| fault(dir, error);
+        let leaves = Leaves::open(&reader, layout, rows).map_err(tantivy)?;
+        let store = reader.get_store_reader(STORE_BLOCKS_CACHED).map_err(|error| fault(dir, error.into()))?;
+        Ok(PayloadIndex { dir: dir.to_owned(), rows, leaves, store })
+    }
+
+    /// The payload of a row.
+    pub fn payload(&self, row: u32) -> Result<Payload, Fault> {
+        let bytes = self.payload_bytes(row)?;
+        postcard::from_bytes(&bytes)
+            .map_err(|error| damaged(&self.dir, format!("the payload of row {row} does not decode: {error}")))
+    }
+
+    /// The payload of a row, as it was handed to [`write`].
+    pub fn payload_bytes(&self, row: u32) -> Result<Bytes, Fault> {
+        if row >= self.rows {
+            return Err(damaged(&self.dir, format!("row {row} was asked for, it holds {} rows", self.rows)));
+        }
+        let stored: Stored = self.store.get(row).map_err(|error| fault(&self.dir, error))?;
+        Ok(Bytes::from(stored.0))
+    }
+
+    /// The rows that pass, dead ones included. `row_of` gives the live row of a key, so a dead row of the same key passes
+    /// no condition on keys.
+    pub fn matching(
+        &self,
+        filter: &Compiled,
+        row_of: &dyn Fn(&Key) -> Result<Option<u32>, Fault>,
+    ) -> Result<Bitset, Fault> {
+        let node = evaluate::Node::of(filter, row_of)?;
+        let known = node.known(&self.leaves).map_err(|error| fault(&self.dir, error))?;
+        known.settle(|row| Ok(node.matches(row, &self.payload(row)?)))
+    }
+}
+
+fn open_segment(dir: &Path, fields: &BTreeMap<String, FieldType>, rows: u32) -> Result<SegmentReader, Fault> {
+    let tantivy = |error| fault(dir, error);
+    let checks = Checks::open(dir)?;
+    let index = Index::open(Folder::sealed(dir, checks)).map_err(tantivy)?;
+    if index.schema() != Layout::new(fields).schema {
+        return Err(damaged(dir, "it was written for other fields than the manifest says".into()));
+    }
+    let segments = index.searchable_segments().map_err(tantivy)?;
+    let [segment] = segments.as_slice() else {
+        return Err(damaged(dir, format!("it holds {} tantivy segments, not 1", segments.len())));
+    };
+    let found = segment.meta().max_doc();
+    if found != rows || segment.meta().has_deletes() {
+        return Err(damaged(dir, format!("it holds {found} rows, the manifest says {rows}")));
+    }
+    SegmentReader::open(segment).map_err(tantivy)
+}
+
+/// A stored document: its payload bytes.
+struct Stored(Vec<u8>);
+
+impl DocumentDeserialize for Stored {
+    fn deserialize<'de, D: DocumentDeserializer<'de>>(mut document: D) -> Result<Stored, DeserializeError> {
+        let field: Option<(Field, Stored)> = document.next_field()?;
+        field.map(|(_, stored)| stored).ok_or_else(|| DeserializeError::custom("a row without a payload"))
+    }
+}
+
+impl ValueDeserialize for Stored {
+    fn deserialize<'de, D: ValueDeserializer<'de>>(value: D) -> Result<Stored, DeserializeError> {
+        value.deserialize_bytes().map(Stored)
+    }
+}
+
+fn damaged(file: &Path, reason: String) -> Fault {
+    Fault::Damaged { file: file.to_owned(), offset: 0, reason }
+}
+
+/// What went wrong in tantivy, in our words. Files in `dir` were written by us: what does not fit is damage.
+fn fault(dir: &Path, error: TantivyError) -> Fault {
+    match error {
+        TantivyError::IoError(error) => io_fault(dir, &error),
+        TantivyError::OpenReadError(OpenReadError::IoError { io_error, filepath }) => {
+            io_fault(&dir.join(filepath), &io_error)
+        }
+        TantivyError::OpenReadError(OpenReadError::FileDoesNotExist(path)) => {
+            damaged(&dir.join(path), "the file is missing".into())
+        }
+        TantivyError::OpenWriteError(tantivy::directory::error::OpenWriteError::IoError {
+            io_error,
+            filepath,
+        }) => io_fault(&dir.join(filepath), &io_error),
+        other => damaged(dir, other.to_string()),
+    }
+}
+
+fn io_fault(file: &Path, error: &std::io::Error) -> Fault {
+    use std::io::ErrorKind;
+    if let Some(block) = error.get_ref().and_then(|inner| inner.downcast_ref::<BlockDamage>()) {
+        return block.into();
+    }
+    match error.kind() {
+        ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::NotFound => {
+            damaged(file, error.to_string())
+        }
+        kind => Fault::Io {
+            file: file.to_owned(),
+            reason: error.to_string(),
+            is_full: matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded),
+        },
+    }
+}

@@ -1,0 +1,166 @@
+//! A folder as tantivy sees it: files over `env`, written once, mapped to be read.
+//!
+//! While a folder is **built** nothing in it is durable and nothing refers to it; [`super::checks::Checks::seal`] syncs
+//! all of it at the end. A **sealed** folder is read only, and each block's checksum is verified before its bytes are
+//! handed out. There are no lock files and no watchers: a folder has one writer, once.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tantivy::directory::error::{DeleteError, LockError, OpenReadError, OpenWriteError};
+use tantivy::directory::{
+    AntiCallToken, DirectoryLock, FileHandle, Lock, OwnedBytes, TerminatingWrite, WatchCallback, WatchHandle,
+    WritePtr,
+};
+use tantivy::{Directory, HasLen};
+
+use super::checks::{Checks, Guard};
+use crate::env::fs;
+use crate::env::mmap::Mmap;
+
+/// Our implementation of tantivy's directory.
+#[derive(Clone, Debug)]
+pub(super) struct Folder {
+    dir: PathBuf,
+    /// The checksums of a sealed folder; none while it is built.
+    checks: Option<Arc<Checks>>,
+}
+
+impl Folder {
+    /// A folder that is being built.
+    pub(super) fn built(dir: &Path) -> Folder {
+        Folder { dir: dir.to_owned(), checks: None }
+    }
+
+    /// A sealed folder.
+    pub(super) fn sealed(dir: &Path, checks: Checks) -> Folder {
+        Folder { dir: dir.to_owned(), checks: Some(Arc::new(checks)) }
+    }
+
+    fn map(&self, path: &Path) -> Result<Mapped, OpenReadError> {
+        let full = self.dir.join(path);
+        let wrap = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => OpenReadError::FileDoesNotExist(path.to_owned()),
+            _ => OpenReadError::wrap_io_error(error, path.to_owned()),
+        };
+        let map = Mmap::open(&full).map_err(wrap)?;
+        let bytes = map.into_inner().map_or_else(OwnedBytes::empty, OwnedBytes::new);
+        let guard = self.checks.as_ref().map(|checks| checks.guard(&full, bytes.len())).transpose();
+        Ok(Mapped { bytes, guard: guard.map_err(wrap)? })
+    }
+
+    fn refuse_if_sealed(&self) -> io::Result<()> {
+        match self.checks {
+            None => Ok(()),
+            Some(_) => Err(io::Error::new(io::ErrorKind::PermissionDenied, "the folder is sealed")),
+        }
+    }
+}
+
+/// A mapped file, guarded by checksums where there are any.
+#[derive(Debug)]
+struct Mapped {
+    bytes: OwnedBytes,
+    guard: Option<Guard>,
+}
+
+impl HasLen for Mapped {
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl FileHandle for Mapped {
+    fn read_bytes(&self, range: std::ops::Range<usize>) -> io::Result<OwnedBytes> {
+        if range.start > range.end || range.end > self.bytes.len() {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("bytes {range:?} of a file of {}", self.bytes.len()),
+            ));
+        }
+        if let Some(guard) = &self.guard {
+            guard.verify(&self.bytes, &range)?;
+        }
+        Ok(self.bytes.slice(range))
+    }
+}
+
+/// A file being written; synced with the rest of the folder.
+struct Writer(fs::File);
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl TerminatingWrite for Writer {
+    fn terminate_ref(&mut self, _: AntiCallToken) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Directory for Folder {
+    fn get_file_handle(&self, path: &Path) -> Result<Arc<dyn FileHandle>, OpenReadError> {
+        Ok(Arc::new(self.map(path)?))
+    }
+
+    fn delete(&self, path: &Path) -> Result<(), DeleteError> {
+        self.refuse_if_sealed().and_then(|()| fs::remove_file(&self.dir.join(path))).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::NotFound => DeleteError::FileDoesNotExist(path.to_owned()),
+                _ => DeleteError::IoError { io_error: Arc::new(error), filepath: path.to_owned() },
+            }
+        })
+    }
+
+    fn exists(&self, path: &Path) -> Result<bool, OpenReadError> {
+        match &self.checks {
+            Some(checks) => Ok(path.to_str().is_some_and(|name| checks.contains(name))),
+            None => fs::exists(&self.dir.join(path))
+                .map_err(|error| OpenReadError::wrap_io_error(error, path.to_owned())),
+        }
+    }
+
+    fn open_write(&self, path: &Path) -> Result<WritePtr, OpenWriteError> {
+        let opened = self.refuse_if_sealed().and_then(|()| fs::create_new(&self.dir.join(path)));
+        match opened {
+            Ok(file) => Ok(BufWriter::new(Box::new(Writer(file)))),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(OpenWriteError::FileAlreadyExists(path.to_owned()))
+            }
+            Err(error) => Err(OpenWriteError::wrap_io_error(error, path.to_owned())),
+        }
+    }
+
+    fn atomic_read(&self, path: &Path) -> Result<Vec<u8>, OpenReadError> {
+        let mapped = self.map(path)?;
+        let bytes = mapped.read_bytes(0..mapped.len());
+        bytes
+            .map(|bytes| bytes.as_slice().to_vec())
+            .map_err(|error| OpenReadError::wrap_io_error(error, path.to_owned()))
+    }
+
+    /// Not atomic, and need not be: nobody reads a folder before it is sealed.
+    fn atomic_write(&self, path: &Path, data: &[u8]) -> io::Result<()> {
+        self.refuse_if_sealed()?;
+        fs::create(&self.dir.join(path))?.write_all(data)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn acquire_lock(&self, _: &Lock) -> Result<DirectoryLock, LockError> {
+        Ok(DirectoryLock::from(Box::new(())))
+    }
+
+    fn watch(&self, _: WatchCallback) -> tantivy::Result<WatchHandle> {
+        Ok(WatchHandle::empty())
+    }
+}

@@ -1,0 +1,209 @@
+//! What the index alone can say about a leaf.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use flotilla_proto::filter::{Leaf, Scalar, Test};
+use flotilla_proto::schema::FieldType;
+use tantivy::fastfield::Column;
+use tantivy::index::InvertedIndexReader;
+use tantivy::postings::{BlockSegmentPostings, TermInfo};
+use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::{SegmentReader, Term};
+
+use super::evaluate::Known;
+use super::fields::{Declared, Layout};
+use super::numbers::{Wanted, scan};
+use crate::index::Bitset;
+
+/// The readers of a segment's declared fields.
+pub(super) struct Leaves {
+    rows: u32,
+    exists: Ordinals,
+    odd: Ordinals,
+    fields: BTreeMap<String, (Declared, Values)>,
+}
+
+/// A field of ordinals.
+struct Ordinals {
+    field: Field,
+    terms: Arc<InvertedIndexReader>,
+}
+
+/// What a declared field's values are read from; `None`: the segment holds no such value.
+enum Values {
+    Terms(Arc<InvertedIndexReader>),
+    Whole(Option<Column<i64>>),
+    Float(Option<Column<f64>>),
+    Truth(Option<Column<bool>>),
+    Tokens,
+}
+
+impl Leaves {
+    pub(super) fn open(reader: &SegmentReader, layout: Layout, rows: u32) -> tantivy::Result<Leaves> {
+        let ordinals =
+            |field| -> tantivy::Result<_> { Ok(Ordinals { field, terms: reader.inverted_index(field)? }) };
+        let columns = reader.fast_fields();
+        let mut fields = BTreeMap::new();
+        for (path, declared) in layout.declared {
+            let name = declared.name.as_str();
+            let values = match declared.kind {
+                FieldType::Keyword => Values::Terms(reader.inverted_index(declared.field)?),
+                FieldType::Integer | FieldType::Datetime => Values::Whole(columns.column_opt(name)?),
+                FieldType::Float => Values::Float(columns.column_opt(name)?),
+                FieldType::Bool => Values::Truth(columns.column_opt(name)?),
+                FieldType::Text => Values::Tokens,
+            };
+            fields.insert(path, (declared, values));
+        }
+        Ok(Leaves { rows, exists: ordinals(layout.exists)?, odd: ordinals(layout.odd)?, fields })
+    }
+
+    /// Rows of the segment.
+    pub(super) fn rows(&self) -> usize {
+        self.rows as usize
+    }
+
+    /// What the index knows about the leaf. It is undecided about every row where the field is not in the index, about
+    /// the rows that have the field where the index cannot tell, and about the field's odd rows otherwise.
+    pub(super) fn known(&self, leaf: &Leaf) -> tantivy::Result<Known> {
+        let Some((declared, values)) = self.fields.get(&leaf.field) else {
+            return Ok(Known::between(Bitset::new(self.rows()), Bitset::full(self.rows())));
+        };
+        let exists = || self.rows_with(&self.exists, declared.ordinal);
+        if leaf.test == Test::Exists {
+            return Ok(Known::exactly(exists()?));
+        }
+        if leaf.kind == Some(declared.kind)
+            && let Some(sure) = self.regular(declared, values, &leaf.test)?
+        {
+            let odd = self.rows_with(&self.odd, declared.ordinal)?;
+            let maybe = {
+                let mut maybe = odd;
+                maybe.or(&sure);
+                maybe
+            };
+            return Ok(Known::between(sure, maybe));
+        }
+        Ok(Known::between(Bitset::new(self.rows()), exists()?))
+    }
+
+    /// The rows in which a value that is not odd passes; `None` if the index cannot tell.
+    fn regular(&self, declared: &Declared, values: &Values, test: &Test) -> tantivy::Result<Option<Bitset>> {
+        let mut found = Bitset::new(self.rows());
+        let is_answered = match values {
+            Values::Terms(terms) => add_terms(terms, declared.field, test, &mut found)?,
+            Values::Whole(column) => {
+                add_column(column, Wanted::whole(test, declared.kind), self.rows, &mut found)
+            }
+            Values::Float(column) => add_column(column, Wanted::float(test), self.rows, &mut found),
+            Values::Truth(column) => add_column(column, Wanted::truth(test), self.rows, &mut found),
+            Values::Tokens => false,
+        };
+        Ok(is_answered.then_some(found))
+    }
+
+    fn rows_with(&self, ordinals: &Ordinals, ordinal: u64) -> tantivy::Result<Bitset> {
+        let mut found = Bitset::new(self.rows());
+        let term = Term::from_field_u64(ordinals.field, ordinal);
+        add_term(&ordinals.terms, &term, &mut found)?;
+        Ok(found)
+    }
+}
+
+fn add_column<T>(column: &Option<Column<T>>, wanted: Option<Wanted<T>>, rows: u32, found: &mut Bitset) -> bool
+where
+    T: PartialOrd + Copy + std::fmt::Debug + Send + Sync + 'static,
+{
+    if let (Some(column), Some(wanted)) = (column, &wanted) {
+        scan(column, wanted, rows, found);
+    }
+    wanted.is_some()
+}
+
+/// Adds the rows whose terms pass; false if terms cannot tell.
+fn add_terms(
+    terms: &InvertedIndexReader,
+    field: Field,
+    test: &Test,
+    found: &mut Bitset,
+) -> tantivy::Result<bool> {
+    match test {
+        Test::In(wanted) => {
+            for scalar in wanted {
+                if let Scalar::Text(text) = scalar {
+                    add_term(terms, &Term::from_field_text(field, text), found)?;
+                }
+            }
+        }
+        Test::Prefix(prefix) => {
+            let mut stream = terms.terms().range().ge(prefix).into_stream()?;
+            let mut postings = Postings::new(terms);
+            while let Some((term, info)) = stream.next() {
+                if !term.starts_with(prefix.as_bytes()) {
+                    break;
+                }
+                postings.add(info, found)?;
+            }
+        }
+        Test::Range { from, to } => {
+            let mut range = terms.terms().range();
+            for (bound, is_lower) in [(from, true), (to, false)] {
+                range = match (bound, is_lower) {
+                    (None, _) => range,
+                    (Some((Scalar::Text(text), true)), true) => range.ge(text),
+                    (Some((Scalar::Text(text), false)), true) => range.gt(text),
+                    (Some((Scalar::Text(text), true)), false) => range.le(text),
+                    (Some((Scalar::Text(text), false)), false) => range.lt(text),
+                    (Some(_), _) => return Ok(true),
+                };
+            }
+            let mut stream = range.into_stream()?;
+            let mut postings = Postings::new(terms);
+            while let Some((_, info)) = stream.next() {
+                postings.add(info, found)?;
+            }
+        }
+        Test::Exists => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn add_term(terms: &InvertedIndexReader, term: &Term, found: &mut Bitset) -> tantivy::Result<()> {
+    match terms.get_term_info(term)? {
+        Some(info) => Postings::new(terms).add(&info, found),
+        None => Ok(()),
+    }
+}
+
+/// Reads one list of rows after the other with one scratch.
+struct Postings<'a> {
+    terms: &'a InvertedIndexReader,
+    open: Option<BlockSegmentPostings>,
+}
+
+impl<'a> Postings<'a> {
+    fn new(terms: &'a InvertedIndexReader) -> Postings<'a> {
+        Postings { terms, open: None }
+    }
+
+    fn add(&mut self, info: &TermInfo, found: &mut Bitset) -> tantivy::Result<()> {
+        let blocks = match &mut self.open {
+            Some(blocks) => {
+                self.terms.reset_block_postings_from_terminfo(info, blocks)?;
+                blocks
+            }
+            None => {
+                let blocks = self.terms.read_block_postings_from_terminfo(info, IndexRecordOption::Basic)?;
+                self.open.insert(blocks)
+            }
+        };
+        while !blocks.docs().is_empty() {
+            for row in blocks.docs() {
+                found.insert(*row);
+            }
+            blocks.advance();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,461 @@
+//! Sealed payloads against the meaning of a filter, and against damage.
+
+use std::sync::LazyLock;
+
+use flotilla_proto::filter::{Bounds, Filter};
+use flotilla_proto::record::Value;
+use flotilla_proto::schema::CollectionSpec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::RngSeed;
+
+use super::*;
+use crate::env::fs;
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(0x70_6179_6c6f_6164),
+        max_shrink_iters: 300,
+        ..ProptestConfig::default()
+    }
+}
+
+fn declared() -> BTreeMap<String, FieldType> {
+    use FieldType::*;
+    [
+        ("word", Keyword),
+        ("whole", Integer),
+        ("real", Float),
+        ("truth", Bool),
+        ("when", Datetime),
+        ("prose", Text),
+        ("disks.name", Keyword),
+        ("disks.gb", Integer),
+        ("a.b.c", Float),
+    ]
+    .map(|(path, kind)| (path.to_owned(), kind))
+    .into()
+}
+
+fn spec(fields: BTreeMap<String, FieldType>) -> CollectionSpec {
+    CollectionSpec { name: "c".into(), vectors: BTreeMap::new(), fields, partitions: 1, strict: false }
+}
+
+static LONG: LazyLock<[String; 3]> = LazyLock::new(|| {
+    ["a".repeat(fields::TERM_BYTES_MAX), "a".repeat(fields::TERM_BYTES_MAX + 1), "b".repeat(70_000)]
+});
+
+fn word() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        8 => select(vec!["", "a", "ab", "abc", "b", "A", "ä", "日本", "a b", "\0", "a\0", "\u{10ffff}"])
+            .prop_map(Value::from),
+        1 => select(&LONG[..]).prop_map(Value::from),
+    ]
+}
+
+const TWO_53: i64 = 1 << 53;
+
+fn whole() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        4 => (-3_i64..4).prop_map(Value::from),
+        2 => select(vec![i64::MIN, i64::MIN + 1, i64::MAX, i64::MAX - 1, TWO_53, TWO_53 + 1, -TWO_53 - 1])
+            .prop_map(Value::from),
+    ]
+}
+
+fn real() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        4 => (-6_i32..7).prop_map(|half| Value::from(f64::from(half) / 2.0)),
+        3 => select(vec![
+            -0.0, f64::MIN, f64::MAX, f64::MIN_POSITIVE, 5e-324, -5e-324, TWO_53 as f64,
+            9_223_372_036_854_775_808.0, -9_223_372_036_854_775_808.0, 1e19, -1e19, 9.223372036854775e18,
+        ]).prop_map(Value::from),
+    ]
+}
+
+fn when() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        select(vec![
+            "1970-01-01T00:00:00Z",
+            "1969-12-31T23:59:59.999Z",
+            "1969-12-31T23:59:59.9999999Z",
+            "0001-01-01T00:00:00Z",
+            "9999-12-31T23:59:59.999999Z",
+            "2026-01-01T00:00:00Z",
+            "2026-01-01T01:00:00+01:00",
+        ])
+        .prop_map(Value::from),
+        select(vec![0, -1, 1, 1_767_225_600_000, -62_135_596_800_000, 9_000_000_000_000_000])
+            .prop_map(Value::from),
+    ]
+}
+
+fn truth() -> impl Strategy<Value = Value> {
+    any::<bool>().prop_map(Value::from)
+}
+
+fn scalar() -> BoxedStrategy<Value> {
+    prop_oneof![word(), whole(), real(), when(), truth()].boxed()
+}
+
+fn of_kind(kind: Option<FieldType>) -> BoxedStrategy<Value> {
+    match kind {
+        Some(FieldType::Keyword | FieldType::Text) => word().boxed(),
+        Some(FieldType::Integer) | Some(FieldType::Float) => prop_oneof![whole(), real()].boxed(),
+        Some(FieldType::Bool) => truth().boxed(),
+        Some(FieldType::Datetime) => when().boxed(),
+        None => scalar(),
+    }
+}
+
+/// A field's value: of its type mostly, sometimes a list, a null, or what was written before it was declared.
+fn field(kind: FieldType) -> BoxedStrategy<Option<Value>> {
+    let one = prop_oneof![
+        12 => of_kind(Some(kind)),
+        1 => Just(Value::Null),
+        1 => scalar(),
+        1 => Just(Value::Map(Payload::from([("b".into(), Value::from(1))]))),
+    ];
+    prop_oneof![
+        2 => Just(None),
+        6 => one.clone().prop_map(Some),
+        2 => prop::collection::vec(one, 0..4).prop_map(|items| Some(Value::List(items))),
+    ]
+    .boxed()
+}
+
+fn map(names: &[(&str, FieldType)]) -> BoxedStrategy<Payload> {
+    let fields: Vec<_> = names.iter().map(|(name, kind)| (Just((*name).to_owned()), field(*kind))).collect();
+    fields
+        .prop_map(|fields| fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect())
+        .boxed()
+}
+
+fn payload() -> impl Strategy<Value = Payload> {
+    use FieldType::*;
+    let flat = map(&[
+        ("word", Keyword),
+        ("whole", Integer),
+        ("real", Float),
+        ("truth", Bool),
+        ("when", Datetime),
+        ("prose", Text),
+        ("other", Keyword),
+        ("more", Integer),
+    ]);
+    let disk = map(&[("name", Keyword), ("gb", Integer), ("free", Float)]).prop_map(Value::Map);
+    let disks = prop_oneof![
+        2 => Just(None),
+        2 => disk.clone().prop_map(Some),
+        4 => prop::collection::vec(prop_oneof![4 => disk, 1 => scalar()], 0..3)
+            .prop_map(|disks| Some(Value::List(disks))),
+    ];
+    let deep = field(Float).prop_map(|value| {
+        let c: Payload = value.map(|value| ("c".to_owned(), value)).into_iter().collect();
+        Value::Map(Payload::from([("b".into(), Value::List(vec![Value::Map(c)]))]))
+    });
+    (flat, disks, prop::option::of(deep)).prop_map(|(mut payload, disks, deep)| {
+        payload.extend(disks.map(|disks| ("disks".to_owned(), disks)));
+        payload.extend(deep.map(|deep| ("a".to_owned(), deep)));
+        payload
+    })
+}
+
+fn leaf() -> BoxedStrategy<Filter> {
+    let paths = [
+        "word",
+        "whole",
+        "real",
+        "truth",
+        "when",
+        "prose",
+        "disks.name",
+        "disks.gb",
+        "a.b.c",
+        "other",
+        "more",
+        "disks.free",
+        "disks",
+        "a.b",
+        "word.b",
+        "missing",
+    ];
+    select(paths.to_vec())
+        .prop_flat_map(|path| {
+            let value = of_kind(declared().get(path).copied());
+            let (path, bound) = (path.to_owned(), prop::option::of((value.clone(), any::<bool>())));
+            let p = || Just(path.clone());
+            prop_oneof![
+                2 => (p(), value.clone()).prop_map(|(path, value)| Filter::Equal(path, value)),
+                2 => (p(), prop::collection::vec(value, 0..8)).prop_map(|(path, values)| Filter::In(path, values)),
+                2 => (p(), bound.clone(), bound).prop_map(|(path, from, to)| {
+                    let mut bounds = Bounds::default();
+                    if let Some((value, inclusive)) = from {
+                        *(if inclusive { &mut bounds.gte } else { &mut bounds.gt }) = Some(value);
+                    }
+                    if let Some((value, inclusive)) = to {
+                        *(if inclusive { &mut bounds.lte } else { &mut bounds.lt }) = Some(value);
+                    }
+                    Filter::Range(path, bounds)
+                }),
+                1 => (p(), word()).prop_map(|(path, value)| match value {
+                    Value::Text(prefix) => Filter::Prefix(path, prefix),
+                    _ => Filter::Exists(path),
+                }),
+                1 => p().prop_map(Filter::Exists),
+            ]
+        })
+        .boxed()
+}
+
+fn filter() -> impl Strategy<Value = Filter> {
+    let keys = prop::collection::vec((0_u64..40).prop_map(Key::Number), 0..6).prop_map(Filter::Keys);
+    prop_oneof![8 => leaf(), 1 => keys].prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Filter::All),
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Filter::Any),
+            inner.prop_map(|part| Filter::Not(Box::new(part))),
+        ]
+    })
+}
+
+fn encoded(payloads: &[Payload]) -> impl Iterator<Item = Result<Bytes, Fault>> {
+    payloads.iter().map(|payload| Ok(Bytes::from(postcard::to_stdvec(payload).unwrap())))
+}
+
+fn row_of(key: &Key) -> Result<Option<u32>, Fault> {
+    Ok(match key {
+        Key::Number(row) => u32::try_from(*row).ok().filter(|row| *row < 30),
+        Key::Text(_) => None,
+    })
+}
+
+/// The rows that pass by definition; the key of row `r` is the number `r`, as [`row_of`] says.
+fn naive(filter: &Compiled, payloads: &[Payload]) -> Vec<u32> {
+    let rows = (0..).zip(payloads);
+    rows.filter(|(row, payload)| filter.matches(&Key::Number(u64::from(*row)), payload))
+        .map(|(row, _)| row)
+        .collect()
+}
+
+fn written(
+    fields: &BTreeMap<String, FieldType>,
+    payloads: &[Payload],
+    part_bytes_max: usize,
+) -> (tempfile::TempDir, PayloadIndex) {
+    let dir = tempfile::tempdir().unwrap();
+    write::write_parts(dir.path(), fields, &mut encoded(payloads), part_bytes_max).unwrap();
+    let index = PayloadIndex::open(dir.path(), fields, payloads.len() as u32).unwrap();
+    (dir, index)
+}
+
+fn agree(index: &PayloadIndex, filters: &[Filter], payloads: &[Payload]) -> Result<(), TestCaseError> {
+    for filter in filters {
+        let Ok(filter) = Compiled::new(filter, &spec(declared())) else { continue };
+        let found: Vec<u32> = index.matching(&filter, &row_of).unwrap().iter().collect();
+        prop_assert_eq!(found, naive(&filter, payloads), "{:?}", filter);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(config(96))]
+
+    #[test]
+    fn a_sealed_filter_means_what_a_filter_means(
+        payloads in prop::collection::vec(payload(), 0..30),
+        filters in prop::collection::vec(filter(), 60),
+        undeclared in prop::collection::btree_set(select(declared().into_keys().collect::<Vec<_>>()), 0..4),
+    ) {
+        let mut fields = declared();
+        fields.retain(|path, _| !undeclared.contains(path));
+        let (_dir, index) = written(&fields, &payloads, 1 << 30);
+        agree(&index, &filters, &payloads)?;
+        for (row, payload) in (0..).zip(&payloads) {
+            prop_assert_eq!(&index.payload(row).unwrap(), payload);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(12))]
+
+    #[test]
+    fn parts_are_joined_in_order(
+        payloads in prop::collection::vec(payload(), 0..10),
+        filters in prop::collection::vec(filter(), 60),
+    ) {
+        let (dir, index) = written(&declared(), &payloads, 1);
+        agree(&index, &filters, &payloads)?;
+        for (row, payload) in (0..).zip(&payloads) {
+            prop_assert_eq!(&index.payload(row).unwrap(), payload);
+        }
+        prop_assert!(fs::read_dir(dir.path()).unwrap().iter().all(|name| !name.starts_with("part-")));
+    }
+}
+
+fn record(row: u32) -> Payload {
+    Payload::from([
+        ("word".into(), Value::from(format!("host-{:05}", row % 9_000))),
+        ("whole".into(), Value::from(i64::from(row % 17))),
+        ("real".into(), Value::from(f64::from(row) / 8.0)),
+        ("truth".into(), Value::from(row.is_multiple_of(3))),
+        ("prose".into(), Value::from(format!("virtual machine number {row} of the house"))),
+        (
+            "disks".into(),
+            Value::List(vec![Value::Map(Payload::from([("gb".into(), Value::from(i64::from(row)))]))]),
+        ),
+    ])
+}
+
+fn between(path: &str, from: impl Into<Value>, to: impl Into<Value>) -> Filter {
+    Filter::Range(path.into(), Bounds { gte: Some(from.into()), lt: Some(to.into()), ..Bounds::default() })
+}
+
+#[test]
+fn many_rows_in_several_parts() {
+    let payloads: Vec<Payload> = (0..140_000).map(record).collect();
+    let (_dir, index) = written(&declared(), &payloads, 8 << 20);
+    let many = |count: i64| Filter::In("disks.gb".into(), (0..count).map(|v| Value::from(v * 997)).collect());
+    for filter in [
+        Filter::Equal("word".into(), "host-00042".into()),
+        Filter::Prefix("word".into(), "host-012".into()),
+        between("word", "host-00100", "host-00700"),
+        Filter::Equal("whole".into(), 3.into()),
+        between("disks.gb", 65_000, 66_000),
+        between("real", 100, 9_000.125),
+        between("real", -3.0, -1.0),
+        Filter::Equal("disks.gb".into(), (-5).into()),
+        Filter::Equal("disks.gb".into(), 140_000.into()),
+        Filter::Equal("truth".into(), true.into()),
+        many(3),
+        many(200),
+        Filter::All(vec![
+            between("disks.gb", 65_500, 65_600),
+            Filter::Prefix("prose".into(), "virtual".into()),
+        ]),
+        Filter::Not(Box::new(Filter::Exists("disks.gb".into()))),
+    ] {
+        let filter = Compiled::new(&filter, &spec(declared())).unwrap();
+        let found: Vec<u32> = index.matching(&filter, &row_of).unwrap().iter().collect();
+        assert_eq!(found, naive(&filter, &payloads), "{filter:?}");
+    }
+    assert_eq!(index.payload(139_999).unwrap(), payloads[139_999]);
+    assert!(index.payload(140_000).is_err());
+}
+
+#[test]
+fn other_fields_or_rows_than_written_are_refused() {
+    let payloads = [record(1), record(2)];
+    let (dir, _) = written(&declared(), &payloads, 1 << 30);
+    let mut fields = declared();
+    fields.remove("word");
+    fields.insert("wort".into(), FieldType::Keyword);
+    let open = |fields: &_, rows| PayloadIndex::open(dir.path(), fields, rows).unwrap_err().to_string();
+    assert!(open(&fields, 2).contains("other fields"));
+    assert!(open(&declared(), 3).contains("holds 2 rows"));
+}
+
+#[test]
+fn payloads_that_fail_stop_the_writing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cancelled = [Ok(Bytes::from_static(&[0])), Err(Fault::Cancelled)].into_iter();
+    assert!(matches!(write(dir.path(), &declared(), &mut cancelled), Err(Fault::Cancelled)));
+    let dir = tempfile::tempdir().unwrap();
+    let mut damaged = std::iter::once(Ok(Bytes::from_static(&[1, 200])));
+    assert!(matches!(write(dir.path(), &declared(), &mut damaged), Err(Fault::Damaged { .. })));
+}
+
+/// Reads all there is to read; an error is a fault, and what does not fail equals what was written.
+fn read_all(dir: &Path, payloads: &[Payload]) -> Result<(), Fault> {
+    let index = PayloadIndex::open(dir, &declared(), payloads.len() as u32)?;
+    for filter in [
+        Filter::Prefix("word".into(), String::new()),
+        between("whole", 2, 9),
+        between("real", 1.0, 30.0),
+        Filter::Equal("truth".into(), true.into()),
+        Filter::Exists("prose".into()),
+        Filter::Equal("none".into(), 1.into()),
+    ] {
+        let filter = Compiled::new(&filter, &spec(declared())).unwrap();
+        let found: Vec<u32> = index.matching(&filter, &row_of)?.iter().collect();
+        assert_eq!(found, naive(&filter, payloads));
+    }
+    for (row, payload) in (0..).zip(payloads) {
+        assert_eq!(index.payload(row)?, *payload);
+    }
+    Ok(())
+}
+
+#[test]
+fn damage_anywhere_is_a_fault_and_never_a_panic() {
+    let payloads: Vec<Payload> = (0..2_500).map(record).collect();
+    let (dir, index) = written(&declared(), &payloads, 1 << 30);
+    drop(index);
+    read_all(dir.path(), &payloads).unwrap();
+    for name in fs::read_dir(dir.path()).unwrap() {
+        let path = dir.path().join(&name);
+        let whole = fs::read(&path).unwrap();
+        let mut places: Vec<usize> = (0..whole.len()).step_by(whole.len() / 7 + 1).collect();
+        places.extend((1..=40).step_by(3).filter_map(|back| whole.len().checked_sub(back)));
+        for at in places {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x41;
+            fs::write_atomic(&path, &damaged).unwrap();
+            match read_all(dir.path(), &payloads) {
+                Err(Fault::Damaged { .. } | Fault::Newer { .. }) => {}
+                Ok(()) => {
+                    assert!(name.ends_with(".pos") || name.ends_with(".fieldnorm"), "{name}, {at}: unnoticed")
+                }
+                Err(other) => panic!("{name}, {at}: {other}"),
+            }
+        }
+        for len in [0, 3, whole.len() / 2, whole.len() - 1] {
+            fs::write_atomic(&path, &whole[..len]).unwrap();
+            let error = read_all(dir.path(), &payloads).unwrap_err();
+            assert!(matches!(error, Fault::Damaged { .. }), "{name} cut to {len}: {error}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(read_all(dir.path(), &payloads).is_err(), "{name} removed");
+        fs::write_atomic(&path, &whole).unwrap();
+    }
+    read_all(dir.path(), &payloads).unwrap();
+}
+
+#[test]
+fn measure() {
+    let rows = 500_000_u32;
+    let dir = tempfile::tempdir().unwrap();
+    let rss = || std::fs::read_to_string("/proc/self/status").unwrap().lines().filter(|l| l.starts_with("VmHWM") || l.starts_with("VmRSS")).map(|l| l.to_owned()).collect::<Vec<_>>();
+    eprintln!("before {:?}", rss());
+    let t = std::time::Instant::now();
+    write(dir.path(), &declared(), &mut (0..rows).map(|r| Ok(Bytes::from(postcard::to_stdvec(&record(r)).unwrap())))).unwrap();
+    eprintln!("write {:?} {:?}", t.elapsed(), rss());
+    for name in fs::read_dir(dir.path()).unwrap() { eprintln!("  {name} {}", std::fs::metadata(dir.path().join(&name)).unwrap().len()); }
+    let t = std::time::Instant::now();
+    let index = PayloadIndex::open(dir.path(), &declared(), rows).unwrap();
+    eprintln!("open {:?}", t.elapsed());
+    for filter in [
+        Filter::Equal("word".into(), "host-00042".into()),
+        Filter::Prefix("word".into(), "host-012".into()),
+        Filter::Prefix("word".into(), "host-".into()),
+        Filter::Equal("whole".into(), 3.into()),
+        between("disks.gb", 65_000, 66_000),
+        between("real", 100, 9_000.125),
+        Filter::Equal("truth".into(), true.into()),
+        Filter::In("disks.gb".into(), (0..200).map(|v| Value::from(v * 997)).collect()),
+        Filter::All(vec![Filter::Equal("word".into(), "host-00042".into()), between("real", 100, 9_000.125), Filter::Equal("truth".into(), true.into())]),
+        Filter::All(vec![between("disks.gb", 65_000, 66_000), Filter::Prefix("prose".into(), "virtual".into())]),
+        Filter::Prefix("prose".into(), "virtual machine number 4".into()),
+    ] {
+        let compiled = Compiled::new(&filter, &spec(declared())).unwrap();
+        let mut best = std::time::Duration::MAX; let mut n = 0;
+        for _ in 0..3 { let t = std::time::Instant::now(); n = index.matching(&compiled, &row_of).unwrap().count(); best = best.min(t.elapsed()); }
+        eprintln!("{best:?} {n} {}", &format!("{filter:?}")[..80.min(format!("{filter:?}").len())]);
+    }
+    let t = std::time::Instant::now();
+    for i in 0..10_000_u32 { index.payload(i.wrapping_mul(2_654_435_761) % rows).unwrap(); }
+    eprintln!("10k random payloads {:?}", t.elapsed());
+}

@@ -1,0 +1,167 @@
+//! Writing a payload index: streaming, with bounded memory, durable at the end.
+//!
+//! tantivy's single-segment writer holds terms and column values in memory until it is finished. To bound that, rows go to
+//! *parts* of limited size, each an index of its own in a folder of its own, and the parts are merged at the end, which
+//! streams. A segment that fits in one part is not merged: its files move up.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use flotilla_proto::record::{Payload, reach};
+use flotilla_proto::schema::FieldType;
+use tantivy::index::{IndexBuilder, IndexSettings};
+use tantivy::indexer::merge_indices;
+use tantivy::store::Compressor;
+use tantivy::{Index, SingleSegmentIndexWriter, TantivyDocument};
+
+use super::super::Fault;
+use super::checks::Checks;
+use super::directory::Folder;
+use super::fields::{Cell, Declared, Layout};
+use super::{damaged, fault, io_fault};
+use crate::env::fs;
+
+/// Memory that a part may take before the next one is begun.
+const PART_BYTES_MAX: usize = 24 << 20;
+/// What tantivy sizes its first hash table by.
+const WRITER_BYTES: usize = 3 << 20;
+/// The writer is asked for its size once in this many bytes of payload.
+const ASK_EVERY_BYTES: usize = 64 << 10;
+
+/// Writes the payload index of a segment to the empty folder `dir`: row by row, the payloads (as [`super::PayloadIndex::
+/// payload_bytes`] gives them back) and what answers conditions on `fields`. Everything is durable when it returns, but
+/// for the folder's own name.
+///
+/// # Errors
+/// The first error of `payloads`, a payload that does not decode, or what the file system refused. The folder is then of
+/// no use.
+pub fn write(
+    dir: &Path,
+    fields: &BTreeMap<String, FieldType>,
+    payloads: &mut dyn Iterator<Item = Result<Bytes, Fault>>,
+) -> Result<(), Fault> {
+    write_parts(dir, fields, payloads, PART_BYTES_MAX)
+}
+
+/// [`write`] with parts of this many bytes.
+pub(super) fn write_parts(
+    dir: &Path,
+    fields: &BTreeMap<String, FieldType>,
+    payloads: &mut dyn Iterator<Item = Result<Bytes, Fault>>,
+    part_bytes_max: usize,
+) -> Result<(), Fault> {
+    fs::create_dir_all(dir).map_err(|error| io_fault(dir, &error))?;
+    let layout = Layout::new(fields);
+    let mut parts = Parts { dir, layout: &layout, sealed: vec![] };
+    let mut part = parts.begin()?;
+    for (row, payload) in payloads.enumerate() {
+        let payload = payload?;
+        part.add(row, &payload)?;
+        if part.is_full(part_bytes_max) {
+            parts.end(part)?;
+            part = parts.begin()?;
+        }
+    }
+    parts.end(part)?;
+    parts.join()?;
+    Checks::seal(dir)
+}
+
+struct Parts<'a> {
+    dir: &'a Path,
+    layout: &'a Layout,
+    sealed: Vec<(PathBuf, Index)>,
+}
+
+impl<'a> Parts<'a> {
+    fn begin(&self) -> Result<Part<'a>, Fault> {
+        let dir = self.dir.join(format!("part-{}", self.sealed.len()));
+        fs::create_dir_all(&dir).map_err(|error| io_fault(&dir, &error))?;
+        let settings = IndexSettings {
+            docstore_compression: Compressor::Lz4,
+            docstore_compress_dedicated_thread: false,
+            ..IndexSettings::default()
+        };
+        let writer = IndexBuilder::new()
+            .schema(self.layout.schema.clone())
+            .settings(settings)
+            .single_segment_index_writer(Folder::built(&dir), WRITER_BYTES)
+            .map_err(|error| fault(&dir, error))?;
+        Ok(Part { dir, layout: self.layout, writer, unasked: 0, used: 0 })
+    }
+
+    fn end(&mut self, part: Part<'_>) -> Result<(), Fault> {
+        let index = part.writer.finalize().map_err(|error| fault(&part.dir, error))?;
+        self.sealed.push((part.dir, index));
+        Ok(())
+    }
+
+    /// Makes one index of the parts, in the folder itself.
+    fn join(self) -> Result<(), Fault> {
+        if let [(part, _)] = self.sealed.as_slice() {
+            let io = |error| io_fault(part, &error);
+            for name in fs::read_dir(part).map_err(io)? {
+                fs::rename(&part.join(&name), &self.dir.join(&name)).map_err(io)?;
+            }
+        } else {
+            let indices: Vec<Index> = self.sealed.iter().map(|(_, index)| index.clone()).collect();
+            merge_indices(&indices, Folder::built(self.dir)).map_err(|error| fault(self.dir, error))?;
+        }
+        for (part, _) in self.sealed {
+            fs::remove_dir_all(&part).map_err(|error| io_fault(&part, &error))?;
+        }
+        Ok(())
+    }
+}
+
+struct Part<'a> {
+    dir: PathBuf,
+    layout: &'a Layout,
+    writer: SingleSegmentIndexWriter,
+    unasked: usize,
+    used: usize,
+}
+
+impl Part<'_> {
+    fn add(&mut self, row: usize, bytes: &[u8]) -> Result<(), Fault> {
+        let payload: Payload = postcard::from_bytes(bytes).map_err(|error| {
+            damaged(&self.dir, format!("the payload of row {row} does not decode: {error}"))
+        })?;
+        let mut document = TantivyDocument::new();
+        document.add_bytes(self.layout.payload, bytes);
+        for declared in self.layout.declared.values() {
+            add_field(&mut document, self.layout, declared, &payload);
+        }
+        self.unasked += 64 + bytes.len();
+        self.writer.add_document(document).map_err(|error| fault(&self.dir, error))
+    }
+
+    fn is_full(&mut self, bytes_max: usize) -> bool {
+        if self.unasked >= ASK_EVERY_BYTES.min(bytes_max) {
+            self.unasked = 0;
+            self.used = self.writer.mem_usage();
+        }
+        self.used >= bytes_max
+    }
+}
+
+fn add_field(document: &mut TantivyDocument, layout: &Layout, declared: &Declared, payload: &Payload) {
+    let (mut exists, mut is_odd) = (false, false);
+    reach(payload, &declared.path, &mut |value| {
+        exists = true;
+        match Cell::of(declared.kind, value) {
+            Cell::Text(text) => document.add_text(declared.field, text),
+            Cell::Whole(whole) => document.add_i64(declared.field, whole),
+            Cell::Float(float) => document.add_f64(declared.field, float),
+            Cell::Truth(truth) => document.add_bool(declared.field, truth),
+            Cell::Odd => is_odd = true,
+        }
+        false
+    });
+    for (field, is_marked) in [(layout.exists, exists), (layout.odd, is_odd)] {
+        if is_marked {
+            document.add_u64(field, declared.ordinal);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The stored shape of a record, and the one place where a record turns into it and back.
+//!
+//! A command of the log carries rows in this shape already, so that applying it needs no spec, no encoding and no
+//! arithmetic on vectors: every replica stores the same bits. Vectors are named by their ordinal among the sorted
+//! vector names of the collection (a collection's vectors never change), keys are [`Key::to_bytes`], payloads are
+//! postcard.
+//!
+//! **Cosine.** The index compares unit vectors. A vector whose length is within [`UNIT_SLACK`] of 1 is stored as it
+//! is; any other is divided by its length, and the length is kept so that a read can give back what was written (to
+//! within rounding).
+//!
+//! What it does not do: check a record against its limits ([`CollectionSpec::check_record`] did, before the command
+//! was proposed).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use flotilla_proto::ids::LogIndex;
+use flotilla_proto::record::{Key, Payload, Record};
+use flotilla_proto::refusal::Violation;
+use flotilla_proto::schema::{CollectionSpec, Distance};
+use serde::{Deserialize, Serialize};
+
+/// How far from 1 the length of a cosine vector may be for it to be stored unscaled.
+pub const UNIT_SLACK: f64 = 1e-6;
+
+const _: () = assert!(cfg!(target_endian = "little"), "segments hold little-endian numbers, read in place");
+
+/// A record as segments and log entries hold it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredRow {
+    /// [`Key::to_bytes`].
+    #[serde(with = "as_bytes")]
+    pub key: Vec<u8>,
+    /// Its vectors, by ascending ordinal.
+    pub vectors: Vec<StoredVector>,
+    /// The payload, encoded by [`encode_payload`].
+    #[serde(with = "as_shared")]
+    pub payload: Bytes,
+}
+
+/// One vector of a row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredVector {
+    /// Its name's place among the collection's sorted vector names.
+    pub ordinal: u16,
+    /// What to multiply the values by to get what the user wrote; 1 unless it was scaled.
+    pub norm: f32,
+    /// The values that the index compares.
+    #[serde(with = "as_floats")]
+    pub values: Vec<f32>,
+}
+
+impl StoredRow {
+    /// The stored shape of a record that fits the collection. Refuses a vector that the collection does not have.
+    pub fn from_domain(record: &Record, spec: &CollectionSpec) -> Result<StoredRow, Violation> {
+        let mut vectors = Vec::with_capacity(record.vectors.len());
+        for (name, values) in &record.vectors {
+            let found = spec.vectors.iter().enumerate().find(|(_, (known, _))| *known == name);
+            let Some((ordinal, (_, vector))) = found else {
+                return Err(Violation::new(
+                    format!("record.vectors[{name}]"),
+                    format!("collection `{}` has no vector of this name", spec.name),
+                ));
+            };
+            let ordinal = u16::try_from(ordinal).unwrap_or(u16::MAX);
+            vectors.push(StoredVector::of(ordinal, vector.distance, values));
+        }
+        let payload = encode_payload(&record.payload)
+            .map_err(|error| Violation::new("record.payload", error.to_string()))?;
+        Ok(StoredRow { key: record.key.to_bytes(), vectors, payload })
+    }
+
+    /// The record again; `None` if the row is not one of this collection.
+    pub fn to_domain(&self, spec: &CollectionSpec, version: LogIndex) -> Option<Record> {
+        let mut vectors = BTreeMap::new();
+        for vector in &self.vectors {
+            let name = spec.vectors.keys().nth(usize::from(vector.ordinal))?;
+            vectors.insert(name.clone(), unscaled(&vector.values, vector.norm));
+        }
+        let payload = decode_payload(&self.payload).ok()?;
+        Some(Record { key: Key::from_bytes(&self.key)?, vectors, payload, version })
+    }
+
+    /// Bytes it takes in memory, roughly.
+    pub fn size(&self) -> usize {
+        let vectors: usize = self.vectors.iter().map(|vector| vector.values.len() * 4 + 8).sum();
+        self.key.len() + vectors + self.payload.len() + 64
+    }
+}
+
+impl StoredVector {
+    fn of(ordinal: u16, distance: Distance, values: &[f32]) -> StoredVector {
+        if distance != Distance::Cosine {
+            return StoredVector { ordinal, norm: 1.0, values: values.to_vec() };
+        }
+        let (values, norm) = unit(values);
+        StoredVector { ordinal, norm, values }
+    }
+}
+
+/// The vector at length 1, and its former length; unchanged, with 1, if it was of unit length or has no direction.
+pub fn unit(values: &[f32]) -> (Vec<f32>, f32) {
+    let length = values.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt();
+    if (length - 1.0).abs() <= UNIT_SLACK || length == 0.0 || !length.is_finite() {
+        return (values.to_vec(), 1.0);
+    }
+    let scaled = values.iter().map(|v| (f64::from(*v) / length) as f32).collect();
+    (scaled, (length as f32).max(f32::MIN_POSITIVE))
+}
+
+/// The values as the user wrote them.
+pub(super) fn unscaled(values: &[f32], norm: f32) -> Vec<f32> {
+    if norm == 1.0 { values.to_vec() } else { values.iter().map(|v| v * norm).collect() }
+}
+
+/// The stored form of a payload.
+pub fn encode_payload(payload: &Payload) -> Result<Bytes, postcard::Error> {
+    postcard::to_allocvec(payload).map(Bytes::from)
+}
+
+/// The payload of its stored form; trailing bytes are an error.
+pub fn decode_payload(bytes: &[u8]) -> Result<Payload, postcard::Error> {
+    let (payload, rest) = postcard::take_from_bytes(bytes)?;
+    if rest.is_empty() { Ok(payload) } else { Err(postcard::Error::SerdeDeCustom) }
+}
+
+/// Reads a run of bytes in one piece, where serde's own would go byte by byte.
+struct Run;
+
+impl serde::de::Visitor<'_> for Run {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("bytes")
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+        Ok(bytes.to_vec())
+    }
+
+    fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+        Ok(bytes)
+    }
+}
+
+mod as_bytes {
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        from.deserialize_bytes(super::Run)
+    }
+}
+
+mod as_shared {
+    use bytes::Bytes;
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytes)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        from.deserialize_bytes(super::Run).map(Bytes::from)
+    }
+}
+
+mod as_floats {
+    use serde::de::Error;
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(values: &[f32], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(bytemuck::cast_slice(values))
+    }
+
+    struct Floats;
+
+    impl serde::de::Visitor<'_> for Floats {
+        type Value = Vec<f32>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("the bytes of 32-bit floats")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<f32>, E> {
+            let (words, rest) = bytes.as_chunks::<4>();
+            if !rest.is_empty() {
+                return Err(E::invalid_length(bytes.len(), &self));
+            }
+            Ok(words.iter().map(|word| f32::from_le_bytes(*word)).collect())
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f32>, D::Error> {
+        from.deserialize_bytes(Floats)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::sample;
+
+    #[test]
+    fn a_record_comes_back_as_it_was() {
+        let spec = sample::spec(4);
+        let record = Record::new("k")
+            .vector("a", vec![3.0, 0.0, 4.0, 0.0])
+            .vector("b", vec![0.5, -2.0])
+            .field("n", 7)
+            .field("t", "x");
+        let row = StoredRow::from_domain(&record, &spec).unwrap();
+        assert_eq!(row.vectors[0].values, [0.6, 0.0, 0.8, 0.0], "cosine: of unit length");
+        assert_eq!((row.vectors[0].norm, row.vectors[1].norm), (5.0, 1.0));
+        let bytes = postcard::to_allocvec(&row).unwrap();
+        let again: StoredRow = postcard::from_bytes(&bytes).unwrap();
+        assert_eq!(again, row);
+        let back = again.to_domain(&spec, 9).unwrap();
+        assert_eq!(back, Record { version: 9, ..record });
+    }
+
+    #[test]
+    fn a_unit_vector_is_kept_to_the_bit() {
+        let third = 1.0_f32 / 3.0_f32.sqrt();
+        let (values, norm) = unit(&[third, third, third]);
+        assert_eq!((values, norm), (vec![third; 3], 1.0));
+        let (tiny, norm) = unit(&[1e-30, 0.0]);
+        assert_eq!(tiny, [1.0, 0.0]);
+        assert!(norm > 0.0);
+    }
+
+    #[test]
+    fn strangers_are_refused() {
+        let spec = sample::spec(4);
+        let record = Record::new(1).vector("zz", vec![1.0]);
+        assert!(StoredRow::from_domain(&record, &spec).unwrap_err().to_string().contains("zz"));
+        assert!(postcard::from_bytes::<StoredRow>(&[0xff; 40]).is_err());
+        let row = StoredRow { key: vec![9], vectors: Vec::new(), payload: Bytes::from_static(&[0]) };
+        assert_eq!(row.to_domain(&spec, 1), None);
+        assert!(decode_payload(&[0, 0]).is_err(), "trailing bytes");
+    }
+}

@@ -1,0 +1,284 @@
+//! One partition's storage: what the machine writes to, what reads look at, and what the background works on.
+//!
+//! Three kinds of callers share a [`Store`] and stay out of each other's way:
+//!
+//! * the **writer** (one task; [`Store::upsert`], [`Store::delete`], [`Store::publish`], [`Store::freeze`]) works in
+//!   memory and marks rows of sealed segments as deleted;
+//! * **readers** take a [`View`], which costs one atomic load;
+//! * the **background** ([`Store::seal`], [`Store::build_graph`], [`Store::compact`]; each may run on its own thread)
+//!   writes folders, then commits a manifest, then swaps segments.
+//!
+//! **Locks, in this order.** `sealing` (one seal at a time) before `commit` (one manifest at a time; held while it is
+//! written) before `state` (held briefly, never while a file is written). Segments come and go only under `commit`.
+//!
+//! **Swaps lose no deletion.** While a new segment is written, the rows it copies may be deleted. The marks are read
+//! again after the manifest stands, under `state`, where no mark is made meanwhile.
+//!
+//! **Folders go last.** A folder that the manifest no longer names is removed when no view holds it any more, or at the
+//! next open.
+
+mod apply;
+mod background;
+mod restore;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use flotilla_proto::ids::LogIndex;
+use flotilla_proto::schema::CollectionSpec;
+use parking_lot::Mutex;
+
+use super::Fault;
+use super::growing::Growing;
+use super::plan::Limits;
+use super::sealed::Sealed;
+use super::shape::Shapes;
+use super::view::{Part, Published, View};
+use crate::env::fs;
+
+/// How a store works. The defaults are meant for a node; tests shrink them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Rows at which the growing segment wants to be sealed.
+    pub seal_rows: usize,
+    /// Bytes at which it wants to be sealed.
+    pub seal_bytes: usize,
+    /// Vectors from which on a segment gets a graph; fewer are scanned.
+    pub graph_rows_min: usize,
+    /// Threads of one graph build.
+    pub index_threads: usize,
+    /// Segments of a size that are merged into one.
+    pub fan_in: usize,
+    /// Sealed segments wanted, at most.
+    pub segments_max: usize,
+    /// Rows of a merged segment, at most.
+    pub segment_rows_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            seal_rows: 10_000,
+            seal_bytes: 32 << 20,
+            graph_rows_min: 1_000,
+            index_threads: 2,
+            fan_in: 4,
+            segments_max: 12,
+            segment_rows_max: 1_000_000,
+        }
+    }
+}
+
+impl Options {
+    fn limits(&self) -> Limits {
+        Limits {
+            fan_in: self.fan_in.max(2),
+            segments_max: self.segments_max.max(1),
+            rows_max: u32::try_from(self.segment_rows_max).unwrap_or(u32::MAX).clamp(1, 1 << 30),
+        }
+    }
+
+    fn graph_least(&self) -> u32 {
+        u32::try_from(self.graph_rows_min).unwrap_or(u32::MAX).max(2)
+    }
+}
+
+/// What a store was found to hold when it was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// The log index of its state; replay starts behind it. 0: empty.
+    pub applied: LogIndex,
+    /// The machine's state at that index, as it was given to [`Store::freeze`]; empty at 0.
+    pub machine: Vec<u8>,
+}
+
+/// How a store stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Status {
+    /// Live records.
+    pub records: u64,
+    /// Segments, of any kind.
+    pub segments: u64,
+    /// Rows that are in memory only: growing and frozen.
+    pub growing_rows: u64,
+    /// Vectors that want a graph and have none: growing, frozen or waiting.
+    pub unindexed_vectors: u64,
+    /// Bytes of the sealed segments' files.
+    pub disk_bytes: u64,
+    /// Bytes of memory, mapped files included.
+    pub memory_bytes: u64,
+    /// The share of sealed vectors that are indexed, of those that want it: 0 to 1.
+    pub index_progress: f32,
+}
+
+/// One partition's storage.
+pub struct Store {
+    dir: PathBuf,
+    options: Options,
+    published: ArcSwap<Published>,
+    sealing: Mutex<()>,
+    commit: Mutex<Committed>,
+    state: Mutex<State>,
+}
+
+/// What the manifest says of the machine.
+#[derive(Debug)]
+struct Committed {
+    applied: LogIndex,
+    machine: Arc<Vec<u8>>,
+}
+
+/// What the writer and the swaps share.
+struct State {
+    spec: Arc<CollectionSpec>,
+    shapes: Shapes,
+    sealed: Vec<Arc<Sealed>>,
+    /// Oldest first.
+    frozen: VecDeque<Frozen>,
+    growing: Growing,
+    growing_number: u64,
+    next_number: u64,
+    /// The newest command's log index.
+    written: LogIndex,
+    /// The manifest's log index.
+    durable: LogIndex,
+    /// Segments that the background is working on.
+    busy: BTreeSet<u64>,
+    /// Segments that the manifest no longer names.
+    retired: Vec<Arc<Sealed>>,
+}
+
+/// A state on its way to the manifest.
+struct Frozen {
+    applied: LogIndex,
+    machine: Arc<Vec<u8>>,
+    number: u64,
+    /// The rows that came since the one before; there may be none.
+    rows: Growing,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// From here on the collection is described like this. Its vectors are the same; segments that are written from
+    /// now on index the fields it declares now, older ones keep to those they know.
+    pub fn set_spec(&self, spec: Arc<CollectionSpec>) {
+        self.state.lock().spec = spec;
+    }
+
+    /// How the collection is described now.
+    pub fn spec(&self) -> Arc<CollectionSpec> {
+        self.state.lock().spec.clone()
+    }
+
+    /// The machine's state as of the manifest: see [`Store::durable_index`]. Empty at 0.
+    pub fn durable_machine(&self) -> Arc<Vec<u8>> {
+        self.commit.lock().machine.clone()
+    }
+
+    /// Where the manifest stands, to name it in a fault.
+    pub fn manifest_path(&self) -> PathBuf {
+        self.dir.join(super::manifest::MANIFEST)
+    }
+
+    /// Whether the background is so far behind that writers should wait: a frozen state waits for each place there is, and
+    /// the growing segment is full again.
+    pub fn is_behind(&self) -> bool {
+        let frozen = self.state.lock().frozen.len();
+        frozen >= apply::FROZEN_MAX && self.needs_seal()
+    }
+
+    /// The newest published state.
+    pub fn view(&self) -> View {
+        View::of(self.published.load_full())
+    }
+
+    /// The log index of the manifest: commands up to it need no log any more.
+    pub fn durable_index(&self) -> LogIndex {
+        self.state.lock().durable
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> Status {
+        let state = self.state.lock();
+        let least = self.options.graph_least();
+        let in_memory = || state.frozen.iter().map(|frozen| &frozen.rows).chain([&state.growing]);
+        let mut status = Status {
+            segments: (state.sealed.len() + in_memory().filter(|rows| rows.rows() > 0).count()) as u64,
+            ..Status::default()
+        };
+        let has_graphs = state.shapes.iter().any(|shape| shape.graph().is_some());
+        for rows in in_memory() {
+            status.records += u64::from(rows.live());
+            status.growing_rows += u64::from(rows.rows());
+            status.unindexed_vectors += if has_graphs { u64::from(rows.rows()) } else { 0 };
+            status.memory_bytes += rows.bytes() as u64;
+        }
+        let mut wanted = 0;
+        let mut waiting = 0;
+        for sealed in &state.sealed {
+            let (lacks, wants) = sealed.unindexed(least);
+            (waiting, wanted) = (waiting + lacks, wanted + wants);
+            status.records += u64::from(sealed.live());
+            status.disk_bytes += sealed.disk_bytes();
+            status.memory_bytes += sealed.memory_bytes();
+        }
+        status.unindexed_vectors += waiting;
+        status.index_progress = if wanted == 0 { 1.0 } else { 1.0 - waiting as f32 / wanted as f32 };
+        status
+    }
+
+    /// Checks every byte of every sealed segment against its checksum. Reads all of them.
+    pub fn verify(&self) -> Result<(), Fault> {
+        let sealed = self.state.lock().sealed.clone();
+        sealed.iter().try_for_each(|segment| segment.verify())
+    }
+
+    /// Removes a partition's folder with everything in it. Nobody has it open.
+    pub fn destroy(dir: &Path) -> Result<(), Fault> {
+        let io = |error: std::io::Error| Fault::io(dir, &error);
+        if fs::exists(dir).map_err(io)? {
+            fs::remove_dir_all(dir).map_err(io)?;
+        }
+        match dir.parent() {
+            Some(above) if fs::exists(above).map_err(io)? => fs::sync_dir(above).map_err(io),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl State {
+    /// Everything as it stands, as of `at`.
+    fn published(&self, at: LogIndex) -> Published {
+        let sealed = self.sealed.iter().map(|segment| Part {
+            number: segment.number(),
+            segment: Arc::new(Arc::clone(segment).bind(at, segment.live())),
+        });
+        let frozen = self.frozen.iter().map(|frozen| (frozen.number, &frozen.rows));
+        let in_memory = frozen.chain([(self.growing_number, &self.growing)]);
+        let in_memory = in_memory.filter(|(_, rows)| rows.rows() > 0).map(|(number, rows)| Part {
+            number,
+            segment: Arc::new(rows.chunks().bind(at, rows.live(), Arc::clone(&self.shapes))),
+        });
+        Published { at, parts: sealed.chain(in_memory).collect() }
+    }
+
+    fn take_number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number - 1
+    }
+}
+
+/// The folder of the segment with this number.
+fn segment_dir(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("seg-{number}"))
+}

@@ -1,0 +1,152 @@
+//! The writer's side: one command at a time, in memory.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use flotilla_proto::ids::LogIndex;
+use flotilla_proto::record::Key;
+
+use super::{Fault, Frozen, State, Store};
+use crate::storage::growing::{Growing, fits};
+use crate::storage::row::StoredRow;
+
+/// Frozen states that may wait for the background at once; with more, the growing segment keeps growing and the
+/// writer is told by [`Store::needs_seal`] to slow down.
+pub(super) const FROZEN_MAX: usize = 3;
+
+/// A live row.
+enum Place {
+    Growing(u32),
+    /// The frozen segment with this place in the queue.
+    Frozen(usize, u32),
+    /// The sealed segment with this place in the list.
+    Sealed(usize, u32),
+}
+
+impl Store {
+    /// Stores the rows of the command at `index`; of rows with one key the last one wins. Returns how many rows were
+    /// stored. Readers see them once the index is published.
+    ///
+    /// # Errors
+    /// Damage, if a row is not one of this collection or a sealed segment cannot be read; nothing is stored then.
+    pub fn upsert(&self, index: LogIndex, rows: Vec<StoredRow>) -> Result<u64, Fault> {
+        let mut state = self.state.lock();
+        let rows = last_of_each_key(rows);
+        if let Some(at) = rows.iter().position(|row| !fits(row, &state.shapes)) {
+            let reason = format!("row {at} of the command at {index} does not fit the collection");
+            return Err(Fault::damaged(&self.dir, index, reason));
+        }
+        let places = rows.iter().filter_map(|row| state.find(&row.key).transpose());
+        let places: Vec<Place> = places.collect::<Result<_, _>>()?;
+        places.into_iter().for_each(|place| state.mark(place, index));
+        let shapes = Arc::clone(&state.shapes);
+        state.growing.append(index, &rows, &shapes);
+        state.written = state.written.max(index);
+        Ok(rows.len() as u64)
+    }
+
+    /// Deletes the records of these keys by the command at `index`. Returns how many there were.
+    ///
+    /// # Errors
+    /// Damage, if a sealed segment cannot be read; nothing is deleted then.
+    pub fn delete(&self, index: LogIndex, keys: &[Key]) -> Result<u64, Fault> {
+        let mut state = self.state.lock();
+        let mut keys: Vec<Vec<u8>> = keys.iter().map(Key::to_bytes).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let places = keys.iter().filter_map(|key| state.find(key).transpose());
+        let places: Vec<Place> = places.collect::<Result<_, _>>()?;
+        let found = places.len() as u64;
+        places.into_iter().for_each(|place| state.mark(place, index));
+        state.written = state.written.max(index);
+        Ok(found)
+    }
+
+    /// From here on, new views see everything up to `index`, the command that was applied last.
+    pub fn publish(&self, index: LogIndex) {
+        let mut state = self.state.lock();
+        state.written = state.written.max(index);
+        self.publish_locked(&state);
+    }
+
+    fn publish_locked(&self, state: &State) {
+        self.published.store(Arc::new(state.published(state.written)));
+    }
+
+    /// Whether the growing segment is large enough to be frozen and sealed. While it stays true although
+    /// [`Store::freeze`] was called, the background is behind: slow the writers down.
+    pub fn needs_seal(&self) -> bool {
+        let growing = &self.state.lock().growing;
+        growing.rows() as usize >= self.options.seal_rows || growing.bytes() >= self.options.seal_bytes
+    }
+
+    /// Freezes the state after the command at `applied`, the last one, for the background to make durable together with
+    /// the `machine`'s own state at that index. Instant; publishes `applied`. Works without new rows too, so that
+    /// deletions and the machine's state reach the manifest and the log can be purged.
+    ///
+    /// False, and nothing happens, if that state is frozen or durable already, if a later command was applied, or if too
+    /// many frozen states wait.
+    pub fn freeze(&self, applied: LogIndex, machine: Vec<u8>) -> bool {
+        let mut state = self.state.lock();
+        let last = state.frozen.back().map_or(state.durable, |frozen| frozen.applied);
+        if applied <= last || applied < state.written || state.frozen.len() >= FROZEN_MAX {
+            return false;
+        }
+        state.written = applied;
+        let rows: Growing = std::mem::take(&mut state.growing);
+        let number = state.growing_number;
+        state.growing_number = state.take_number();
+        state.frozen.push_back(Frozen { applied, machine: Arc::new(machine), number, rows });
+        self.publish_locked(&state);
+        true
+    }
+}
+
+/// The last row of each key, in order.
+fn last_of_each_key(rows: Vec<StoredRow>) -> Vec<StoredRow> {
+    let mut last = BTreeMap::new();
+    for (place, row) in rows.iter().enumerate() {
+        last.insert(row.key.clone(), place);
+    }
+    if last.len() == rows.len() {
+        return rows;
+    }
+    let keeps = |(place, row): &(usize, StoredRow)| last.get(&row.key) == Some(place);
+    rows.into_iter().enumerate().filter(keeps).map(|(_, row)| row).collect()
+}
+
+impl State {
+    /// The live row of a key. The newest segment that knows the key decides.
+    fn find(&self, key: &[u8]) -> Result<Option<Place>, Fault> {
+        if let Some((row, lives)) = self.growing.newest(key) {
+            return Ok(lives.then_some(Place::Growing(row)));
+        }
+        for (at, frozen) in self.frozen.iter().enumerate().rev() {
+            if let Some((row, lives)) = frozen.rows.newest(key) {
+                return Ok(lives.then_some(Place::Frozen(at, row)));
+            }
+        }
+        for (at, sealed) in self.sealed.iter().enumerate().rev() {
+            if let Some(row) = sealed.live_row(key)? {
+                return Ok(Some(Place::Sealed(at, row)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn mark(&mut self, place: Place, index: LogIndex) {
+        match place {
+            Place::Growing(row) => self.growing.mark(row, index),
+            Place::Frozen(at, row) => {
+                if let Some(frozen) = self.frozen.get_mut(at) {
+                    frozen.rows.mark(row, index);
+                }
+            }
+            Place::Sealed(at, row) => {
+                if let Some(sealed) = self.sealed.get(at) {
+                    sealed.mark(row, index);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The background's side: folders are written, a manifest is committed, segments are swapped.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use flotilla_proto::ids::LogIndex;
+
+use super::{Committed, State, Store, segment_dir};
+use crate::env::fs;
+use crate::index::Progress;
+use crate::storage::Fault;
+use crate::storage::manifest::{Manifest, SegmentEntry};
+use crate::storage::plan::{self, Standing, Step};
+use crate::storage::sealed::{Draft, Plan, Sealed, Source};
+use crate::storage::view::{Part, Published};
+
+/// A change of the set of segments.
+struct Change {
+    /// Numbers that go: sealed segments, or the frozen one.
+    gone: Vec<u64>,
+    /// The segment that comes, with the draft it was made by (none where rows and marks stay the same).
+    come: Option<(Arc<Sealed>, Option<Draft>)>,
+}
+
+impl Store {
+    /// Makes the oldest frozen state durable: writes its rows as a sealed segment and commits the manifest. Returns the
+    /// log index up to which the log is no longer needed; `None` if nothing is frozen. Builds no graph.
+    ///
+    /// # Errors
+    /// The system's refusal, with nothing lost: the frozen state stays in memory and in the log. After a refusal to
+    /// sync, the replica must stop.
+    pub fn seal(&self) -> Result<Option<LogIndex>, Fault> {
+        let _one_at_a_time = self.sealing.lock();
+        let Some((applied, machine, number, draft)) = self.oldest_frozen() else { return Ok(None) };
+        let come = match draft.rows() {
+            0 => None,
+            _ => {
+                let sealed = self.write(number, &draft, &Progress::new())?;
+                Some((Arc::new(sealed), Some(draft)))
+            }
+        };
+        let mut commit = self.commit.lock();
+        self.change(&mut commit, Committed { applied, machine }, Change { gone: vec![number], come })?;
+        drop(commit);
+        self.sweep();
+        Ok(Some(applied))
+    }
+
+    fn oldest_frozen(&self) -> Option<(LogIndex, Arc<Vec<u8>>, u64, Draft)> {
+        let state = self.state.lock();
+        let frozen = state.frozen.front()?;
+        let (applied, chunks) = (frozen.applied, frozen.rows.chunks());
+        let (machine, number) = (Arc::clone(&frozen.machine), frozen.number);
+        drop(state);
+        Some((applied, machine, number, Draft::new(vec![Source::Frozen(chunks)], applied)))
+    }
+
+    /// Builds the graphs of one segment, if that is what is due. False if not (a merge may be: [`Store::compact`]).
+    ///
+    /// # Errors
+    /// As [`Store::seal`]; [`Fault::Cancelled`] if `progress` was cancelled.
+    pub fn build_graph(&self, progress: &Progress) -> Result<bool, Fault> {
+        let claim = match self.claim(|step| matches!(step, Step::Index(_))) {
+            Some(claim) => claim,
+            None => return Ok(false),
+        };
+        let [segment] = claim.segments.as_slice() else { return Ok(false) };
+        let graphs =
+            segment.build_graphs(self.options.graph_least(), self.options.index_threads, progress)?;
+        let indexed = Arc::new(segment.with_graphs(&graphs));
+        let change = Change { gone: vec![segment.number()], come: Some((indexed, None)) };
+        self.commit_as_is(change)?;
+        Ok(true)
+    }
+
+    /// Merges segments into one with its graphs, if that is due. False if not. Rows that are dead at the durable index
+    /// are dropped; deletions that come while it runs are carried over.
+    ///
+    /// # Errors
+    /// As [`Store::seal`]; [`Fault::Cancelled`] if `progress` was cancelled, with what was written so far removed.
+    pub fn compact(&self, progress: &Progress) -> Result<bool, Fault> {
+        let Some(claim) = self.claim(|step| matches!(step, Step::Merge(_))) else { return Ok(false) };
+        let (floor, number) = {
+            let mut state = self.state.lock();
+            (state.durable, state.take_number())
+        };
+        let sources = claim.segments.iter().cloned().map(Source::Sealed).collect();
+        let draft = Draft::new(sources, floor);
+        let come = match draft.rows() {
+            0 => None,
+            _ => {
+                let merged = self.write_indexed(number, &draft, progress);
+                if merged.is_err() {
+                    self.remove_folder(&segment_dir(&self.dir, number))?;
+                }
+                Some((Arc::new(merged?), Some(draft)))
+            }
+        };
+        let gone = claim.segments.iter().map(|segment| segment.number()).collect();
+        self.commit_as_is(Change { gone, come })?;
+        drop(claim);
+        self.sweep();
+        Ok(true)
+    }
+
+    fn write_indexed(&self, number: u64, draft: &Draft, progress: &Progress) -> Result<Sealed, Fault> {
+        let merged = self.write(number, draft, progress)?;
+        let (least, threads) = (self.options.graph_least(), self.options.index_threads);
+        let graphs = merged.build_graphs(least, threads, progress)?;
+        Ok(merged.with_graphs(&graphs))
+    }
+
+    fn write(&self, number: u64, draft: &Draft, progress: &Progress) -> Result<Sealed, Fault> {
+        let dir = segment_dir(&self.dir, number);
+        let (spec, shapes) = {
+            let state = self.state.lock();
+            (Arc::clone(&state.spec), Arc::clone(&state.shapes))
+        };
+        draft.write(&Plan { dir: &dir, number, shapes: &shapes, fields: &spec.fields, progress })?;
+        Sealed::open(&dir, &shapes, &[])
+    }
+
+    /// Chooses the next step and takes its segments, if it is one that `wants`.
+    fn claim(&self, wants: impl Fn(&Step) -> bool) -> Option<Claim<'_>> {
+        let mut state = self.state.lock();
+        let step = plan::next(&state.standings(self.options.graph_least()), &self.options.limits())?;
+        if !wants(&step) {
+            return None;
+        }
+        let numbers = match step {
+            Step::Merge(numbers) => numbers,
+            Step::Index(number) => vec![number],
+        };
+        let of = |segment: &&Arc<Sealed>| numbers.contains(&segment.number());
+        let segments = state.sealed.iter().filter(of).cloned().collect();
+        state.busy.extend(&numbers);
+        drop(state);
+        Some(Claim { store: self, segments })
+    }
+
+    fn commit_as_is(&self, change: Change) -> Result<(), Fault> {
+        let mut commit = self.commit.lock();
+        let same = Committed { applied: commit.applied, machine: Arc::clone(&commit.machine) };
+        self.change(&mut commit, same, change)
+    }
+
+    /// Commits the manifest of the changed set at `next`, then swaps.
+    fn change(&self, commit: &mut Committed, next: Committed, change: Change) -> Result<(), Fault> {
+        let (mut sealed, next_number) = {
+            let state = self.state.lock();
+            (state.sealed.clone(), state.next_number)
+        };
+        sealed.retain(|segment| !change.gone.contains(&segment.number()));
+        if let Some((segment, draft)) = &change.come {
+            carry(segment, draft.as_ref());
+            sealed.push(Arc::clone(segment));
+        }
+        let segments = sealed.iter().map(|segment| SegmentEntry::of(segment, next.applied));
+        let segments = segments.collect::<Result<_, _>>()?;
+        let (applied, machine) = (next.applied, next.machine.to_vec());
+        Manifest { applied, machine, next_number, segments }.write(&self.dir)?;
+        *commit = next;
+        self.swap(sealed, applied, &change);
+        Ok(())
+    }
+
+    /// Puts the new set in place of the old one, for the writer and for views at the published index.
+    fn swap(&self, sealed: Vec<Arc<Sealed>>, durable: LogIndex, change: &Change) {
+        let mut state = self.state.lock();
+        if let Some((segment, draft)) = &change.come {
+            carry(segment, draft.as_ref());
+        }
+        let old = std::mem::replace(&mut state.sealed, sealed);
+        let dropped = |segment: &Arc<Sealed>| state.sealed.iter().all(|s| s.number() != segment.number());
+        let retired: Vec<Arc<Sealed>> = old.into_iter().filter(dropped).collect();
+        state.retired.extend(retired);
+        state.frozen.retain(|frozen| !change.gone.contains(&frozen.number));
+        state.durable = durable;
+        let published = self.published.load();
+        let at = published.at;
+        let come = change.come.as_ref().map(|(segment, _)| part(segment, at));
+        let swapped: Published = published.replaced(&change.gone, come);
+        self.published.store(Arc::new(swapped));
+    }
+
+    /// Removes the folders that nobody holds any more. A folder that the system keeps is no fault: the next open tries
+    /// again.
+    pub(super) fn sweep(&self) {
+        let mut state = self.state.lock();
+        let (unheld, held) = std::mem::take(&mut state.retired).into_iter().partition(Sealed::is_last_holder);
+        state.retired = held;
+        drop(state);
+        let unheld: Vec<Arc<Sealed>> = unheld;
+        for segment in unheld {
+            if let Err(fault) = self.remove_folder(segment.dir()) {
+                tracing::warn!(%fault, "a merged segment's folder stays until the next start");
+            }
+        }
+    }
+
+    fn remove_folder(&self, dir: &Path) -> Result<(), Fault> {
+        let io = |error: std::io::Error| Fault::io(dir, &error);
+        if fs::exists(dir).map_err(io)? { fs::remove_dir_all(dir).map_err(io) } else { Ok(()) }
+    }
+}
+
+/// Carries over the deletions of the rows that the segment was made of.
+fn carry(segment: &Sealed, draft: Option<&Draft>) {
+    for (row, mark) in draft.into_iter().flat_map(Draft::marks) {
+        segment.mark(row, mark);
+    }
+}
+
+/// The segment in a view at `at`, which may lie before deletions that were applied already.
+fn part(segment: &Arc<Sealed>, at: LogIndex) -> Part {
+    let live = segment.kept_at(at);
+    Part { number: segment.number(), segment: Arc::new(Arc::clone(segment).bind(at, live)) }
+}
+
+impl State {
+    fn standings(&self, least: u32) -> Vec<Standing> {
+        let idle = self.sealed.iter().filter(|segment| !self.busy.contains(&segment.number()));
+        let standing = |segment: &Arc<Sealed>| Standing {
+            number: segment.number(),
+            rows: segment.rows(),
+            kept: segment.kept_at(self.durable),
+            is_unindexed: segment.unindexed(least).0 > 0,
+        };
+        idle.map(standing).collect()
+    }
+}
+
+/// Segments that one background call works on; nobody else takes them meanwhile.
+struct Claim<'a> {
+    store: &'a Store,
+    segments: Vec<Arc<Sealed>>,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut state = self.store.state.lock();
+        for segment in &self.segments {
+            state.busy.remove(&segment.number());
+        }
+    }
+}
