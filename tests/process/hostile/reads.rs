@@ -1,0 +1,176 @@
+//! Bad searches, filters, pages and gets.
+
+use flotilla_proto::v1;
+use flotilla_tests::api::{self, Api};
+use tonic::Code;
+
+use super::{Ask, OPEN, Row, STRICT, coded, invalid};
+
+fn search(change: impl FnOnce(&mut v1::SearchRequest)) -> Ask {
+    let mut request = api::search(OPEN, vec![1.0, 0.0, 0.0, 0.0], 10);
+    change(&mut request);
+    Ask::Search(request)
+}
+
+fn vector(values: Vec<f32>) -> Ask {
+    search(|s| s.vector = Some(v1::Vector { values }))
+}
+
+/// A count by this filter, and a search by it: both must refuse it.
+fn filtered(name: &str, filter: v1::Filter, words: &[&str]) -> [Row; 3] {
+    let count = v1::CountRequest { collection: OPEN.to_owned(), filter: Some(filter.clone()) };
+    let scan =
+        v1::ScanRequest { collection: OPEN.to_owned(), filter: Some(filter.clone()), ..Default::default() };
+    [
+        invalid(&format!("count: {name}"), Ask::Count(count), words),
+        invalid(&format!("scan: {name}"), Ask::Scan(scan), words),
+        invalid(&format!("search: {name}"), search(|s| s.filter = Some(filter)), words),
+    ]
+}
+
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = searches();
+    rows.extend(filters());
+    rows.extend(pages());
+    rows
+}
+
+fn searches() -> Vec<Row> {
+    let limits = |limit, offset| search(|s| (s.limit, s.offset) = (Some(limit), offset));
+    let name = |name: &str| search(|s| s.vector_name = name.to_owned());
+    let strict = |filter| {
+        search(|s| {
+            s.collection = STRICT.to_owned();
+            s.filter = Some(filter);
+        })
+    };
+    vec![
+        invalid("limit 0", limits(0, 0), &["limit", "1 to 10000", "got 0"]),
+        invalid("limit 10,001", limits(10_001, 0), &["limit", "1 to 10000", "got 10001"]),
+        invalid("limit max", limits(u32::MAX, 0), &["limit", "1 to 10000"]),
+        invalid("offset + limit", limits(10, 9_991), &["offset + limit", "10000", "10001"]),
+        invalid("offset max", limits(1, u32::MAX), &["offset + limit", "10000", "4294967296"]),
+        invalid("ef", search(|s| s.ef = 65_537), &["ef", "65536", "got 65537"]),
+        invalid("threshold NaN", search(|s| s.score_threshold = Some(f32::NAN)), &["score_threshold", "NaN"]),
+        invalid("no vector", search(|s| s.vector = None), &["vector", "needed"]),
+        invalid("query of 3", vector(vec![1.0; 3]), &["vector", "expected 4 dimensions, got 3"]),
+        invalid("query of none", vector(vec![]), &["vector", "expected 4 dimensions, got 0"]),
+        invalid("query with NaN", vector(vec![1.0, 0.0, 0.0, f32::NAN]), &["vector", "component 3 is NaN"]),
+        invalid("infinite query", vector(vec![f32::INFINITY; 4]), &["vector", "component 0 is inf"]),
+        invalid("zero query", vector(vec![0.0; 4]), &["vector", "zero vector"]),
+        invalid("unknown vector", name("third"), &["vector_name", "no vector `third`", "default, second"]),
+        invalid("the other vector", name("second"), &["vector", "expected 2 dimensions, got 4"]),
+        invalid("undeclared in strict", strict(api::exists("other")), &["filter.other", "strict"]),
+        coded("unknown collection", search(|s| s.collection = "nope".into()), Code::NotFound, &["`nope`"]),
+    ]
+}
+
+fn filters() -> Vec<Row> {
+    let deep = |levels| (1..levels).fold(api::exists("n"), |inner, _| api::not(inner));
+    let wide = api::all((0..1_024).map(|_| api::exists("n")).collect());
+    let values = |n: i64| api::among("n", (0..n).map(api::int).collect());
+    let range = |range| api::filter(v1::filter::Kind::Range(range));
+    let field = || "n".to_owned();
+    let empty = v1::filter::Range { field: field(), ..Default::default() };
+    let twice = v1::filter::Range {
+        field: field(),
+        gt: Some(api::int(1)),
+        gte: Some(api::int(1)),
+        ..Default::default()
+    };
+    let mixed = api::between("free", Some(api::int(1)), Some(api::text("z")));
+    let keys = |keys| api::filter(v1::filter::Kind::Keys(v1::filter::Keys { keys }));
+    [
+        filtered("of no kind", v1::Filter { kind: None }, &["filter", "a condition is needed"]),
+        filtered(
+            "no kind inside",
+            api::all(vec![v1::Filter { kind: None }]),
+            &["filter", "a condition is needed"],
+        ),
+        filtered("33 levels", deep(33), &["filter", "levels", "limit is 32"]),
+        filtered("40 levels", deep(40), &["filter", "levels", "limit is 32"]),
+        filtered("1,025 conditions", wide, &["filter", "conditions", "limit is 1024"]),
+        filtered("10,001 values", values(10_001), &["filter.n.in", "10001 values", "limit is 10000"]),
+        filtered("equal to null", api::equal("n", api::null()), &["filter.n.equal", "null equals nothing"]),
+        filtered("equal to a list", api::equal("n", api::list(vec![])), &["filter.n.equal", "list"]),
+        filtered("equal to a map", api::equal("n", api::map(vec![])), &["filter.n.equal", "map"]),
+        filtered("a wrong type", api::equal("n", api::text("7")), &["filter.n.equal", "integer", "text"]),
+        filtered("NaN", api::equal("x", api::float(f64::NAN)), &["filter.x.equal", "NaN"]),
+        filtered("a null among", api::among("n", vec![api::int(1), api::null()]), &["filter.n.in", "null"]),
+        filtered("no bounds", range(empty), &["filter.n.range", "at least one of"]),
+        filtered("two lower bounds", range(twice), &["filter.n.range", "one of gt and gte"]),
+        filtered("mixed bounds", mixed, &["filter.free.range", "different types"]),
+        filtered(
+            "ordered booleans",
+            api::between("is", Some(api::flag(true)), None),
+            &["filter.is.gte", "no order"],
+        ),
+        filtered("no datetime", api::between("at", Some(api::text("now")), None), &["filter.at", "datetime"]),
+        filtered("prefix of a number", api::prefix("n", "1"), &["filter.n.prefix", "needs text"]),
+        filtered("an empty step", api::exists("a..b"), &["filter", "a..b", "a step is empty"]),
+        filtered("an empty path", api::exists(""), &["filter", "a step is empty"]),
+        filtered("an empty key", keys(vec![api::key("")]), &["filter.keys", "at least 1 byte"]),
+        filtered("a key of no kind", keys(vec![v1::Key { kind: None }]), &["filter.keys", "a key is needed"]),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn pages() -> Vec<Row> {
+    let scan = |limit, next: &str| {
+        Ask::Scan(v1::ScanRequest {
+            collection: OPEN.to_owned(),
+            limit,
+            next: next.to_owned(),
+            ..Default::default()
+        })
+    };
+    let get = |keys| Ask::Get(v1::GetRequest { collection: OPEN.to_owned(), keys, ..Default::default() });
+    let elsewhere = |name: &str| Ask::Count(v1::CountRequest { collection: name.to_owned(), filter: None });
+    vec![
+        invalid("page of 10,001", scan(10_001, ""), &["limit", "1 to 10000", "10001"]),
+        invalid("page of all", scan(u32::MAX, ""), &["limit", "1 to 10000"]),
+        invalid("token abc", scan(10, "abc"), &["next", "not a token"]),
+        invalid("token of zeros", scan(10, &"A".repeat(80)), &["next", "not a token"]),
+        invalid("token of signs", scan(10, "\u{0}\u{7f}/+=="), &["next", "not a token"]),
+        invalid("token of 1 MB", scan(10, &"A".repeat(1 << 20)), &["next", "not a token"]),
+        invalid("get of 1,001", get((0..1_001).map(api::number_key).collect()), &["keys", "1001", "1000"]),
+        invalid("get of an empty key", get(vec![api::key("")]), &["keys[0]", "at least 1 byte"]),
+        invalid("get of no key", get(vec![v1::Key { kind: None }]), &["keys[0]", "a key is needed"]),
+        invalid("get of a long key", get(vec![api::key("k".repeat(1_025))]), &["keys[0]", "1025", "1024"]),
+        coded("count elsewhere", elsewhere("nope"), Code::NotFound, &["no collection `nope`"]),
+    ]
+}
+
+/// A token serves its own scan only.
+pub(super) async fn tokens(client: &Api) -> Option<String> {
+    let page = |collection: &str, filter, next| v1::ScanRequest {
+        collection: collection.to_owned(),
+        filter,
+        limit: 5,
+        next,
+        ..Default::default()
+    };
+    let first = client.scan(page(OPEN, None, String::new())).await;
+    let next = match first {
+        Ok(first) if first.items.len() == 5 && !first.next.is_empty() => first.next,
+        other => return Some(format!("a first page: {other:?}")),
+    };
+    let elsewhere =
+        invalid("another collection's", Ask::Scan(page(STRICT, None, next.clone())), &["next", "collection"]);
+    let filter = Some(api::exists("n"));
+    let otherwise =
+        invalid("another filter's", Ask::Scan(page(OPEN, filter, next.clone())), &["next", "filter"]);
+    let mut garbled = next.into_bytes();
+    let last = garbled.last_mut()?;
+    *last = if *last == b'A' { b'B' } else { b'A' };
+    let garbled = String::from_utf8(garbled).ok()?;
+    let garbled = invalid("a garbled one", Ask::Scan(page(OPEN, None, garbled)), &["next", "not a token"]);
+    for row in [elsewhere, otherwise, garbled] {
+        if let Some(wrong) = row.run(client).await {
+            return Some(format!("token: {wrong}"));
+        }
+    }
+    None
+}

@@ -1,0 +1,212 @@
+//! Bad writes. Each bad record stands behind a good one: a batch is written whole or not at all.
+
+use flotilla_proto::v1;
+use flotilla_tests::api::{self, Api};
+use tonic::Code;
+
+use super::{Ask, OPEN, Row, STRICT, coded, invalid};
+
+fn good() -> v1::Record {
+    api::record(api::key("good"), vec![1.0, 0.0, 0.0, 0.0], vec![("n", api::int(1))])
+}
+
+/// An upsert of a good record and this one.
+fn behind(collection: &str, bad: v1::Record) -> Ask {
+    Ask::Upsert(v1::UpsertRequest {
+        collection: collection.to_owned(),
+        records: vec![good(), bad],
+        request: None,
+    })
+}
+
+fn vector(values: Vec<f32>) -> Ask {
+    behind(OPEN, api::record(api::key("bad"), values, vec![]))
+}
+
+fn other_vector(name: &str, values: Vec<f32>) -> Ask {
+    let mut record = good();
+    record.vectors.insert(name.to_owned(), v1::Vector { values });
+    behind(OPEN, record)
+}
+
+fn field(collection: &str, name: &str, value: v1::Value) -> Ask {
+    behind(collection, api::record(api::key("bad"), vec![1.0; 4], vec![(name, value)]))
+}
+
+fn keyed(key: v1::Key) -> Ask {
+    behind(OPEN, api::record(key, vec![1.0; 4], vec![]))
+}
+
+fn delete(target: Option<v1::delete_request::Target>) -> Ask {
+    Ask::Delete(v1::DeleteRequest { collection: OPEN.to_owned(), target, request: None })
+}
+
+fn delete_keys(keys: Vec<v1::Key>) -> Ask {
+    delete(Some(v1::delete_request::Target::Keys(v1::KeyList { keys })))
+}
+
+fn nested(levels: usize) -> v1::Value {
+    (0..levels).fold(api::int(1), |inner, _| api::list(vec![inner]))
+}
+
+pub(super) fn rows() -> Vec<Row> {
+    let mut rows = vectors();
+    rows.extend(keys());
+    rows.extend(payloads());
+    rows.extend(targets());
+    rows
+}
+
+fn vectors() -> Vec<Row> {
+    let at = "records[1].vectors[default]";
+    vec![
+        invalid("3 dimensions", vector(vec![1.0; 3]), &[at, "expected 4 dimensions, got 3"]),
+        invalid("5 dimensions", vector(vec![1.0; 5]), &[at, "expected 4 dimensions, got 5"]),
+        invalid("NaN", vector(vec![1.0, f32::NAN, 0.0, 0.0]), &[at, "component 1 is NaN"]),
+        invalid("infinite", vector(vec![1.0, 0.0, f32::INFINITY, 0.0]), &[at, "component 2 is inf"]),
+        invalid(
+            "minus infinite",
+            vector(vec![f32::NEG_INFINITY, 0.0, 0.0, 0.0]),
+            &[at, "component 0 is -inf"],
+        ),
+        invalid("zero under cosine", vector(vec![0.0; 4]), &[at, "zero vector", "cosine"]),
+        invalid("beyond 32 bits", vector(vec![f32::MAX; 4]), &[at, "exceeds the range"]),
+        invalid(
+            "unknown vector",
+            other_vector("third", vec![1.0]),
+            &["records[1].vectors[third]", "no vector"],
+        ),
+        invalid(
+            "second vector",
+            other_vector("second", vec![1.0]),
+            &["vectors[second]", "expected 2", "got 1"],
+        ),
+        invalid(
+            "an empty vector",
+            other_vector("second", vec![]),
+            &["vectors[second]", "expected 2", "got 0"],
+        ),
+    ]
+}
+
+fn keys() -> Vec<Row> {
+    let no_key = v1::Record { key: None, ..good() };
+    let batch = |n: u64| {
+        Ask::Upsert(v1::UpsertRequest {
+            collection: OPEN.to_owned(),
+            records: (0..n).map(|n| v1::Record { key: Some(api::number_key(n)), ..good() }).collect(),
+            request: None,
+        })
+    };
+    let elsewhere = |name: &str| behind(name, good());
+    vec![
+        invalid("no key", behind(OPEN, no_key), &["records[1].key", "a key is needed"]),
+        invalid("key of no kind", keyed(v1::Key { kind: None }), &["records[1].key", "a key is needed"]),
+        invalid("empty key", keyed(api::key("")), &["records[1].key", "at least 1 byte"]),
+        invalid(
+            "key of 1,025 bytes",
+            keyed(api::key("k".repeat(1_025))),
+            &["records[1].key", "1025 bytes", "1024"],
+        ),
+        invalid(
+            "key of 1 MB",
+            keyed(api::key("k".repeat(1 << 20))),
+            &["records[1].key", "1048576 bytes", "1024"],
+        ),
+        invalid("1,001 records", batch(1_001), &["records", "1001 records", "limit is 1000"]),
+        coded("unknown collection", elsewhere("nope"), Code::NotFound, &["no collection `nope`"]),
+        coded("no collection", elsewhere(""), Code::NotFound, &["no collection ``"]),
+        coded("a path", elsewhere("../../etc"), Code::NotFound, &["no collection `../../etc`"]),
+    ]
+}
+
+fn payloads() -> Vec<Row> {
+    let inner = || api::map(vec![("ner", api::text("seven"))]);
+    vec![
+        invalid(
+            "text for integer",
+            field(OPEN, "n", api::text("7")),
+            &["records[1].payload.n", "integer", "text"],
+        ),
+        invalid("float for integer", field(OPEN, "n", api::float(7.5)), &["payload.n", "integer", "float"]),
+        invalid("bool for integer", field(OPEN, "n", api::flag(true)), &["payload.n", "integer", "bool"]),
+        invalid("text for float", field(OPEN, "x", api::text("1")), &["payload.x", "float", "text"]),
+        invalid(
+            "integer for keyword",
+            field(OPEN, "word", api::int(1)),
+            &["payload.word", "keyword", "integer"],
+        ),
+        invalid("integer for bool", field(OPEN, "is", api::int(1)), &["payload.is", "bool", "integer"]),
+        invalid(
+            "no datetime",
+            field(OPEN, "at", api::text("yesterday")),
+            &["payload.at", "datetime", "RFC 3339"],
+        ),
+        invalid("map for integer", field(OPEN, "n", api::map(vec![])), &["payload.n", "integer", "map"]),
+        invalid(
+            "one of a list",
+            field(OPEN, "n", api::list(vec![api::int(1), api::text("x")])),
+            &["payload.n", "integer", "text"],
+        ),
+        invalid("a nested field", field(OPEN, "in", inner()), &["payload.in.ner", "integer", "text"]),
+        invalid("undeclared in strict", field(STRICT, "other", api::int(1)), &["payload.other", "strict"]),
+        invalid("NaN field", field(OPEN, "y", api::float(f64::NAN)), &["payload.y", "NaN"]),
+        invalid("infinite field", field(OPEN, "x", api::float(f64::INFINITY)), &["payload.x", "inf"]),
+        invalid("40 levels", field(OPEN, "deep", nested(40)), &["payload", "levels", "limit is 32"]),
+        invalid(
+            "2 MB of payload",
+            field(OPEN, "big", api::text("x".repeat(2 << 20))),
+            &["payload", "bytes", "1048576"],
+        ),
+        invalid(
+            "a long name",
+            field(OPEN, &"f".repeat(300), api::int(1)),
+            &["payload", "300", "limit is 255"],
+        ),
+    ]
+}
+
+fn targets() -> Vec<Row> {
+    let by = |filter| delete(Some(v1::delete_request::Target::Filter(filter)));
+    let many = (0..1_001).map(api::number_key).collect();
+    let elsewhere = Ask::Delete(v1::DeleteRequest {
+        collection: "nope".to_owned(),
+        target: Some(v1::delete_request::Target::Keys(v1::KeyList { keys: vec![api::key("a")] })),
+        request: None,
+    });
+    vec![
+        invalid("delete of nothing named", delete(None), &["target", "keys or a filter"]),
+        invalid("1,001 keys", delete_keys(many), &["keys", "1001 keys", "limit is 1000"]),
+        invalid(
+            "delete of an empty key",
+            delete_keys(vec![api::key("a"), api::key("")]),
+            &["keys[1]", "at least 1 byte"],
+        ),
+        invalid(
+            "delete of no key",
+            delete_keys(vec![v1::Key { kind: None }]),
+            &["keys[0]", "a key is needed"],
+        ),
+        invalid(
+            "delete by no condition",
+            by(v1::Filter { kind: None }),
+            &["filter", "a condition is needed"],
+        ),
+        invalid(
+            "delete by a wrong type",
+            by(api::equal("n", api::text("x"))),
+            &["filter.n", "integer", "text"],
+        ),
+        coded("delete elsewhere", elsewhere, Code::NotFound, &["no collection `nope`"]),
+    ]
+}
+
+/// Writes of nothing do nothing, and say so.
+pub(super) async fn nothing_is_no_error(client: &Api) -> Option<String> {
+    let upserted = client.put(OPEN, vec![]).await.map(|done| done.upserted);
+    let deleted = client.remove(OPEN, vec![]).await;
+    match (&upserted, &deleted) {
+        (Ok(0), Ok(0)) => None,
+        _ => Some(format!("writes of nothing: {upserted:?}, {deleted:?}")),
+    }
+}

@@ -1,0 +1,34 @@
+//! Tests of the real binary as a real process: it is started on a free port of loopback over a temporary folder, spoken to
+//! through its public port only, killed, drained and started again. See `flotilla_tests` for the harness.
+//!
+//! `FLOTILLA_TEST_SEED` replays a run's random choices; `FLOTILLA_TEST_KILLS` makes the crash test longer or shorter.
+
+// A test's helper may give up as a test does; clippy exempts only functions marked as tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod commands;
+mod hostile;
+mod kill9;
+mod operator;
+mod restart;
+mod startup;
+
+use std::path::Path;
+
+/// The binary under test.
+fn binary() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_flotilla"))
+}
+
+/// A folder that is removed with its owner.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+/// Settings under which a few hundred records see seals, compactions and purges: written to `dir`, as an argument.
+fn small_settings(dir: &Path) -> String {
+    let file = dir.join("flotilla.yaml");
+    let text = "storage:\n  seal_rows: 200\nlog:\n  lanes: 2\n  segment_bytes: 1048576\n";
+    std::fs::write(&file, text).expect("writing the settings");
+    file.to_str().expect("UTF-8").to_owned()
+}
