@@ -81,6 +81,7 @@ impl Options {
             fan_in: self.fan_in.max(2),
             segments_max: self.segments_max.max(1),
             rows_max: u32::try_from(self.segment_rows_max).unwrap_or(u32::MAX).clamp(1, 1 << 30),
+            index_rows: u32::try_from(self.seal_rows.saturating_mul(self.fan_in)).unwrap_or(u32::MAX),
         }
     }
 
