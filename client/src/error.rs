@@ -33,6 +33,7 @@ pub struct Error {
 }
 
 impl Error {
+    /// An error that asks for `kind`.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
         Error { kind, message: message.into(), violations: Vec::new() }
     }

@@ -15,7 +15,7 @@ mod partition;
 use bytes::Bytes;
 use flotilla_proto::ids::LogIndex;
 
-pub use partition::PartitionMachine;
+pub use partition::{PartitionMachine, Signals};
 
 use crate::storage::Fault;
 

@@ -21,13 +21,13 @@ use flotilla_proto::ids::{CollectionId, LogIndex, PartitionId};
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, at_most, check_key};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 use self::views::Views;
 use crate::env::task;
 use crate::log::Lanes;
 use crate::machine::command::{Body, Command, RequestId};
-use crate::machine::{PartitionMachine, Rejection, Reply};
+use crate::machine::{PartitionMachine, Rejection, Reply, Signals};
 use crate::query;
 use crate::raft::{self, Group};
 use crate::storage::View;
@@ -133,13 +133,13 @@ impl Replica {
         let opened = task::spawn_cpu(move || Store::open(&at, spec, options)).await;
         let (store, restored) = opened.map_err(|_| Fault::Cancelled)??;
         let store = Arc::new(store);
-        let frozen = Arc::new(Notify::new());
-        let machine = PartitionMachine::new(collection, store.clone(), restored, frozen.clone())?;
+        let signals = Signals::default();
+        let machine = PartitionMachine::new(collection, store.clone(), restored, signals.clone())?;
         let group = Arc::new(Group::open(node, id, log, machine, &shared.raft).await?);
         if let Err(late) = group.wait_ready(READY_WITHIN).await {
             tracing::warn!(partition = id.0, %late, "the replica is opened but not ready yet");
         }
-        let worker = Worker::start(store.clone(), group.clone(), frozen, shared.work_permits.clone());
+        let worker = Worker::start(store.clone(), group.clone(), signals, shared.work_permits.clone());
         let views = Views::default();
         let read_permits = shared.read_permits.clone();
         Ok(Replica { id, collection, folder, store, group, views, read_permits, worker })

@@ -4,6 +4,9 @@
 //! node's work permits and runs beside the request loop, so that all replicas together never use more than the node's
 //! share of cores. Jobs are interrupted at shutdown; what they had not committed is done again after the next boot.
 //!
+//! When no write came for [`IDLE`], rows that are still growing are frozen too, if they are enough for a graph: a
+//! collection at rest is indexed whole.
+//!
 //! A job that fails for want of space is tried again after a pause; one that fails otherwise stops this worker, and the
 //! replica goes on serving what it has.
 
@@ -16,11 +19,13 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::env::{clock, task};
 use crate::index::Progress;
-use crate::machine::PartitionMachine;
+use crate::machine::{PartitionMachine, Signals};
 use crate::raft::Group;
 use crate::storage::Fault;
 use crate::storage::store::Store;
 
+/// How long without a write until growing rows are frozen.
+const IDLE: Duration = Duration::from_secs(1);
 /// How long to wait before trying again what failed for want of space.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -38,6 +43,7 @@ struct Job {
     permits: Arc<Semaphore>,
     progress: Arc<Progress>,
     sealed: watch::Sender<u64>,
+    freeze_wanted: Arc<AtomicBool>,
     is_stopping: AtomicBool,
 }
 
@@ -46,13 +52,14 @@ impl Worker {
     pub fn start(
         store: Arc<Store>,
         group: Arc<Group<PartitionMachine>>,
-        wake: Arc<Notify>,
+        signals: Signals,
         permits: Arc<Semaphore>,
     ) -> Worker {
+        let Signals { frozen: wake, freeze_wanted } = signals;
         let progress = Arc::new(Progress::default());
         let is_stopping = AtomicBool::new(false);
         let (sealed, sealings) = watch::channel(0);
-        let job = Arc::new(Job { store, group, wake, permits, progress, sealed, is_stopping });
+        let job = Arc::new(Job { store, group, wake, permits, progress, sealed, freeze_wanted, is_stopping });
         let task = task::spawn(job.clone().run());
         Worker { job, sealed: sealings, task: Mutex::new(Some(task)) }
     }
@@ -86,7 +93,7 @@ impl Job {
     async fn run(self: Arc<Job>) {
         loop {
             match self.work().await {
-                Ok(()) => self.wake.notified().await,
+                Ok(()) => self.rest().await,
                 Err(Fault::Cancelled) => {}
                 Err(fault @ Fault::Io { is_full: true, .. }) => {
                     tracing::warn!(%fault, "background work waits for space");
@@ -100,6 +107,22 @@ impl Job {
             if self.is_stopping.load(Ordering::SeqCst) {
                 return;
             }
+        }
+    }
+
+    /// Waits for work. Whenever nothing was written for a while, asks the machine to freeze what grows.
+    async fn rest(&self) {
+        let mut written = self.group.applied();
+        while tokio::time::timeout(IDLE, self.wake.notified()).await.is_err() {
+            let now = self.group.applied();
+            if now == written && self.store.is_worth_sealing() {
+                self.freeze_wanted.store(true, Ordering::SeqCst);
+                if let Err(why) = self.group.purge_behind_durable().await {
+                    tracing::warn!(%why, "the growing rows are not frozen");
+                    return self.wake.notified().await;
+                }
+            }
+            written = now;
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
-use flotilla_client::Client;
+use flotilla_client::{Client, Kind};
 use flotilla_node::env::clock;
 use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, Hnsw, IndexKind, PRESETS, VectorSpec};
 
@@ -123,11 +123,12 @@ impl ImportArgs {
         if self.create {
             self.create_collection(&client, total).await?;
         }
+        let spec = self.collection(&client).await?;
         let batches =
             Batches::new(self.open(total)?, self.open_vectors()?, self.key.clone(), self.batch as usize);
         let rejects = self.keep_going.then(|| Rejects::create(&self.rejects)).transpose()?;
         let progress = Progress::new("import", total);
-        let sink = Arc::new(Sink::new(client, self.collection.clone(), progress, rejects));
+        let sink = Arc::new(Sink::new(client, spec, progress, rejects));
         let started = clock::now();
         let outcome = send::send_all(batches, Arc::clone(&sink), self.workers as usize).await;
         let written = sink.close()?;
@@ -158,6 +159,17 @@ impl ImportArgs {
     fn open_vectors(&self) -> anyhow::Result<Option<Vectors>> {
         let Some(path) = &self.vectors else { return Ok(None) };
         Ok(Some((self.vector_name.clone(), npy::open(path)?)))
+    }
+
+    /// The collection as it is, with every default that the server filled in.
+    async fn collection(&self, client: &Client) -> anyhow::Result<CollectionSpec> {
+        match client.get_collection(&self.collection).await {
+            Ok((collection, _)) => Ok(collection.spec),
+            Err(error) if error.kind() == &Kind::NotFound => {
+                Err(anyhow::Error::from(error).context("--create makes the collection"))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn create_collection(&self, client: &Client, total: u64) -> anyhow::Result<()> {

@@ -1,12 +1,14 @@
 //! A partition's machine: records in, deterministic changes of the store out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::{CollectionId, LogIndex};
 use flotilla_proto::schema::CollectionSpec;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::command::{Body, Command};
 use super::dedup::Window;
@@ -22,6 +24,15 @@ struct Kept {
     window: Window,
 }
 
+/// Between a machine and the background work on its store.
+#[derive(Clone, Debug, Default)]
+pub struct Signals {
+    /// Told after each freeze, so that the background work begins at once.
+    pub frozen: Arc<Notify>,
+    /// Set when the next checkpoint is to freeze what grows.
+    pub freeze_wanted: Arc<AtomicBool>,
+}
+
 /// Applies a partition's commands to its store.
 pub struct PartitionMachine {
     collection: CollectionId,
@@ -30,8 +41,7 @@ pub struct PartitionMachine {
     durable_mark: Vec<u8>,
     /// Log index of the last publish.
     applied: LogIndex,
-    /// Told after each freeze, so that the background work begins at once.
-    frozen: Arc<tokio::sync::Notify>,
+    signals: Signals,
 }
 
 impl PartitionMachine {
@@ -40,7 +50,7 @@ impl PartitionMachine {
         collection: CollectionId,
         store: Arc<Store>,
         restored: Restored,
-        frozen: Arc<tokio::sync::Notify>,
+        signals: Signals,
     ) -> Result<PartitionMachine, Fault> {
         let kept: Kept = if restored.machine.is_empty() {
             Kept::default()
@@ -52,7 +62,7 @@ impl PartitionMachine {
             })?
         };
         let durable_mark = kept.mark.clone();
-        Ok(PartitionMachine { collection, store, kept, durable_mark, applied: restored.applied, frozen })
+        Ok(PartitionMachine { collection, store, kept, durable_mark, applied: restored.applied, signals })
     }
 
     fn carry_out(&mut self, index: LogIndex, command: Command) -> Result<Reply, Fault> {
@@ -95,7 +105,7 @@ impl PartitionMachine {
             is_full: false,
         })?;
         if self.store.freeze(self.applied, kept) {
-            self.frozen.notify_one();
+            self.signals.frozen.notify_one();
         }
         Ok(())
     }
@@ -125,6 +135,9 @@ impl Machine for PartitionMachine {
     }
 
     fn checkpoint(&mut self) -> Result<(), Fault> {
+        if self.signals.freeze_wanted.swap(false, Ordering::SeqCst) {
+            self.freeze()?;
+        }
         let machine = self.store.durable_machine();
         if !machine.is_empty() {
             let kept: Kept = postcard::from_bytes(&machine).map_err(|e| Fault::Damaged {

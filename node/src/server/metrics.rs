@@ -14,7 +14,7 @@ pub struct Gauges {
     registry: Arc<Registry>,
     lanes: Arc<Lanes>,
     partition: Vec<(Figure, IntGaugeVec)>,
-    log: IntGaugeVec,
+    log: Option<IntGaugeVec>,
 }
 
 #[derive(Clone, Copy)]
@@ -62,7 +62,7 @@ impl Gauges {
             .filter_map(|(figure, name, help)| Some((*figure, gauge(name, help, "partition")?)))
             .collect();
         let help = "the log lanes together: counters since start, and segments and queued_bytes now";
-        let log = gauge("log", help, "figure").unwrap_or_else(|| unreachable!("a legal name"));
+        let log = gauge("log", help, "figure");
         Gauges { registry, lanes, partition, log }
     }
 
@@ -101,7 +101,9 @@ impl Gauges {
             ("segments", stats.segments),
             ("queued_bytes", stats.queued_bytes),
         ] {
-            self.log.with_label_values(&[figure]).set(i64::try_from(value).unwrap_or(i64::MAX));
+            if let Some(log) = &self.log {
+                log.with_label_values(&[figure]).set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
         }
     }
 }
@@ -109,12 +111,12 @@ impl Gauges {
 impl Collector for Gauges {
     fn desc(&self) -> Vec<&Desc> {
         let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.desc());
-        partition.chain(self.log.desc()).collect()
+        partition.chain(self.log.iter().flat_map(|log| log.desc())).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         self.read();
         let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.collect());
-        partition.chain(self.log.collect()).collect()
+        partition.chain(self.log.iter().flat_map(|log| log.collect())).collect()
     }
 }

@@ -4,8 +4,9 @@
 //! So segments without a graph are gathered into one graph rather than each getting a small one that a merge would
 //! throw away, and segments with graphs are merged only in fours of a size ([`Limits::fan_in`]), which costs a row one
 //! insertion per quadrupling of the partition. While writes come faster than graphs are built, each build takes up
-//! everything that piled up during the one before, so a row is inserted about once, and the unindexed tail is what
-//! arrived during one build.
+//! what piled up during the one before, so a row is inserted about once. One build takes at most as many rows as are
+//! indexed already (or [`Limits::index_rows`], if that is more), so the unindexed tail shrinks step by step rather
+//! than all at once at the end.
 
 use std::cmp::Reverse;
 
@@ -31,6 +32,8 @@ pub(super) struct Limits {
     pub segments_max: usize,
     /// Rows that a merge makes, at most.
     pub rows_max: u32,
+    /// Rows that wait for a graph and may be taken together in any case.
+    pub index_rows: u32,
 }
 
 /// What to do.
@@ -59,7 +62,9 @@ pub(super) fn next(standings: &[Standing], limits: &Limits) -> Option<Step> {
 
 /// Segments without graphs: together, and with the indexed ones of their size if those are about to be merged anyway.
 fn index_step(all: &[Standing], limits: &Limits) -> Option<Step> {
-    let waiting = fitting(all.iter().filter(|s| s.is_unindexed), limits);
+    let indexed = all.iter().filter(|s| !s.is_unindexed).fold(0, |rows: u32, s| rows.saturating_add(s.kept));
+    let at_once = Limits { rows_max: indexed.max(limits.index_rows).min(limits.rows_max), ..*limits };
+    let waiting = fitting(all.iter().filter(|s| s.is_unindexed), &at_once);
     let rows: u32 = waiting.iter().map(|s| s.kept).sum();
     let peers: Vec<&Standing> =
         all.iter().filter(|s| !s.is_unindexed && tier(s.kept) <= tier(rows)).collect();
@@ -127,7 +132,7 @@ fn merge(standings: &[&Standing]) -> Step {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { fan_in: 4, segments_max: 12, rows_max: 1_000_000 };
+    const LIMITS: Limits = Limits { fan_in: 4, segments_max: 12, rows_max: 1_000_000, index_rows: 50_000 };
 
     fn s(number: u64, kept: u32, is_unindexed: bool) -> Standing {
         Standing { number, rows: kept, kept, is_unindexed }
@@ -144,6 +149,10 @@ mod tests {
     fn what_piled_up_becomes_one_graph() {
         let piled: Vec<Standing> = (1..6).map(|n| s(n, 10_000, true)).collect();
         assert_eq!(next(&piled, &LIMITS), Some(Step::Merge(vec![1, 2, 3, 4, 5])));
+        let mut more: Vec<Standing> = (1..10).map(|n| s(n, 10_000, true)).collect();
+        assert_eq!(next(&more, &LIMITS), Some(Step::Merge(vec![1, 2, 3, 4, 5])));
+        more.push(s(10, 70_000, false));
+        assert_eq!(next(&more, &LIMITS), Some(Step::Merge(vec![1, 2, 3, 4, 5, 6, 7])));
         let tight = Limits { rows_max: 25_000, ..LIMITS };
         assert_eq!(next(&piled, &tight), Some(Step::Merge(vec![1, 2])));
     }

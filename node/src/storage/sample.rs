@@ -5,27 +5,33 @@ use std::collections::BTreeMap;
 use flotilla_proto::filter::{Bounds, Filter};
 use flotilla_proto::record::{Key, Payload, Record, Value};
 use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, Hnsw, IndexKind, VectorSpec};
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 
-/// A seeded source of choices.
-pub(super) struct Dice(SmallRng);
+/// A seeded source of choices (splitmix64): the same for ever, since kept fixtures were made with it.
+pub(super) struct Dice(u64);
 
 impl Dice {
     pub fn new(seed: u64) -> Dice {
-        Dice(SmallRng::seed_from_u64(seed))
+        Dice(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
     }
 
     pub fn below(&mut self, n: usize) -> usize {
-        self.0.random_range(0..n)
+        (self.next() % n as u64) as usize
     }
 
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 
+    /// Between -1 and 1.
     pub fn floats(&mut self, dims: usize) -> Vec<f32> {
-        (0..dims).map(|_| self.0.random_range(-1.0..1.0)).collect()
+        (0..dims).map(|_| (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
     }
 }
 

@@ -312,6 +312,21 @@ impl Sealed {
         self.graphs.iter().flatten().try_for_each(|(entry, _)| entry.file.verify(dir))
     }
 
+    /// Gives every file a second name in the folder `into`.
+    pub fn link_into(&self, into: &Path) -> Result<(), Fault> {
+        let dir = &self.files.dir;
+        fs::create_dir_all(&payload_dir(into)).map_err(|error| Fault::io(into, &error))?;
+        let graphs = self.graphs.iter().flatten().map(|(entry, _)| &entry.file.name);
+        let names = self.files.header.files.iter().map(|entry| &entry.name).chain(graphs);
+        for name in names.map(String::as_str).chain([HEADER]) {
+            fs::hard_link(&dir.join(name), &into.join(name)).map_err(|error| Fault::io(into, &error))?;
+        }
+        for folder in [&payload_dir(into), into] {
+            fs::sync_dir(folder).map_err(|error| Fault::io(folder, &error))?;
+        }
+        Ok(())
+    }
+
     /// Bytes of its files.
     pub fn disk_bytes(&self) -> u64 {
         let graphs: u64 = self.graphs.iter().flatten().map(|(entry, _)| entry.file.len).sum();

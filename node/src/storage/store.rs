@@ -35,6 +35,7 @@ use parking_lot::Mutex;
 
 use super::Fault;
 use super::growing::Growing;
+use super::manifest::MANIFEST;
 use super::plan::Limits;
 use super::sealed::Sealed;
 use super::shape::Shapes;
@@ -80,6 +81,7 @@ impl Options {
             fan_in: self.fan_in.max(2),
             segments_max: self.segments_max.max(1),
             rows_max: u32::try_from(self.segment_rows_max).unwrap_or(u32::MAX).clamp(1, 1 << 30),
+            index_rows: u32::try_from(self.seal_rows.saturating_mul(self.fan_in)).unwrap_or(u32::MAX),
         }
     }
 
@@ -190,6 +192,11 @@ impl Store {
         self.dir.join(super::manifest::MANIFEST)
     }
 
+    /// Whether the growing segment has enough rows for a graph of its own.
+    pub fn is_worth_sealing(&self) -> bool {
+        self.state.lock().growing.rows() >= self.options.graph_least()
+    }
+
     /// Whether the background is so far behind that writers should wait: a frozen state waits for each place there is, and
     /// the growing segment is full again.
     pub fn is_behind(&self) -> bool {
@@ -241,6 +248,20 @@ impl Store {
     pub fn verify(&self) -> Result<(), Fault> {
         let sealed = self.state.lock().sealed.clone();
         sealed.iter().try_for_each(|segment| segment.verify())
+    }
+
+    /// Fills the empty folder `into` (on the same file system) with hard links to the durable state: a folder that
+    /// [`Store::open`] takes. Returns its log index. Writes go on; no manifest is committed meanwhile.
+    pub fn link_into(&self, into: &Path) -> Result<LogIndex, Fault> {
+        let commit = self.commit.lock();
+        let io = |error: std::io::Error| Fault::io(into, &error);
+        fs::create_dir_all(into).map_err(io)?;
+        // Segments come and go under `commit` only: these are the manifest's.
+        let sealed = self.state.lock().sealed.clone();
+        sealed.iter().try_for_each(|segment| segment.link_into(&segment_dir(into, segment.number())))?;
+        fs::hard_link(&self.dir.join(MANIFEST), &into.join(MANIFEST)).map_err(io)?;
+        fs::sync_dir(into).map_err(io)?;
+        Ok(commit.applied)
     }
 
     /// Removes a partition's folder with everything in it. Nobody has it open.

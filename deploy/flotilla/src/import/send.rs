@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use flotilla_client::{Client, Error, Kind};
 use flotilla_node::env::{clock, fs, task};
 use flotilla_proto::record::Record;
+use flotilla_proto::schema::CollectionSpec;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -31,7 +32,7 @@ pub struct Outcome {
 /// Where batches go: a collection, and a file for the rows that it refuses.
 pub struct Sink {
     client: Client,
-    collection: String,
+    spec: CollectionSpec,
     progress: Progress,
     rejects: Option<Mutex<Rejects>>,
     records: AtomicU64,
@@ -62,8 +63,8 @@ impl Rejects {
 
 impl Sink {
     /// A sink; without a file for them, the first refused row ends the import.
-    pub fn new(client: Client, collection: String, progress: Progress, rejects: Option<Rejects>) -> Sink {
-        Sink { client, collection, progress, rejects: rejects.map(Mutex::new), records: AtomicU64::new(0) }
+    pub fn new(client: Client, spec: CollectionSpec, progress: Progress, rejects: Option<Rejects>) -> Sink {
+        Sink { client, spec, progress, rejects: rejects.map(Mutex::new), records: AtomicU64::new(0) }
     }
 
     /// Ends the progress and tells what was done.
@@ -76,14 +77,16 @@ impl Sink {
         Ok(Outcome { records, rejected: rejects.count })
     }
 
-    /// Writes a batch. A record that the server refuses is set aside and the rest is sent again: a refused batch has
-    /// written nothing.
-    async fn write(&self, mut batch: Batch) -> anyhow::Result<()> {
+    /// Writes a batch. What does not fit the collection is set aside here, by the check that the server makes as well. A record
+    /// that the server refuses all the same is set aside too and the rest is sent again: a refused batch has written nothing.
+    async fn write(&self, batch: Batch) -> anyhow::Result<()> {
+        let mut batch = fitting(&self.spec, batch);
+        batch.rejects.sort_by_key(|reject| reject.row);
         for reject in std::mem::take(&mut batch.rejects) {
             self.set_aside(reject)?;
         }
         while !batch.records.is_empty() {
-            match upsert(&self.client, &self.collection, &batch.records).await {
+            match upsert(&self.client, &self.spec.name, &batch.records).await {
                 Ok(()) => {
                     let written = batch.records.len() as u64;
                     self.records.fetch_add(written, Ordering::Relaxed);
@@ -108,6 +111,28 @@ impl Sink {
     }
 }
 
+/// The batch without the records that do not fit the collection.
+fn fitting(spec: &CollectionSpec, batch: Batch) -> Batch {
+    let mut kept = Batch { rejects: batch.rejects, ..Batch::default() };
+    for (row, record) in batch.rows.into_iter().zip(batch.records) {
+        match spec.check_record("", &record) {
+            Ok(()) => {
+                kept.rows.push(row);
+                kept.records.push(record);
+            }
+            Err(violation) => {
+                let reason = reason(&violation.field, &violation.description);
+                kept.rejects.push(Reject { row, reason, payload: Some(record.payload) });
+            }
+        }
+    }
+    kept
+}
+
+fn reason(field: &str, description: &str) -> String {
+    format!("{}: {description}", field.trim_start_matches('.'))
+}
+
 fn take(batch: &mut Batch, at: usize, reason: String) -> Reject {
     let row = batch.rows.remove(at);
     let Record { payload, .. } = batch.records.remove(at);
@@ -127,7 +152,7 @@ fn rejection(error: &Error, records: usize) -> Option<(usize, String)> {
     let violation = error.violations().first()?;
     let (at, field) = violation.field.strip_prefix("records[")?.split_once(']')?;
     let at: usize = at.parse().ok().filter(|at| *at < records)?;
-    Some((at, format!("{}: {}", field.trim_start_matches('.'), violation.description)))
+    Some((at, reason(field, &violation.description)))
 }
 
 /// Upserts, and waits as long as the server says that there is too much at the moment.
@@ -180,5 +205,33 @@ async fn work(
         let next = batches.lock().await.recv().await;
         let Some(batch) = next else { return Ok(()) };
         sink.write(batch).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_proto::schema::FieldType;
+
+    use super::*;
+
+    #[test]
+    fn rows_that_do_not_fit_are_told_apart_by_row_and_reason() {
+        let spec = CollectionSpec {
+            name: "c".to_owned(),
+            vectors: Default::default(),
+            fields: [("cpu".to_owned(), FieldType::Integer)].into(),
+            partitions: 1,
+            strict: false,
+        };
+        let records =
+            vec![Record::new(1).field("cpu", 8), Record::new(2).field("cpu", "many"), Record::new("")];
+        let batch = fitting(&spec, Batch { rows: vec![10, 11, 12], records, rejects: Vec::new() });
+        assert_eq!((batch.rows, batch.records.len()), (vec![10], 1));
+        let told: Vec<(u64, &str)> = batch
+            .rejects
+            .iter()
+            .map(|reject| (reject.row, reject.reason.split(':').next().unwrap()))
+            .collect();
+        assert_eq!(told, [(11, "payload.cpu"), (12, "key")]);
     }
 }

@@ -261,7 +261,7 @@ fn agree(index: &PayloadIndex, filters: &[Filter], payloads: &[Payload]) -> Resu
 }
 
 proptest! {
-    #![proptest_config(config(96))]
+    #![proptest_config(config(48))]
 
     #[test]
     fn a_sealed_filter_means_what_a_filter_means(
@@ -316,8 +316,8 @@ fn between(path: &str, from: impl Into<Value>, to: impl Into<Value>) -> Filter {
 
 #[test]
 fn many_rows_in_several_parts() {
-    let payloads: Vec<Payload> = (0..140_000).map(record).collect();
-    let (_dir, index) = written(&declared(), &payloads, 8 << 20);
+    let payloads: Vec<Payload> = (0..70_000).map(record).collect();
+    let (_dir, index) = written(&declared(), &payloads, 6 << 20);
     let many = |count: i64| Filter::In("disks.gb".into(), (0..count).map(|v| Value::from(v * 997)).collect());
     for filter in [
         Filter::Equal("word".into(), "host-00042".into()),
@@ -328,7 +328,7 @@ fn many_rows_in_several_parts() {
         between("real", 100, 9_000.125),
         between("real", -3.0, -1.0),
         Filter::Equal("disks.gb".into(), (-5).into()),
-        Filter::Equal("disks.gb".into(), 140_000.into()),
+        Filter::Equal("disks.gb".into(), 70_000.into()),
         Filter::Equal("truth".into(), true.into()),
         many(3),
         many(200),
@@ -342,8 +342,8 @@ fn many_rows_in_several_parts() {
         let found: Vec<u32> = index.matching(&filter, &row_of).unwrap().iter().collect();
         assert_eq!(found, naive(&filter, &payloads), "{filter:?}");
     }
-    assert_eq!(index.payload(139_999).unwrap(), payloads[139_999]);
-    assert!(index.payload(140_000).is_err());
+    assert_eq!(index.payload(69_999).unwrap(), payloads[69_999]);
+    assert!(index.payload(70_000).is_err());
 }
 
 #[test]
@@ -422,68 +422,4 @@ fn damage_anywhere_is_a_fault_and_never_a_panic() {
         fs::write_atomic(&path, &whole).unwrap();
     }
     read_all(dir.path(), &payloads).unwrap();
-}
-
-#[test]
-fn measure() {
-    let rows = 500_000_u32;
-    let dir = tempfile::tempdir().unwrap();
-    let rss = || {
-        std::fs::read_to_string("/proc/self/status")
-            .unwrap()
-            .lines()
-            .filter(|l| l.starts_with("VmHWM") || l.starts_with("VmRSS"))
-            .map(|l| l.to_owned())
-            .collect::<Vec<_>>()
-    };
-    eprintln!("before {:?}", rss());
-    let t = std::time::Instant::now();
-    write(
-        dir.path(),
-        &declared(),
-        &mut (0..rows).map(|r| Ok(Bytes::from(postcard::to_stdvec(&record(r)).unwrap()))),
-    )
-    .unwrap();
-    eprintln!("write {:?} {:?}", t.elapsed(), rss());
-    for name in fs::read_dir(dir.path()).unwrap() {
-        eprintln!("  {name} {}", std::fs::metadata(dir.path().join(&name)).unwrap().len());
-    }
-    let t = std::time::Instant::now();
-    let index = PayloadIndex::open(dir.path(), &declared(), rows).unwrap();
-    eprintln!("open {:?}", t.elapsed());
-    for filter in [
-        Filter::Equal("word".into(), "host-00042".into()),
-        Filter::Prefix("word".into(), "host-012".into()),
-        Filter::Prefix("word".into(), "host-".into()),
-        Filter::Equal("whole".into(), 3.into()),
-        between("disks.gb", 65_000, 66_000),
-        between("real", 100, 9_000.125),
-        Filter::Equal("truth".into(), true.into()),
-        Filter::In("disks.gb".into(), (0..200).map(|v| Value::from(v * 997)).collect()),
-        Filter::All(vec![
-            Filter::Equal("word".into(), "host-00042".into()),
-            between("real", 100, 9_000.125),
-            Filter::Equal("truth".into(), true.into()),
-        ]),
-        Filter::All(vec![
-            between("disks.gb", 65_000, 66_000),
-            Filter::Prefix("prose".into(), "virtual".into()),
-        ]),
-        Filter::Prefix("prose".into(), "virtual machine number 4".into()),
-    ] {
-        let compiled = Compiled::new(&filter, &spec(declared())).unwrap();
-        let mut best = std::time::Duration::MAX;
-        let mut n = 0;
-        for _ in 0..3 {
-            let t = std::time::Instant::now();
-            n = index.matching(&compiled, &row_of).unwrap().count();
-            best = best.min(t.elapsed());
-        }
-        eprintln!("{best:?} {n} {}", &format!("{filter:?}")[..80.min(format!("{filter:?}").len())]);
-    }
-    let t = std::time::Instant::now();
-    for i in 0..10_000_u32 {
-        index.payload(i.wrapping_mul(2_654_435_761) % rows).unwrap();
-    }
-    eprintln!("10k random payloads {:?}", t.elapsed());
 }

@@ -1,5 +1,6 @@
 //! A store against a map of records that does the same by plain means.
 
+mod compat;
 mod crash;
 mod damage;
 mod load;

@@ -157,3 +157,19 @@ fn a_cancelled_compaction_leaves_nothing() {
     compare(&store.view(), &states[16], &mut dice);
     assert!(store.compact(&Progress::new()).unwrap(), "the segments are free again");
 }
+
+#[test]
+fn linked_files_are_a_store_of_the_durable_state() {
+    let (dir, mut dice) = (tempfile::tempdir().unwrap(), Dice::new(12));
+    let (store, _) = open(&dir.path().join("p"));
+    let states = fill(&store, &mut dice, 13, 4);
+    assert!(store.compact(&Progress::new()).unwrap());
+    let copy = dir.path().join("copy");
+    assert_eq!(store.link_into(&copy).unwrap(), 12);
+    // What happens to the original later does not reach the copy.
+    assert!(store.freeze(13, Vec::new()));
+    store.seal().unwrap();
+    drop(store);
+    Store::destroy(&dir.path().join("p")).unwrap();
+    assert_restores(&copy, 12, &states, &mut dice);
+}
