@@ -134,7 +134,10 @@ fn names_are_no_attics() {
 #[test]
 fn openraft_is_named_in_one_folder() {
     let elsewhere = tree().rust().filter(|f| !f.path.starts_with("node/src/raft") && !is_tidy(f));
-    none(elsewhere.flat_map(|f| f.code_with("openraft")).collect(), "openraft outside node/src/raft");
+    // A log filter has to say whose lines it means.
+    let found =
+        elsewhere.flat_map(|f| f.code_with("openraft")).filter(|line| !line.contains("openraft=error"));
+    none(found.collect(), "openraft outside node/src/raft");
 }
 
 #[test]

@@ -22,6 +22,9 @@ pub struct Slot {
 const PENDING: u32 = u32::MAX;
 const HOLE: u32 = u32::MAX - 1;
 
+/// How far an entry may stand from the others while the log is replayed: more than one segment can hold.
+const AHEAD_MAX: u64 = 1 << 25;
+
 /// Numbers of segments stay below this.
 pub const SEGMENT_NUMBER_MAX: u32 = u32::MAX - 2;
 
@@ -200,23 +203,33 @@ impl Group {
     pub fn replay_entry(&mut self, index: u64, slot: Slot) {
         match (self.last(), self.purged_index()) {
             (_, Some(purged)) if index <= purged => {}
-            (Some(last), _) if index != last.saturating_add(1) => {
-                self.misfit(format!("entry {index} follows {last}"))
-            }
+            (Some(last), _) if index <= last => self.misfit(format!("entry {index} follows {last}")),
+            // Those between may have been moved: then they come later, and if not, they are missing at the end.
+            (Some(last), _) => match self.stretch(index) {
+                true => self.slots.push_back(slot),
+                false => self.misfit(format!("entry {index} follows {last}")),
+            },
             // Not necessarily the one after the purge: those between may stand in segments that went because of a
             // later purge, still to come.
             (None, _) => {
                 self.base = index;
                 self.slots.push_back(slot);
             }
-            _ => self.slots.push_back(slot),
         }
     }
 
-    /// Replays an entry written again. Those before it may come later, or have been purged.
+    /// Makes room for `index` as the next entry: what is not there yet is missing so far. False if that is too much.
+    fn stretch(&mut self, index: u64) -> bool {
+        let end = self.base + self.slots.len() as u64;
+        if index < end || index - end > AHEAD_MAX {
+            return false;
+        }
+        self.slots.extend(std::iter::repeat_n(Slot::MISSING, (index - end) as usize));
+        true
+    }
+
+    /// Replays an entry written again. Those around it may come later, or have been purged.
     pub fn replay_moved(&mut self, index: u64, slot: Slot) {
-        /// More entries than one segment can hold.
-        const AHEAD_MAX: u64 = 1 << 25;
         if self.purged_index().is_some_and(|purged| index <= purged) {
             return;
         }
@@ -234,7 +247,7 @@ impl Group {
         }
         match index - self.base {
             at if at < self.slots.len() as u64 => self.slots[at as usize] = slot,
-            at if at == self.slots.len() as u64 => self.slots.push_back(slot),
+            _ if self.stretch(index) => self.slots.push_back(slot),
             _ => self.misfit(format!("entry {index} was moved, the log ends at {:?}", self.last())),
         }
     }

@@ -189,6 +189,27 @@ async fn a_slow_group_does_not_pin_the_lane() {
     assert_eq!(all(&lanes.group(1).unwrap()), expected);
 }
 
+/// Its oldest entries were moved behind newer ones, while those between still stood in segments that went later.
+#[tokio::test]
+async fn a_slow_group_that_goes_on_writing_reads_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (lanes, _) = open(dir.path(), small());
+    let (slow, busy) = (lanes.group(1).unwrap(), lanes.group(2).unwrap());
+    for round in 0..60 {
+        append(&slow, vec![entry(round, 9, 50)]).await;
+        append(&busy, (0..5).map(|i| entry(round * 5 + i, 1, 300)).collect()).await;
+        busy.purge(round * 5 + 4, Bytes::new()).await.unwrap();
+        let copy = super::swift_dir();
+        super::copy_folder(dir.path(), copy.path());
+        let (again, recovery) = open(copy.path(), small());
+        assert!(recovery.quarantined.is_empty(), "round {round}: {recovery:?}");
+        let expected: Vec<_> = (0..=round).map(|i| entry(i, 9, 50)).collect();
+        assert_eq!(all(&again.group(1).unwrap()), expected, "round {round}");
+        again.close().await;
+    }
+    lanes.close().await;
+}
+
 #[tokio::test]
 async fn a_removed_group_stays_away() {
     let dir = tempfile::tempdir().unwrap();
