@@ -70,6 +70,14 @@ impl<M: Machine> StateMachine<M> {
         Ok(reply)
     }
 
+    /// Takes over another machine's durable state, which in a test is its mark alone.
+    #[cfg(test)]
+    pub(super) fn adopt(&mut self, state: DurableState) -> io::Result<()> {
+        self.mark = state.mark;
+        self.publish(&mut Vec::new())?;
+        self.machine.checkpoint().map_err(io_error)
+    }
+
     fn publish(&mut self, answers: &mut Vec<(ApplyResponder<Types>, Reply)>) -> io::Result<()> {
         let Some(applied) = self.mark.applied else { return Ok(()) };
         let mark = postcard::to_stdvec(&self.mark).map_err(io::Error::other)?;
