@@ -34,7 +34,7 @@ async fn round(logs: &[GroupLog], next: u64, batch: u64, body: &Bytes) {
         let (log, body) = (log.clone(), body.clone());
         writing.spawn(async move {
             append(&log, next, batch, &body).await;
-            if next % (batch * 64) == 0 && next > 0 {
+            if next.is_multiple_of(batch * 64) && next > 0 {
                 log.purge(next - 1, Bytes::new()).await.expect("a purge");
             }
         });

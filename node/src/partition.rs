@@ -128,7 +128,7 @@ impl Replica {
             reason: e.to_string(),
             is_full: false,
         })?;
-        let options = shared.store.clone();
+        let options = shared.store;
         let at = folder.clone();
         let opened = task::spawn_cpu(move || Store::open(&at, spec, options)).await;
         let (store, restored) = opened.map_err(|_| Fault::Cancelled)??;

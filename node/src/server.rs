@@ -93,7 +93,7 @@ impl Node {
         let meta = Meta::open(&folder.path().join("meta"), &lanes, member, &options.raft).await?;
         let threads = options.threads.max(1);
         let shared = Shared {
-            store: options.store.clone(),
+            store: options.store,
             raft: options.raft.clone(),
             read_permits: Arc::new(Semaphore::new(threads * 4)),
             work_permits: Arc::new(Semaphore::new(1)),

@@ -52,7 +52,7 @@ impl LogStore {
             return Ok(Vec::new());
         }
         let entries = self.log.read(from..to, bytes_max).map_err(io::Error::other)?;
-        entries.iter().map(|entry| decode(entry)).collect()
+        entries.iter().map(decode).collect()
     }
 }
 
