@@ -4,6 +4,9 @@
 //! most [`CLIENTS`] clients, the longest silent one (by log index) going first. A serial at or below what was already
 //! forgotten of its client is rejected: whether it was applied cannot be told any more. The window is part of the
 //! machine's state: it is a function of the log alone and is written with the manifest.
+//!
+//! 2026-11-21: it is not in the derived store. A window that runs ahead of the manifest would take replayed requests for
+//! repetitions of themselves; as of the manifest, replay rebuilds it exactly.
 
 use std::collections::{BTreeMap, HashMap};
 

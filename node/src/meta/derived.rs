@@ -4,6 +4,9 @@
 //! and in tests ([`InMemory`]). Nothing that cannot be rebuilt is ever only here: sled's `flush` does not survive a power
 //! cut (it is a `sync_file_range`), so a store that does not open, or whose values fail their checksum, is deleted and
 //! built anew, and its caller starts from the file and the log.
+//!
+//! 2026-11-21: it holds the catalogue and its mark. Marks and windows of the partitions stand in their manifests, which
+//! replay starts from anyway.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
