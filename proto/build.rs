@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "flotilla/v1/search.proto",
         "flotilla/v1/cluster.proto",
         "flotilla/shard/v1/shard.proto",
+        "flotilla/peer/v1/peer.proto",
     ];
     for file in files {
         println!("cargo:rerun-if-changed={file}");
@@ -18,6 +19,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, ["."])?;
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::File::create(out.join("flotilla.bin"))?.write_all(&descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().btree_map(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure().btree_map(".").bytes(".flotilla.peer.v1").compile_fds(descriptors)?;
     Ok(())
 }

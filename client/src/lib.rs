@@ -13,6 +13,7 @@
 //!     fields: Default::default(),
 //!     partitions: 4,
 //!     strict: false,
+//!     ..Default::default()
 //! };
 //! client.create_collection(&spec).await?;
 //! let record = Record::new("vm-1").field("cpu", 4).vector("default", vec![0.1, 0.7, 0.2]);

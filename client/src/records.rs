@@ -125,6 +125,7 @@ impl Client {
             keys: wire(keys),
             with_payload: with.payload,
             with_vectors: with.vectors,
+            read: None,
         };
         let client = self.records();
         let send = |request| {
@@ -200,8 +201,11 @@ impl Client {
 
     /// How many records pass `filter`; without one, all.
     pub async fn count(&self, collection: &str, filter: Option<&Filter>) -> Result<u64> {
-        let message =
-            v1::CountRequest { collection: collection.to_owned(), filter: filter.map(filter_to_wire) };
+        let message = v1::CountRequest {
+            collection: collection.to_owned(),
+            filter: filter.map(filter_to_wire),
+            read: None,
+        };
         let client = self.records();
         let send = |request| {
             let mut client = client.clone();

@@ -88,8 +88,7 @@ impl Node {
     pub async fn open(options: Options) -> Result<Node, Fault> {
         let folder = Folder::open(&options.data_dir)?;
         let lanes = open_log(&folder, options.log.clone()).await?;
-        let member =
-            Member { id: EMBEDDED_NODE, uuid: folder.uuid(), address: options.address.clone(), weight: 1.0 };
+        let member = Member::new(EMBEDDED_NODE, folder.uuid(), options.address.clone());
         let meta = Meta::open(&folder.path().join("meta"), &lanes, member, &options.raft).await?;
         let threads = options.threads.max(1);
         let shared = Shared {

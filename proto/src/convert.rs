@@ -10,7 +10,9 @@ pub use collection::{
     collection_from_wire, collection_to_wire, field_type_from_wire, spec_from_wire, spec_to_wire,
 };
 pub use filter::{filter_from_wire, filter_to_wire};
-pub use placement::{map_from_wire, map_to_wire, placement_from_wire, placement_to_wire};
+pub use placement::{
+    map_from_wire, map_to_wire, node_from_wire, node_to_wire, placement_from_wire, placement_to_wire,
+};
 pub use record::{
     key_from_wire, key_to_wire, record_from_wire, record_to_wire, value_from_wire, value_to_wire,
     vector_from_wire,

@@ -22,6 +22,11 @@ mod wire {
     pub mod v1 {
         tonic::include_proto!("flotilla.v1");
     }
+    pub mod peer {
+        pub mod v1 {
+            tonic::include_proto!("flotilla.peer.v1");
+        }
+    }
     pub mod shard {
         pub mod v1 {
             tonic::include_proto!("flotilla.shard.v1");
@@ -29,6 +34,8 @@ mod wire {
     }
 }
 
+/// Node to node, `flotilla.peer.v1`: not for users.
+pub use wire::peer::v1 as peer;
 /// Router to shard node, `flotilla.shard.v1`: not for users.
 pub use wire::shard::v1 as shard;
 /// The public API, `flotilla.v1`, as generated from `proto/flotilla/v1/*.proto`.

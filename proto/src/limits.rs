@@ -37,6 +37,18 @@ pub const FILTER_VALUES_MAX: usize = 10_000;
 pub const COLLECTIONS_MAX: usize = 1_000;
 /// Partitions of one collection, at most.
 pub const PARTITIONS_MAX: u32 = 256;
+/// How many voting replicas a partition may have.
+pub const REPLICATION_FACTORS: [u32; 4] = [1, 2, 3, 5];
+/// Voting replicas of a partition where nobody says otherwise and there are nodes enough.
+pub const REPLICATION_FACTOR_DEFAULT: u32 = 3;
+/// Nodes of one cluster, at most.
+pub const NODES_MAX: usize = 1_024;
+/// Lag of a bounded read in milliseconds: at most, and when the caller does not say.
+pub const LAG_MS_MAX: u64 = 3_600_000;
+/// See [`LAG_MS_MAX`].
+pub const LAG_MS_DEFAULT: u64 = 5_000;
+/// Commit tokens in one read, at most.
+pub const TOKENS_MAX: usize = 1_024;
 /// Partitions of a collection that asks for none, in the embedded tier.
 pub const PARTITIONS_DEFAULT: u32 = 4;
 /// Bytes of one gRPC message, at most, in either direction.

@@ -5,10 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{CollectionId, Epoch, NodeId, PartitionId};
 use crate::record::Key;
-use crate::ring;
 use crate::schema::CollectionSpec;
 
-/// A shard node as others reach it.
+/// A node as others reach it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     /// Its id.
@@ -17,17 +16,123 @@ pub struct Node {
     pub uuid: uuid::Uuid,
     /// Where it serves, as `host:port`; or `inproc` for the node inside the same process.
     pub address: String,
-    /// Its share of the partitions.
+    /// Its share of the replicas.
     pub weight: f64,
+    /// Where other nodes reach it, as `host:port`; empty if it is alone.
+    pub peer_address: String,
+    /// Replicas of a partition are spread over zones; may be empty.
+    pub zone: String,
+    /// What it may hold.
+    pub role: Role,
+    /// Whether it may get more.
+    pub state: NodeState,
+    /// Its number in a set of like nodes, if it has one.
+    pub ordinal: Option<u32>,
+}
+
+/// What a node may hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Voting replicas.
+    #[default]
+    Shard,
+    /// Learners only.
+    Replica,
+}
+
+/// Whether a node may get more replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeState {
+    /// It may.
+    #[default]
+    Active,
+    /// It may not, and its own move away.
+    Draining,
+}
+
+impl Node {
+    /// A shard node as a member of no particular zone.
+    pub fn new(id: NodeId, uuid: uuid::Uuid, address: impl Into<String>) -> Node {
+        Node {
+            id,
+            uuid,
+            address: address.into(),
+            weight: 1.0,
+            peer_address: String::new(),
+            zone: String::new(),
+            role: Role::Shard,
+            state: NodeState::Active,
+            ordinal: None,
+        }
+    }
+
+    /// Whether it may get voting replicas.
+    pub fn is_open(&self) -> bool {
+        self.role == Role::Shard && self.state == NodeState::Active
+    }
 }
 
 /// A partition and its replicas.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partition {
     /// The partition, and its Raft group.
     pub id: PartitionId,
-    /// The nodes that hold replicas; the first is the preferred leader.
+    /// The nodes that hold voting replicas; the first is the preferred leader.
     pub replicas: Vec<NodeId>,
+    /// The nodes that hold learners: they serve reads and have no vote.
+    pub learners: Vec<NodeId>,
+    /// A change of the voting replicas that is under way.
+    pub change: Option<Change>,
+}
+
+/// One replica comes, one goes, or both. With one node as both, its replica is made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The move that it belongs to.
+    pub id: u64,
+    /// The node that gets a replica.
+    pub add: Option<NodeId>,
+    /// The node whose replica goes.
+    pub remove: Option<NodeId>,
+}
+
+impl Partition {
+    /// A partition whose replicas are at rest.
+    pub fn new(id: PartitionId, replicas: Vec<NodeId>) -> Partition {
+        Partition { id, replicas, learners: Vec::new(), change: None }
+    }
+
+    /// The nodes that hold a replica of any kind now, also one that only comes or goes.
+    pub fn holders(&self) -> impl Iterator<Item = NodeId> {
+        let comes = self.change.and_then(|change| change.add).filter(|node| !self.replicas.contains(node));
+        self.replicas.iter().chain(&self.learners).copied().chain(comes)
+    }
+
+    /// The voting replicas once the change is through.
+    pub fn wanted(&self) -> Vec<NodeId> {
+        let Some(change) = self.change else { return self.replicas.clone() };
+        let mut wanted = self.replicas.clone();
+        match (change.remove.and_then(|gone| wanted.iter().position(|node| *node == gone)), change.add) {
+            (Some(at), Some(add)) => wanted[at] = add,
+            (Some(at), None) => drop(wanted.remove(at)),
+            (None, Some(add)) if !wanted.contains(&add) => wanted.push(add),
+            (None, _) => {}
+        }
+        wanted
+    }
+}
+
+/// Slots on their way from one partition of a collection to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotMove {
+    /// The move.
+    pub id: u64,
+    /// The partition that gives them up.
+    pub from: PartitionId,
+    /// The partition that gets them.
+    pub to: PartitionId,
+    /// Which, ascending.
+    pub slots: Vec<u16>,
 }
 
 /// A collection and where its slots are.
@@ -41,14 +146,21 @@ pub struct CollectionPlacement {
     pub epoch: Epoch,
     /// Its partitions.
     pub partitions: Vec<Partition>,
-    /// Slot -> ordinal in `partitions`; [`crate::limits::SLOTS`] entries.
+    /// Slot -> ordinal in `partitions`; as many as its strategy has slots.
     pub slots: Vec<u16>,
+    /// Slots under way, at most one move of a collection at a time.
+    pub slot_move: Option<SlotMove>,
 }
 
 impl CollectionPlacement {
     /// The partition that owns `key`. `None` only if the map is damaged.
     pub fn partition_of(&self, key: &Key) -> Option<&Partition> {
-        self.partitions.get(usize::from(*self.slots.get(ring::slot(key))?))
+        self.partitions.get(usize::from(*self.slots.get(self.spec.strategy.slot(key))?))
+    }
+
+    /// The partition of this id.
+    pub fn partition(&self, id: PartitionId) -> Option<&Partition> {
+        self.partitions.iter().find(|partition| partition.id == id)
     }
 }
 
@@ -61,6 +173,8 @@ pub struct PlacementMap {
     pub nodes: Vec<Node>,
     /// The collections, by name.
     pub collections: Vec<CollectionPlacement>,
+    /// The nodes that vote in the meta group.
+    pub meta: Vec<NodeId>,
 }
 
 impl PlacementMap {
@@ -77,5 +191,15 @@ impl PlacementMap {
     /// The node of this id.
     pub fn node(&self, id: NodeId) -> Option<&Node> {
         self.nodes.iter().find(|n| n.id == id)
+    }
+
+    /// The partition of this id, and its collection.
+    pub fn partition(&self, id: PartitionId) -> Option<(&CollectionPlacement, &Partition)> {
+        self.collections.iter().find_map(|c| Some((c, c.partition(id)?)))
+    }
+
+    /// Every partition with its collection.
+    pub fn partitions(&self) -> impl Iterator<Item = (&CollectionPlacement, &Partition)> {
+        self.collections.iter().flat_map(|c| c.partitions.iter().map(move |p| (c, p)))
     }
 }

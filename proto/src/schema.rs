@@ -137,7 +137,7 @@ pub struct VectorSpec {
 }
 
 /// A collection as its creator described it, with every default filled in.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectionSpec {
     /// Its name.
     pub name: String,
@@ -149,6 +149,57 @@ pub struct CollectionSpec {
     pub partitions: u32,
     /// Refuse undeclared payload fields.
     pub strict: bool,
+    /// Voting replicas of each partition, one of [`REPLICATION_FACTORS`]; 0: the server's default.
+    pub replication_factor: u32,
+    /// How keys fall into partitions.
+    pub strategy: Strategy,
+}
+
+/// How keys fall into slots, and so into partitions: each slot has one owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Strategy {
+    /// By the pinned hash, into [`SLOTS`] slots.
+    #[default]
+    ConsistentHash,
+    /// By order: a slot is the range from one split point up to the next.
+    Range {
+        /// The first key of each range but the first, ascending.
+        splits: Vec<Key>,
+    },
+}
+
+impl Strategy {
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        match self {
+            Strategy::ConsistentHash => SLOTS,
+            Strategy::Range { splits } => splits.len() + 1,
+        }
+    }
+
+    /// The slot of `key`.
+    pub fn slot(&self, key: &Key) -> usize {
+        match self {
+            Strategy::ConsistentHash => crate::ring::slot(key),
+            Strategy::Range { splits } => splits.partition_point(|split| split <= key),
+        }
+    }
+
+    fn check(&self, partitions: u32) -> Result<(), Violation> {
+        let Strategy::Range { splits } = self else { return Ok(()) };
+        splits.iter().try_for_each(|key| check_key("spec.split_points", key))?;
+        if let Some(pair) = splits.windows(2).find(|pair| pair[0] >= pair[1]) {
+            let why = format!("must ascend, but `{}` comes before `{}`", pair[0], pair[1]);
+            return Err(Violation::new("spec.split_points", why));
+        }
+        let wanted = partitions as usize;
+        if splits.len() + 1 < wanted || splits.len() >= SLOTS {
+            let why =
+                format!("{wanted} partitions need {wanted} to {SLOTS} ranges, got {}", splits.len() + 1);
+            return Err(Violation::new("spec.split_points", why));
+        }
+        Ok(())
+    }
 }
 
 impl CollectionSpec {
@@ -160,6 +211,11 @@ impl CollectionSpec {
         if self.partitions == 0 || self.partitions > PARTITIONS_MAX {
             return Err(Violation::range("spec.partitions", 1, PARTITIONS_MAX, self.partitions));
         }
+        if self.replication_factor != 0 && !REPLICATION_FACTORS.contains(&self.replication_factor) {
+            let why = format!("must be one of {REPLICATION_FACTORS:?}, got {}", self.replication_factor);
+            return Err(Violation::new("spec.replication_factor", why));
+        }
+        self.strategy.check(self.partitions)?;
         for (name, vector) in &self.vectors {
             check_name("spec.vectors", name)?;
             vector.check(name)?;

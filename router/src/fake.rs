@@ -227,6 +227,22 @@ fn distance(kind: Distance, a: &[f32], b: &[f32]) -> f32 {
 
 #[tonic::async_trait]
 impl Shard for Fake {
+    async fn digests(
+        &self,
+        r: Request<shard::DigestsRequest>,
+    ) -> Result<Response<shard::DigestsResponse>, Status> {
+        let (_, partition) = self.enter("digests", &r, r.get_ref().target.as_ref(), 0).await?;
+        let log_index = self.0.stores.lock().entry(partition).or_default().log_index;
+        let replica = v1::ReplicaDigest {
+            partition: partition.0,
+            node: self.0.id.0,
+            log_index,
+            digest: "0".into(),
+            error: String::new(),
+        };
+        Ok(Response::new(shard::DigestsResponse { replicas: vec![replica] }))
+    }
+
     async fn write(&self, r: Request<shard::WriteRequest>) -> Result<Response<shard::WriteResponse>, Status> {
         use shard::write_request::Command;
         let (placement, partition) = self.enter("write", &r, r.get_ref().target.as_ref(), 0).await?;
@@ -336,8 +352,28 @@ impl Shard for Fake {
     }
 }
 
+fn not_here<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("the fake node has none of it"))
+}
+
 #[tonic::async_trait]
 impl Meta for Fake {
+    async fn plan(&self, _: Request<v1::PlanRequest>) -> Result<Response<v1::PlanResponse>, Status> {
+        not_here()
+    }
+
+    async fn apply(&self, _: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
+        not_here()
+    }
+
+    async fn moves(&self, _: Request<v1::MovesRequest>) -> Result<Response<v1::MovesResponse>, Status> {
+        not_here()
+    }
+
+    async fn control(&self, _: Request<v1::ControlRequest>) -> Result<Response<v1::ControlResponse>, Status> {
+        not_here()
+    }
+
     async fn create(
         &self,
         r: Request<v1::CreateCollectionRequest>,
@@ -354,12 +390,12 @@ impl Meta for Fake {
             let mut replicas = nodes.clone();
             let first = n as usize % replicas.len();
             replicas.rotate_left(first);
-            Partition { id: PartitionId(epoch.0 * 100 + u64::from(n)), replicas }
+            Partition::new(PartitionId(epoch.0 * 100 + u64::from(n)), replicas)
         };
         let partitions: Vec<Partition> = (0..spec.partitions).map(partition).collect();
         let slots = ring::propose(&partitions.iter().map(|p| (p.id.0, 1.0)).collect::<Vec<_>>());
         let id = uuid::Uuid::from_u128(epoch.0.into());
-        let placement = CollectionPlacement { id, spec, epoch, partitions, slots };
+        let placement = CollectionPlacement { id, spec, epoch, partitions, slots, slot_move: None };
         let collection = Some(collection_to_wire(&placement));
         self.change(true, |map| {
             map.epoch = epoch;

@@ -267,12 +267,20 @@ impl<'a, R: 'a> Running<'a, R> {
 
 /// The coverage of an answer made of these partitions at these log indexes.
 pub fn coverage(asked: usize, indexes: impl IntoIterator<Item = (PartitionId, u64)>) -> Coverage {
-    let index =
-        |(partition, log_index): (PartitionId, u64)| PartitionIndex { partition: partition.0, log_index };
+    let index = |(partition, log_index): (PartitionId, u64)| PartitionIndex {
+        partition: partition.0,
+        log_index,
+        node: 0,
+    };
     let mut indexes: Vec<PartitionIndex> = indexes.into_iter().map(index).collect();
     indexes.sort_unstable_by_key(|i| i.partition);
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Coverage { partitions_asked: count(asked), partitions_answered: count(indexes.len()), indexes }
+    Coverage {
+        partitions_asked: count(asked),
+        partitions_answered: count(indexes.len()),
+        indexes,
+        missing: Vec::new(),
+    }
 }
 
 /// Which replica is asked next.

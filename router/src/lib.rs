@@ -25,6 +25,7 @@ pub mod server;
 pub mod write;
 
 mod backoff;
+mod cluster;
 mod collections;
 mod router;
 mod service;

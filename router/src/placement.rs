@@ -64,7 +64,7 @@ impl View {
     /// What a node is told about the caller's view.
     pub fn target(&self, partition: PartitionId) -> shard::Target {
         let epoch = self.map.epoch.max(self.epoch).0;
-        shard::Target { collection_id: self.id.to_string(), partition: partition.0, epoch }
+        shard::Target { collection_id: self.id.to_string(), partition: partition.0, epoch, fresh: None }
     }
 
     /// Where `node` serves.

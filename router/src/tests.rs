@@ -76,6 +76,7 @@ fn spec(name: &str) -> CollectionSpec {
         fields: [("cpu".into(), FieldType::Integer)].into(),
         partitions: 3,
         strict: false,
+        ..Default::default()
     }
 }
 

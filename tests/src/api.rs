@@ -102,6 +102,7 @@ impl Api {
                 next,
                 with_payload: true,
                 with_vectors: true,
+                read: None,
             };
             let page = self.scan(page).await?;
             all.extend(page.items);
@@ -139,7 +140,10 @@ impl Api {
     /// # Errors
     /// The server's refusal, or the connection's end.
     pub async fn total(&self, collection: &str, filter: Option<v1::Filter>) -> Result<u64, Status> {
-        Ok(self.count(v1::CountRequest { collection: collection.to_owned(), filter }).await?.count)
+        Ok(self
+            .count(v1::CountRequest { collection: collection.to_owned(), filter, read: None })
+            .await?
+            .count)
     }
 }
 

@@ -151,6 +151,7 @@ impl CreateArgs {
             fields: self.fields.into_iter().collect(),
             partitions: self.partitions.unwrap_or(PARTITIONS_OF_SERVER),
             strict: self.strict,
+            ..Default::default()
         };
         self.target.client().await?.create_collection(&spec).await?;
         Ok(writeln!(std::io::stdout().lock(), "created collection `{}`", spec.name)?)

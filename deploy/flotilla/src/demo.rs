@@ -173,6 +173,7 @@ pub fn collection(name: &str) -> CollectionSpec {
         fields: fields.map(|(path, kind)| (path.to_owned(), kind)).collect(),
         partitions: flotilla_proto::limits::PARTITIONS_DEFAULT,
         strict: false,
+        ..Default::default()
     }
 }
 

@@ -183,6 +183,7 @@ impl ImportArgs {
             fields,
             partitions: self.partitions.unwrap_or(PARTITIONS_OF_SERVER),
             strict: false,
+            ..Default::default()
         };
         client.create_collection(&spec).await.context("creating the collection")?;
         eprintln!("created collection `{}`, {} declared fields", spec.name, spec.fields.len());

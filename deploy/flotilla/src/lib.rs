@@ -14,6 +14,7 @@
 //!     fields: Default::default(),
 //!     partitions: 2,
 //!     strict: false,
+//!     ..Default::default()
 //! };
 //! client.create_collection(&spec).await?;
 //! client.upsert("vms", vec![Record::new("vm-1").field("cpu", 4).vector("default", vec![0.1, 0.7, 0.2])]).await?;

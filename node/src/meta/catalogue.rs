@@ -153,19 +153,22 @@ impl Catalogue {
         let first = self.next_partition;
         self.next_partition += u64::from(spec.partitions);
         let partitions: Vec<Partition> = (0..u64::from(spec.partitions))
-            .map(|n| Partition {
-                id: PartitionId(first + n),
-                replicas: nodes
-                    .get(n as usize % nodes.len().max(1))
-                    .map(|node| node.id)
-                    .into_iter()
-                    .collect(),
+            .map(|n| {
+                let node = nodes.get(n as usize % nodes.len().max(1)).map(|node| node.id);
+                Partition::new(PartitionId(first + n), node.into_iter().collect())
             })
             .collect();
         // Ordinals, not ids, stand on the ring: every collection of as many partitions has the same slots.
         let members: Vec<(u64, f64)> = (0..u64::from(spec.partitions)).map(|n| (n, 1.0)).collect();
         let epoch = self.next_epoch();
-        let placement = CollectionPlacement { id, spec, epoch, partitions, slots: ring::propose(&members) };
+        let placement = CollectionPlacement {
+            id,
+            spec,
+            epoch,
+            partitions,
+            slots: ring::propose(&members),
+            slot_move: None,
+        };
         self.map.collections.push(placement.clone());
         self.map.collections.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         Ok(Outcome::Placement(placement))
@@ -237,6 +240,7 @@ mod tests {
             fields: BTreeMap::new(),
             partitions: 3,
             strict: false,
+            ..Default::default()
         }
     }
 

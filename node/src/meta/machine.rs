@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     fn introduce(id: u64) -> Bytes {
-        let node = Node { id: NodeId(id), uuid: uuid::Uuid::nil(), address: "inproc".into(), weight: 1.0 };
+        let node = Node::new(NodeId(id), uuid::Uuid::nil(), "inproc".into());
         Change::Introduce(node).encode().unwrap()
     }
 

@@ -31,6 +31,7 @@ fn spec(distance: Distance) -> CollectionSpec {
         fields: Default::default(),
         partitions: 1,
         strict: false,
+        ..Default::default()
     }
 }
 

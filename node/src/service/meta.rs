@@ -67,6 +67,22 @@ impl MetaService {
 
 #[tonic::async_trait]
 impl meta_server::Meta for MetaService {
+    async fn plan(&self, _: Request<v1::PlanRequest>) -> Result<Response<v1::PlanResponse>, Status> {
+        Err(Status::unimplemented("plan"))
+    }
+
+    async fn apply(&self, _: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
+        Err(Status::unimplemented("apply"))
+    }
+
+    async fn moves(&self, _: Request<v1::MovesRequest>) -> Result<Response<v1::MovesResponse>, Status> {
+        Err(Status::unimplemented("moves"))
+    }
+
+    async fn control(&self, _: Request<v1::ControlRequest>) -> Result<Response<v1::ControlResponse>, Status> {
+        Err(Status::unimplemented("control"))
+    }
+
     async fn create(
         &self,
         request: Request<v1::CreateCollectionRequest>,

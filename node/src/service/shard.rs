@@ -225,6 +225,13 @@ impl shard_server::Shard for ShardService {
         Ok(Response::new(shard::CountResponse { count, log_index }))
     }
 
+    async fn digests(
+        &self,
+        _: Request<shard::DigestsRequest>,
+    ) -> Result<Response<shard::DigestsResponse>, Status> {
+        Err(Status::unimplemented("digests"))
+    }
+
     async fn status(
         &self,
         request: Request<shard::StatusRequest>,

@@ -47,6 +47,7 @@ pub(super) fn spec(dims: u32) -> CollectionSpec {
         fields: fields.map(|(path, kind)| (path.to_owned(), kind)).into(),
         partitions: 1,
         strict: false,
+        ..Default::default()
     }
 }
 

@@ -1,9 +1,11 @@
 //! Collection descriptions.
 
+use super::record::{key_from_wire, key_to_wire};
 use crate::limits::PARTITIONS_DEFAULT;
 use crate::placement::CollectionPlacement;
+use crate::record::Key;
 use crate::refusal::Violation;
-use crate::schema::{CollectionSpec, Distance, FieldType, Hnsw, IndexKind, PRESETS, VectorSpec};
+use crate::schema::{CollectionSpec, Distance, FieldType, Hnsw, IndexKind, PRESETS, Strategy, VectorSpec};
 use crate::v1;
 
 /// A description with every default filled in; checked by [`CollectionSpec::check`], not here.
@@ -25,7 +27,19 @@ pub fn spec_from_wire(spec: v1::CollectionSpec) -> Result<CollectionSpec, Violat
         })
         .collect::<Result<_, Violation>>()?;
     let partitions = if spec.partitions == 0 { PARTITIONS_DEFAULT } else { spec.partitions };
-    Ok(CollectionSpec { name: spec.name, vectors, fields, partitions, strict: spec.strict })
+    let splits = spec.split_points.into_iter().enumerate();
+    let splits = splits.map(|(n, key)| key_from_wire(&format!("spec.split_points[{n}]"), Some(key)));
+    let splits: Vec<Key> = splits.collect::<Result<_, _>>()?;
+    let strategy = match v1::Strategy::try_from(spec.strategy) {
+        Ok(v1::Strategy::Range) => Strategy::Range { splits },
+        Ok(_) if splits.is_empty() => Strategy::ConsistentHash,
+        Ok(_) => return Err(Violation::new("spec.split_points", "are for strategy range only")),
+        Err(_) => {
+            return Err(Violation::new("spec.strategy", format!("{} is not a strategy", spec.strategy)));
+        }
+    };
+    let (strict, replication_factor) = (spec.strict, spec.replication_factor);
+    Ok(CollectionSpec { name: spec.name, vectors, fields, partitions, strict, replication_factor, strategy })
 }
 
 /// The type of the declared field `path`. `at` names the request's field.
@@ -131,6 +145,15 @@ pub fn spec_to_wire(spec: &CollectionSpec) -> v1::CollectionSpec {
         fields: spec.fields.iter().map(|(path, k)| (path.clone(), field_type_to_wire(*k).into())).collect(),
         partitions: spec.partitions,
         strict: spec.strict,
+        replication_factor: spec.replication_factor,
+        strategy: match spec.strategy {
+            Strategy::ConsistentHash => v1::Strategy::ConsistentHash.into(),
+            Strategy::Range { .. } => v1::Strategy::Range.into(),
+        },
+        split_points: match &spec.strategy {
+            Strategy::ConsistentHash => Vec::new(),
+            Strategy::Range { splits } => splits.iter().map(key_to_wire).collect(),
+        },
     }
 }
 

@@ -13,6 +13,7 @@ fn spec() -> CollectionSpec {
         .into(),
         partitions: 1,
         strict: false,
+        ..Default::default()
     }
 }
 

@@ -23,6 +23,35 @@ impl Cluster for Edge {
         self.0.run("describe", request, work).await
     }
 
+    async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::PlanResponse>, Status> {
+        self.0.run("plan", request, |plan, by| crate::cluster::plan(&self.0, plan, by)).await
+    }
+
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
+        self.0.run("apply", request, |apply, by| crate::cluster::apply(&self.0, apply, by)).await
+    }
+
+    async fn moves(&self, request: Request<v1::MovesRequest>) -> Result<Response<v1::MovesResponse>, Status> {
+        self.0.run("moves", request, |moves, by| crate::cluster::moves(&self.0, moves, by)).await
+    }
+
+    async fn control(
+        &self,
+        request: Request<v1::ControlRequest>,
+    ) -> Result<Response<v1::ControlResponse>, Status> {
+        self.0.run("control", request, |control, by| crate::cluster::control(&self.0, control, by)).await
+    }
+
+    type VerifyStream = BoxStream<'static, Result<v1::VerifyResponse, Status>>;
+
+    async fn verify(
+        &self,
+        request: Request<v1::VerifyRequest>,
+    ) -> Result<Response<Self::VerifyStream>, Status> {
+        let answers = crate::cluster::verify(self.0.clone(), request.into_inner()).await?;
+        Ok(Response::new(Box::pin(answers)))
+    }
+
     type WatchStream = BoxStream<'static, Result<v1::PlacementMap, Status>>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

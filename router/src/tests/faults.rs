@@ -10,7 +10,7 @@ use super::*;
 use crate::fake::Fault;
 
 fn count() -> v1::CountRequest {
-    v1::CountRequest { collection: "vms".into(), filter: None }
+    v1::CountRequest { collection: "vms".into(), filter: None, read: None }
 }
 
 fn unavailable() -> Fault {

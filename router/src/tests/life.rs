@@ -25,7 +25,8 @@ async fn a_collection_is_made_seen_changed_and_deleted() {
 
     house.collections.delete(v1::DeleteCollectionRequest { name: "vms".into() }).await.unwrap();
     assert_eq!(house.collections.get(get()).await.unwrap_err().code(), Code::NotFound);
-    let gone = house.records.count(v1::CountRequest { collection: "vms".into(), filter: None }).await;
+    let gone =
+        house.records.count(v1::CountRequest { collection: "vms".into(), filter: None, read: None }).await;
     assert_eq!(gone.unwrap_err().message(), "there is no collection `vms`");
 }
 
@@ -41,13 +42,14 @@ async fn records_are_written_read_counted_and_deleted() {
         keys: vec![key(7), key(500), key(3), key(7)],
         with_payload: true,
         with_vectors: true,
+        read: None,
     };
     let got = house.records.get(get).await.unwrap().into_inner().records;
     assert_eq!(got.iter().map(number).collect::<Vec<u64>>(), [7, 3, 7]);
     assert_eq!(got[0].vectors["default"].values, [7.0, 0.0]);
     assert_eq!(got[1].payload.len(), 1);
 
-    let count = |filter| v1::CountRequest { collection: "vms".into(), filter };
+    let count = |filter| v1::CountRequest { collection: "vms".into(), filter, read: None };
     assert_eq!(house.records.count(count(None)).await.unwrap().into_inner().count, 100);
     assert_eq!(house.records.count(count(cpu(1))).await.unwrap().into_inner().count, 25);
 

@@ -18,7 +18,7 @@ fn vector(values: Vec<f32>) -> Ask {
 
 /// A count by this filter, and a search by it: both must refuse it.
 fn filtered(name: &str, filter: v1::Filter, words: &[&str]) -> [Row; 3] {
-    let count = v1::CountRequest { collection: OPEN.to_owned(), filter: Some(filter.clone()) };
+    let count = v1::CountRequest { collection: OPEN.to_owned(), filter: Some(filter.clone()), read: None };
     let scan =
         v1::ScanRequest { collection: OPEN.to_owned(), filter: Some(filter.clone()), ..Default::default() };
     [
@@ -127,7 +127,8 @@ fn pages() -> Vec<Row> {
         })
     };
     let get = |keys| Ask::Get(v1::GetRequest { collection: OPEN.to_owned(), keys, ..Default::default() });
-    let elsewhere = |name: &str| Ask::Count(v1::CountRequest { collection: name.to_owned(), filter: None });
+    let elsewhere =
+        |name: &str| Ask::Count(v1::CountRequest { collection: name.to_owned(), filter: None, read: None });
     vec![
         invalid("page of 10,001", scan(10_001, ""), &["limit", "1 to 10000", "10001"]),
         invalid("page of all", scan(u32::MAX, ""), &["limit", "1 to 10000"]),

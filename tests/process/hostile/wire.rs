@@ -29,7 +29,7 @@ pub(super) async fn too_large(client: &Api) -> Option<String> {
         other => return Some(format!("a message of 65 MiB: {other:?}")),
     }
     let deep = (0..400).fold(api::exists("n"), |inner, _| api::not(inner));
-    let request = v1::CountRequest { collection: OPEN.to_owned(), filter: Some(deep) };
+    let request = v1::CountRequest { collection: OPEN.to_owned(), filter: Some(deep), read: None };
     match client.count(request).await {
         Err(_) => None,
         Ok(_) => Some("a filter of 400 levels is counted".to_owned()),

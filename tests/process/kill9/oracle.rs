@@ -113,6 +113,7 @@ async fn got(client: &Api, oracle: &Oracle, found: &BTreeMap<u64, u64>) -> Resul
             keys: keys.iter().map(|key| wire_key(*key)).collect(),
             with_payload: true,
             with_vectors: true,
+            read: None,
         };
         let records = client.get(request).await.map_err(|e| format!("get: {e}"))?.records;
         let expected: Vec<u64> = keys.iter().copied().filter(|key| found.contains_key(key)).collect();

@@ -122,6 +122,7 @@ impl Writer {
             keys: keys.iter().map(|key| wire_key(*key)).collect(),
             with_payload: true,
             with_vectors: true,
+            read: None,
         };
         let found = client.get(request).await.map_err(|e| format!("get: {e}"))?.records;
         let expected: Vec<v1::Record> = keys

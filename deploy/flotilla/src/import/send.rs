@@ -222,6 +222,7 @@ mod tests {
             fields: [("cpu".to_owned(), FieldType::Integer)].into(),
             partitions: 1,
             strict: false,
+            ..Default::default()
         };
         let records =
             vec![Record::new(1).field("cpu", 8), Record::new(2).field("cpu", "many"), Record::new("")];

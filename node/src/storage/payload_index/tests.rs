@@ -40,7 +40,14 @@ fn declared() -> BTreeMap<String, FieldType> {
 }
 
 fn spec(fields: BTreeMap<String, FieldType>) -> CollectionSpec {
-    CollectionSpec { name: "c".into(), vectors: BTreeMap::new(), fields, partitions: 1, strict: false }
+    CollectionSpec {
+        name: "c".into(),
+        vectors: BTreeMap::new(),
+        fields,
+        partitions: 1,
+        strict: false,
+        ..Default::default()
+    }
 }
 
 static LONG: LazyLock<[String; 3]> = LazyLock::new(|| {
