@@ -19,6 +19,7 @@ pub mod log;
 pub mod machine;
 pub mod meta;
 pub mod partition;
+pub mod peers;
 pub mod query;
 pub mod raft;
 pub mod server;

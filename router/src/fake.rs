@@ -72,14 +72,12 @@ impl Drop for OnDrop<'_> {
 impl Fake {
     /// A node whose map names the nodes at these addresses; it is the first.
     pub(crate) fn new(id: u64, addresses: &[&str]) -> Fake {
-        let node = |(n, address): (usize, &&str)| Node {
-            id: NodeId(n as u64 + 1),
-            uuid: uuid::Uuid::from_u128(n as u128 + 1),
-            address: (*address).to_owned(),
-            weight: 1.0,
+        let node = |(n, address): (usize, &&str)| {
+            let id = n as u64 + 1;
+            Node::new(NodeId(id), uuid::Uuid::from_u128(id.into()), *address)
         };
         let nodes = addresses.iter().enumerate().map(node).collect();
-        let map = PlacementMap { epoch: Epoch(1), nodes, collections: Vec::new() };
+        let map = PlacementMap { epoch: Epoch(1), nodes, ..Default::default() };
         Fake(Arc::new(Inner {
             id: NodeId(id),
             maps: watch::Sender::new(map),

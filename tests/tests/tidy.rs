@@ -44,7 +44,7 @@ const LONG: &[(&str, usize)] = &[];
 /// filter is planned by `query`, so the machine stands above it.
 const LAYERS: &[&[&str]] = &[
     &["env"],
-    &["index"],
+    &["index", "peers"],
     &["log", "storage"],
     &["query"],
     &["machine"],

@@ -225,12 +225,7 @@ mod tests {
     use super::*;
 
     fn node() -> Node {
-        Node {
-            id: flotilla_proto::ids::NodeId(1),
-            uuid: uuid::Uuid::nil(),
-            address: "inproc".into(),
-            weight: 1.0,
-        }
+        Node::new(flotilla_proto::ids::NodeId(1), uuid::Uuid::nil(), "inproc")
     }
 
     fn spec(name: &str) -> CollectionSpec {

@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     fn introduce(id: u64) -> Bytes {
-        let node = Node::new(NodeId(id), uuid::Uuid::nil(), "inproc".into());
+        let node = Node::new(NodeId(id), uuid::Uuid::nil(), "inproc");
         Change::Introduce(node).encode().unwrap()
     }
 
