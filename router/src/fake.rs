@@ -19,7 +19,7 @@ use futures::Stream;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
 
@@ -72,7 +72,7 @@ struct Inner {
     is_paused: watch::Sender<bool>,
     faults: Mutex<Vec<(&'static str, Fault)>>,
     seen: Mutex<Vec<Seen>>,
-    serving: Mutex<Vec<tokio::task::AbortHandle>>,
+    kill: Mutex<Option<oneshot::Sender<()>>>,
     /// Told when a hanging call was dropped.
     pub cancelled: Notify,
 }
@@ -106,7 +106,7 @@ impl Fake {
             is_paused: watch::Sender::new(false),
             faults: Mutex::default(),
             seen: Mutex::default(),
-            serving: Mutex::default(),
+            kill: Mutex::default(),
             cancelled: Notify::new(),
         }))
     }
@@ -180,11 +180,9 @@ impl Fake {
         let routes = axum::Router::new()
             .route_service("/flotilla.shard.v1.Shard/{*rest}", shard)
             .route_service("/flotilla.shard.v1.Meta/{*rest}", MetaServer::new(self.clone()));
-        let serving = tokio::spawn(async move {
+        tokio::spawn(async move {
             tonic::transport::Server::builder().serve_with_incoming(routes, incoming).await.unwrap();
-        });
-        self.0.serving.lock().push(serving.abort_handle());
-        serving
+        })
     }
 
     /// Notes the call, lets a fault strike, refuses a stale epoch, and gives the collection.
@@ -551,9 +549,26 @@ impl Fake {
         self.0.common.stores.lock().values().map(|store| store.log_index).max().unwrap_or(0)
     }
 
+    /// Serves on a thread of its own, so that it can be killed.
+    pub(crate) fn serve_apart(&self, listener: std::net::TcpListener) {
+        let (kill, killed) = oneshot::channel::<()>();
+        *self.0.kill.lock() = Some(kill);
+        let fake = self.clone();
+        listener.set_nonblocking(true).unwrap();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                fake.serve(tokio_stream::wrappers::TcpListenerStream::new(listener));
+                drop(fake);
+                drop(killed.await);
+            });
+        });
+    }
+
     /// Closes its port and breaks its connections.
-    pub(crate) fn stop_serving(&self) {
-        self.0.serving.lock().drain(..).for_each(|serving| serving.abort());
+    pub(crate) fn kill(&self) {
+        self.0.kill.lock().take();
     }
 }
 

@@ -139,25 +139,32 @@ impl<'a> Course<'a> {
                     self.alarm = Some((now + self.fanout.patience(self.deadline), Alarm::Patience));
                 }
             }
-            Some(Alarm::Patience) => {
-                for node in self.route.running() {
-                    if !self.silent.contains(node) {
-                        self.silent.push(*node);
-                        self.fanout.health.failed(*node, now);
-                    }
-                }
-            }
+            Some(Alarm::Patience) => self.note_silence(now),
             Some(Alarm::Round) => self.route.restart(),
             None => {}
         }
     }
 
+    /// Those still being asked have been silent for too long.
+    fn note_silence(&mut self, now: Instant) {
+        for node in self.route.running() {
+            if !self.silent.contains(node) {
+                self.silent.push(*node);
+                self.fanout.health.failed(*node, now);
+            }
+        }
+    }
+
     /// `node` answered.
     pub(super) fn answered(&mut self, node: NodeId, time: Duration) {
-        self.fanout.health.answered(node, Some(time), Instant::now());
+        let now = Instant::now();
+        self.route.ended(node);
+        self.fanout.health.answered(node, Some(time), now);
         self.fanout.hedges.answered(self.verb, time);
         if self.hedge == Some(node) {
             self.fanout.metrics.hedges_won.with_label_values(&[self.verb]).inc();
+            // A node that loses to every hedge and never answers is silent; one answer clears it.
+            self.note_silence(now);
         }
     }
 

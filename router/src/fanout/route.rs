@@ -110,7 +110,7 @@ mod tests {
         route.ended(NodeId(1));
         route.named(Some(NodeId(9)));
         assert_eq!(round(&mut route, |_| true), [9, 2, 3]);
-        [9, 2, 3].map(|node| route.ended(NodeId(node)));
+        [9, 2, 3].iter().for_each(|node| route.ended(NodeId(*node)));
         route.named(Some(NodeId(3)));
         route.restart();
         assert_eq!(round(&mut route, |_| true), [3, 1, 2]);
