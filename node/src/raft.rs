@@ -18,6 +18,7 @@
 
 pub mod log_store;
 pub mod network;
+mod reads;
 pub mod state_machine;
 pub mod types;
 

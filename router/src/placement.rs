@@ -65,7 +65,7 @@ impl Deref for View {
 impl View {
     /// What a node is told about the caller's view; how fresh the answer must be is added by who asks.
     pub fn target(&self, partition: PartitionId) -> shard::Target {
-        let epoch = self.map.epoch.max(self.epoch).0;
+        let epoch = self.epoch.0;
         shard::Target { collection_id: self.id.to_string(), partition: partition.0, epoch, fresh: None }
     }
 
