@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! write: admit (check, encode) -> propose ─────────────> machine -> store
-//! read:  fence (linearizable)  -> view ──> query ──────> segments -> index
+//! read:  fence, bound or token -> view ──> query ──────> segments -> index
 //! ```
 //!
 //! A replica owns its store, its Raft group and its background worker, and nothing else touches them. Reads work on a
 //! frozen [`View`]; views that answered a search stay findable for a while under their log index ([`views`]), so that the
 //! payloads of the winners come from the very state that was searched.
 
+pub mod fresh;
+pub mod lag;
 pub mod registry;
 mod views;
 
@@ -17,12 +19,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::filter::{Compiled, Filter};
-use flotilla_proto::ids::{CollectionId, LogIndex, PartitionId};
+use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, at_most, check_key};
 use tokio::sync::Semaphore;
 
+use self::fresh::Fresh;
+use self::lag::Watched;
 use self::views::Views;
 use crate::env::task;
 use crate::log::Lanes;
@@ -31,7 +35,6 @@ use crate::machine::{PartitionMachine, Rejection, Reply, Signals};
 use crate::query;
 use crate::raft::door::Door;
 use crate::raft::{self, Group, inbox};
-use crate::storage::View;
 use crate::storage::row::StoredRow;
 use crate::storage::store::{self, Status, Store};
 use crate::storage::{Fault, SegmentView};
@@ -79,6 +82,19 @@ pub struct Search {
     pub max_distance: Option<f32>,
 }
 
+/// A page by key.
+#[derive(Debug)]
+pub struct Scan {
+    /// The condition.
+    pub filter: Option<Compiled>,
+    /// The last key of the page before.
+    pub after: Option<Key>,
+    /// Records wanted.
+    pub limit: usize,
+    /// What comes with each.
+    pub parts: Parts,
+}
+
 /// What comes back with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
@@ -103,12 +119,14 @@ pub struct Shared {
 
 /// One copy of a partition, on this node.
 pub struct Replica {
+    node: NodeId,
     id: PartitionId,
     collection: CollectionId,
     folder: PathBuf,
     store: Arc<Store>,
     group: Arc<Group<PartitionMachine>>,
     views: Views,
+    lag: Watched,
     read_permits: Arc<Semaphore>,
     worker: Worker,
 }
@@ -148,9 +166,10 @@ impl Replica {
             tracing::warn!(partition = id.0, %late, "the replica is opened but not ready yet");
         }
         let worker = Worker::start(store.clone(), group.clone(), signals, shared.work_permits.clone());
-        let views = Views::default();
+        let (views, lag) = (Views::default(), Watched::default());
         let read_permits = shared.read_permits.clone();
-        Ok(Replica { id, collection, folder, store, group, views, read_permits, worker })
+        let node = group.node();
+        Ok(Replica { node, id, collection, folder, store, group, views, lag, read_permits, worker })
     }
 
     /// Its group.
@@ -230,23 +249,24 @@ impl Replica {
         }
     }
 
-    /// The state that holds everything acknowledged before the call.
-    pub async fn view(&self) -> Result<View, Refusal> {
-        self.group.read_fence().await?;
-        Ok(self.views.keep(self.store.view()))
+    /// The node that leads the partition, as far as this one knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.group.leader()
     }
 
-    /// The state that answered at `at`, if it is still at hand; else the state now. 0: now.
-    pub async fn view_at(&self, at: LogIndex) -> Result<View, Refusal> {
-        match self.views.find(at) {
-            Some(view) => Ok(view),
-            None => self.view().await,
-        }
+    /// The log index that a linearizable read of this partition must reach, if this node leads it.
+    pub async fn read_index(&self) -> Option<LogIndex> {
+        self.group.read_index().await.ok()
+    }
+
+    /// What this replica knows of its lag.
+    pub fn lag(&self) -> &Watched {
+        &self.lag
     }
 
     /// The nearest records of this partition, and the log index of the view that was searched.
-    pub async fn search(&self, search: Search) -> Result<(query::Answer, LogIndex), Refusal> {
-        let view = self.view().await?;
+    pub async fn search(&self, search: Search, fresh: Fresh) -> Result<(query::Answer, LogIndex), Refusal> {
+        let view = self.view(fresh).await?;
         let spec = self.store.spec();
         let at = view.at;
         let answer = self
@@ -273,9 +293,10 @@ impl Replica {
         keys: Vec<Key>,
         parts: Parts,
         at: LogIndex,
+        fresh: Fresh,
     ) -> Result<(Vec<Record>, LogIndex), Refusal> {
         at_most("keys", "keys", flotilla_proto::limits::LIMIT_MAX as usize, keys.len())?;
-        let view = self.view_at(at).await?;
+        let view = self.view_at(at, fresh).await?;
         let at = view.at;
         let spec = self.store.spec();
         let records = self
@@ -297,13 +318,11 @@ impl Replica {
     /// A page by key: records, whether there are more, and the view's log index.
     pub async fn scan(
         &self,
-        filter: Option<Compiled>,
-        after: Option<Key>,
-        limit: usize,
-        parts: Parts,
+        Scan { filter, after, limit, parts }: Scan,
         at: LogIndex,
+        fresh: Fresh,
     ) -> Result<(Vec<Record>, bool, LogIndex), Refusal> {
-        let view = self.view_at(at).await?;
+        let view = self.view_at(at, fresh).await?;
         let at = view.at;
         let spec = self.store.spec();
         let (records, more) = self
@@ -321,8 +340,8 @@ impl Replica {
     }
 
     /// How many records pass, and the view's log index.
-    pub async fn count(&self, filter: Option<Compiled>) -> Result<(u64, LogIndex), Refusal> {
-        let view = self.view().await?;
+    pub async fn count(&self, filter: Option<Compiled>, fresh: Fresh) -> Result<(u64, LogIndex), Refusal> {
+        let view = self.view(fresh).await?;
         let at = view.at;
         let count = self
             .compute(move |_| {
