@@ -55,7 +55,7 @@ impl Worker {
         signals: Signals,
         permits: Arc<Semaphore>,
     ) -> Worker {
-        let Signals { frozen: wake, freeze_wanted } = signals;
+        let Signals { frozen: wake, freeze_wanted, .. } = signals;
         let progress = Arc::new(Progress::default());
         let is_stopping = AtomicBool::new(false);
         let (sealed, sealings) = watch::channel(0);

@@ -40,6 +40,7 @@ use super::plan::Limits;
 use super::sealed::Sealed;
 use super::shape::Shapes;
 use super::view::{Part, Published, View};
+use super::{Digest, digest};
 use crate::env::fs;
 
 /// How a store works. The defaults are meant for a node; tests shrink them.
@@ -126,6 +127,9 @@ pub struct Store {
     sealing: Mutex<()>,
     commit: Mutex<Committed>,
     state: Mutex<State>,
+    /// Makes the next delete answer and do nothing.
+    #[cfg(test)]
+    pub(crate) skips_delete: std::sync::atomic::AtomicBool,
 }
 
 /// What the manifest says of the machine.
@@ -147,6 +151,8 @@ struct State {
     next_number: u64,
     /// The newest command's log index.
     written: LogIndex,
+    /// The rolling digest there.
+    digest: Digest,
     /// The manifest's log index.
     durable: LogIndex,
     /// Segments that the background is working on.
@@ -202,6 +208,21 @@ impl Store {
     pub fn is_behind(&self) -> bool {
         let frozen = self.state.lock().frozen.len();
         frozen >= apply::FROZEN_MAX && self.needs_seal()
+    }
+
+    /// The rolling digest after the last command: see [`super::digest`].
+    pub fn digest(&self) -> Digest {
+        self.state.lock().digest
+    }
+
+    /// Sets the rolling digest of the state that was just opened: as it was kept with that state, or counted from the rows
+    /// if it was not. Called before anything is applied.
+    pub fn begin_digest(&self, kept: Option<Digest>) -> Result<(), Fault> {
+        let digest = kept.map_or_else(|| digest::recount(&self.view(), &|| false), Ok)?;
+        let mut state = self.state.lock();
+        state.digest = digest;
+        self.publish_locked(&state);
+        Ok(())
     }
 
     /// The newest published state.
@@ -290,7 +311,7 @@ impl State {
             number,
             segment: Arc::new(rows.chunks().bind(at, rows.live(), Arc::clone(&self.shapes))),
         });
-        Published { at, parts: sealed.chain(in_memory).collect() }
+        Published { at, digest: self.digest, parts: sealed.chain(in_memory).collect() }
     }
 
     fn take_number(&mut self) -> u64 {
