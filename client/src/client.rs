@@ -208,6 +208,19 @@ impl Client {
             .and_then(|map| std::future::ready(map_from_wire(map).map_err(Error::nonsense))))
     }
 
+    /// Compares the replicas of each partition at one log index: of one collection, or of all where none is named. `deep`
+    /// reads every record. One answer per collection; all of it within [`Options::timeout`].
+    pub async fn verify(
+        &self,
+        collection: Option<&str>,
+        deep: bool,
+    ) -> Result<impl Stream<Item = Result<v1::VerifyResponse>> + Send + 'static + use<>> {
+        let message = v1::VerifyRequest { collection: collection.unwrap_or_default().to_owned(), deep };
+        let mut cluster = self.cluster();
+        let answers = self.once(message, async |request| cluster.verify(request).await).await?;
+        Ok(answers.map_err(Error::from))
+    }
+
     /// Whether the server is ready to serve.
     pub async fn health(&self) -> Result<bool> {
         let mut health = HealthClient::new(self.channel.clone());

@@ -9,7 +9,10 @@
 //! frozen [`View`]; views that answered a search stay findable for a while under their log index ([`views`]), so that the
 //! payloads of the winners come from the very state that was searched.
 
+pub mod equality;
 pub mod registry;
+#[cfg(test)]
+mod tests;
 mod views;
 
 use std::path::PathBuf;
@@ -17,23 +20,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::filter::{Compiled, Filter};
-use flotilla_proto::ids::{CollectionId, LogIndex, PartitionId};
+use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, at_most, check_key};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use self::views::Views;
-use crate::env::task;
+use crate::env::{clock, task};
 use crate::log::Lanes;
 use crate::machine::command::{Body, Command, RequestId};
-use crate::machine::{PartitionMachine, Rejection, Reply, Signals};
+use crate::machine::{Digests, PartitionMachine, Rejection, Reply, Signals, VIEW_AGE_MAX};
+use crate::peers::Peers;
 use crate::query;
 use crate::raft::{self, Group};
 use crate::storage::View;
 use crate::storage::row::StoredRow;
 use crate::storage::store::{self, Status, Store};
-use crate::storage::{Fault, SegmentView};
+use crate::storage::{Fault, Quarantine, SegmentView};
 use crate::worker::Worker;
 
 /// How long opening waits for the replay of the log; after that, calls wait by themselves.
@@ -98,10 +103,13 @@ pub struct Shared {
     pub read_permits: Arc<Semaphore>,
     /// Background jobs that may run at one time on this node.
     pub work_permits: Arc<Semaphore>,
+    /// The way to the other nodes.
+    pub peers: Arc<Peers>,
 }
 
 /// One copy of a partition, on this node.
 pub struct Replica {
+    node: NodeId,
     id: PartitionId,
     collection: CollectionId,
     folder: PathBuf,
@@ -109,13 +117,17 @@ pub struct Replica {
     group: Arc<Group<PartitionMachine>>,
     views: Views,
     read_permits: Arc<Semaphore>,
-    worker: Worker,
+    worker: Arc<Worker>,
+    digests: Arc<Digests>,
+    quarantine: Arc<Quarantine>,
+    peers: Arc<Peers>,
+    warden: Mutex<Option<task::JoinHandle<()>>>,
 }
 
 impl Replica {
     /// Opens the replica in `folder`, or begins it there.
     pub async fn open(
-        node: flotilla_proto::ids::NodeId,
+        node: NodeId,
         id: PartitionId,
         collection: CollectionId,
         spec: Arc<CollectionSpec>,
@@ -130,19 +142,41 @@ impl Replica {
         })?;
         let options = shared.store;
         let at = folder.clone();
-        let opened = task::spawn_cpu(move || Store::open(&at, spec, options)).await;
-        let (store, restored) = opened.map_err(|_| Fault::Cancelled)??;
-        let store = Arc::new(store);
-        let signals = Signals::default();
+        let opened = task::spawn_cpu(move || {
+            let quarantine = Quarantine::of(&at)?;
+            let (store, restored) = Store::open(&at, spec, options)?;
+            Ok::<_, Fault>((store, restored, quarantine))
+        });
+        let (store, restored, quarantine) = opened.await.map_err(|_| Fault::Cancelled)??;
+        let (store, quarantine) = (Arc::new(store), Arc::new(quarantine));
+        let signals = Signals { quarantine: quarantine.clone(), ..Signals::default() };
+        let digests = signals.digests.clone();
         let machine = PartitionMachine::new(collection, store.clone(), restored, signals.clone())?;
         let group = Arc::new(Group::open(node, id, log, machine, &shared.raft).await?);
         if let Err(late) = group.wait_ready(READY_WITHIN).await {
             tracing::warn!(partition = id.0, %late, "the replica is opened but not ready yet");
         }
         let worker = Worker::start(store.clone(), group.clone(), signals, shared.work_permits.clone());
-        let views = Views::default();
-        let read_permits = shared.read_permits.clone();
-        Ok(Replica { id, collection, folder, store, group, views, read_permits, worker })
+        let worker = Arc::new(worker);
+        let warden = watch_over(group.clone(), worker.clone(), quarantine.clone(), digests.clone());
+        let warden = Mutex::new(Some(task::spawn(warden)));
+        let (views, read_permits, peers) =
+            (Views::default(), shared.read_permits.clone(), shared.peers.clone());
+        Ok(Replica {
+            node,
+            id,
+            collection,
+            folder,
+            store,
+            group,
+            views,
+            read_permits,
+            worker,
+            digests,
+            quarantine,
+            peers,
+            warden,
+        })
     }
 
     /// Which partition.
@@ -165,12 +199,29 @@ impl Replica {
         self.store.set_spec(spec);
     }
 
+    /// From now on this replica answers nothing, and its group stops: it neither votes nor leads. The reason is kept in its
+    /// folder until the replica is rebuilt.
+    pub fn quarantine(&self, reason: &str) {
+        self.quarantine.enter(reason);
+    }
+
+    /// Why it answers nothing; `None` while it serves.
+    pub fn quarantined(&self) -> Option<&str> {
+        self.quarantine.reason()
+    }
+
+    fn serves(&self) -> Result<(), Refusal> {
+        self.quarantined().map_or(Ok(()), |why| Err(registry::quarantined(self.id, why)))
+    }
+
     /// Writes: returns when the write is durable, applied and visible here.
     pub async fn write(&self, request: Option<RequestId>, write: Write) -> Result<Written, Refusal> {
+        self.serves()?;
         let command = Command { collection: self.collection, request, body: self.admit(write)? };
         let command = command.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
         self.worker.wait_while_behind().await;
-        match self.group.propose(command).await? {
+        let proposed = self.group.propose(command).await;
+        match proposed.map_err(|why| self.serves().err().unwrap_or(why))? {
             Reply::Written { affected, log_index } => Ok(Written { affected, log_index }),
             Reply::Rejected(rejection) => Err(self.rejected(rejection)),
             other => Err(Refusal::Internal(format!("partition {} answered {other:?}", self.id))),
@@ -214,12 +265,14 @@ impl Replica {
 
     /// The state that holds everything acknowledged before the call.
     pub async fn view(&self) -> Result<View, Refusal> {
-        self.group.read_fence().await?;
+        self.serves()?;
+        self.group.read_fence().await.map_err(|why| self.serves().err().unwrap_or(why))?;
         Ok(self.views.keep(self.store.view()))
     }
 
     /// The state that answered at `at`, if it is still at hand; else the state now. 0: now.
     pub async fn view_at(&self, at: LogIndex) -> Result<View, Refusal> {
+        self.serves()?;
         match self.views.find(at) {
             Some(view) => Ok(view),
             None => self.view().await,
@@ -348,15 +401,23 @@ impl Replica {
     }
 
     fn broken(&self, fault: &Fault) -> Refusal {
-        tracing::error!(partition = self.id.0, %fault, "a read failed");
-        match fault {
-            Fault::Cancelled => Refusal::DeadlineExceeded("the caller has gone".to_owned()),
-            fault => Refusal::DataLoss(format!("partition {}: {fault}", self.id)),
+        if matches!(fault, Fault::Cancelled) {
+            return Refusal::DeadlineExceeded("the caller has gone".to_owned());
         }
+        tracing::error!(partition = self.id.0, %fault, "a read failed");
+        if matches!(fault, Fault::Damaged { .. }) {
+            self.quarantine.note(fault);
+        }
+        registry::quarantined(self.id, &fault.to_string())
     }
 
     /// Stops worker and group; what is in memory only will be replayed from the log.
     pub async fn stop(&self) {
+        let warden = self.warden.lock().take();
+        if let Some(warden) = warden {
+            warden.abort();
+            let _ = warden.await;
+        }
         self.worker.stop().await;
         self.group.stop().await;
     }
@@ -365,6 +426,29 @@ impl Replica {
     pub fn folder(&self) -> &std::path::Path {
         &self.folder
     }
+}
+
+/// Stops group and worker of a replica once it is quarantined; until then lets go of views that nobody came for.
+async fn watch_over(
+    group: Arc<Group<PartitionMachine>>,
+    worker: Arc<Worker>,
+    quarantine: Arc<Quarantine>,
+    digests: Arc<Digests>,
+) {
+    let expiry = async {
+        loop {
+            digests.view_kept().await;
+            while digests.expire() {
+                clock::sleep(VIEW_AGE_MAX).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = quarantine.entered() => {}
+        () = expiry => {}
+    }
+    group.stop().await;
+    worker.stop().await;
 }
 
 fn read_record(

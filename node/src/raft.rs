@@ -163,7 +163,8 @@ impl<M: Machine> Group<M> {
         Ok(())
     }
 
-    async fn wait_applied(&self, index: LogIndex) -> Result<(), Refusal> {
+    /// Waits until the entry at `index` is applied here.
+    pub async fn wait_applied(&self, index: LogIndex) -> Result<(), Refusal> {
         if self.applied() >= index {
             return Ok(());
         }
@@ -172,6 +173,18 @@ impl<M: Machine> Group<M> {
             Ok(_) => Ok(()),
             Err(why) => Err(Refusal::Unavailable(format!("partition {}: {why}", self.id))),
         }
+    }
+
+    /// Whether this node leads the group, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.raft.metrics().borrow_watched().state.is_leader()
+    }
+
+    /// The nodes that hold a replica: voters and learners.
+    pub fn members(&self) -> Vec<NodeId> {
+        let metrics = self.raft.metrics();
+        let now = metrics.borrow_watched();
+        now.membership_config.nodes().map(|(id, _)| NodeId(*id)).collect()
     }
 
     /// The last log index applied here.

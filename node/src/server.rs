@@ -26,7 +26,9 @@ use crate::env::task;
 use crate::log::Lanes;
 use crate::meta::{EMBEDDED_NODE, Meta};
 use crate::partition::Shared;
+use crate::partition::equality::{self, Equality, OnDivergent};
 use crate::partition::registry::Registry;
+use crate::peers::Peers;
 use crate::service::{MetaService, ShardService};
 use crate::storage::Fault;
 use crate::{log, raft, storage};
@@ -48,6 +50,8 @@ pub struct Options {
     pub store: storage::store::Options,
     /// The Raft groups.
     pub raft: raft::Options,
+    /// How replicas are compared.
+    pub equality: equality::Options,
     /// What a new collection gets where its creator says nothing.
     pub defaults: Defaults,
 }
@@ -64,6 +68,7 @@ impl Options {
             log: log::Options { cache_bytes: 8 << 20, ..log::Options::default() },
             store: storage::store::Options { index_threads: threads, ..Default::default() },
             raft: raft::Options::default(),
+            equality: equality::Options::default(),
             defaults: Defaults::default(),
         }
     }
@@ -75,7 +80,8 @@ pub struct Node {
     lanes: Arc<Lanes>,
     meta: Arc<Meta>,
     registry: Arc<Registry>,
-    follower: Mutex<Option<task::JoinHandle<()>>>,
+    equality: Arc<Equality>,
+    tasks: Mutex<Vec<task::JoinHandle<()>>>,
     defaults: Defaults,
 }
 
@@ -96,13 +102,25 @@ impl Node {
             raft: options.raft.clone(),
             read_permits: Arc::new(Semaphore::new(threads * 4)),
             work_permits: Arc::new(Semaphore::new(1)),
+            peers: Arc::new(Peers::new(EMBEDDED_NODE, folder.uuid())),
         };
+        let peers = shared.peers.clone();
         let partitions = folder.path().join("partitions");
         let registry = Arc::new(Registry::new(EMBEDDED_NODE, partitions, lanes.clone(), shared));
         registry.reconcile(&meta.map()).await;
         let follower = task::spawn(registry.clone().follow(meta.watch()));
-        let (meta, follower) = (Arc::new(meta), Mutex::new(Some(follower)));
-        Ok(Node { folder, lanes, meta, registry, follower, defaults: options.defaults })
+        let on_divergent: OnDivergent = Arc::new(|partition, node| {
+            tracing::error!(
+                partition = partition.0,
+                node = node.0,
+                "a divergent replica waits for its rebuild"
+            );
+        });
+        let equality = Equality::new(EMBEDDED_NODE, registry.clone(), peers, options.equality, on_divergent);
+        let equality = Arc::new(equality);
+        let comparing = task::spawn(equality.clone().run());
+        let (meta, tasks) = (Arc::new(meta), Mutex::new(vec![follower, comparing]));
+        Ok(Node { folder, lanes, meta, registry, equality, tasks, defaults: options.defaults })
     }
 
     /// Answers routers on these connections until `shutdown` ends; calls in flight are finished.
@@ -135,7 +153,7 @@ impl Node {
 
     /// What the node's metrics are read from.
     pub fn gauges(&self) -> metrics::Gauges {
-        metrics::Gauges::new(self.registry.clone(), self.lanes.clone())
+        metrics::Gauges::new(self.registry.clone(), self.lanes.clone(), self.equality.divergences())
     }
 
     /// Its data folder.
@@ -145,10 +163,10 @@ impl Node {
 
     /// Stops replicas, meta group and log, in this order. Everything acknowledged is on disk already.
     pub async fn stop(&self) {
-        let follower = self.follower.lock().take();
-        if let Some(follower) = follower {
-            follower.abort();
-            let _ = follower.await;
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            task.abort();
+            let _ = task.await;
         }
         self.registry.stop().await;
         self.meta.stop().await;

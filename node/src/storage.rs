@@ -25,6 +25,7 @@ mod growing;
 mod manifest;
 pub mod payload_index;
 mod plan;
+pub mod quarantine;
 pub mod row;
 #[cfg(test)]
 mod sample;
@@ -43,6 +44,7 @@ use flotilla_proto::record::{Key, Payload};
 use crate::index::{Bitset, Neighbor, Stats};
 
 pub use digest::Digest;
+pub use quarantine::Quarantine;
 pub use row::StoredRow;
 pub use store::{Options, Restored, Status, Store};
 pub use view::View;

@@ -7,8 +7,8 @@
 //! When no write came for [`IDLE`], rows that are still growing are frozen too, if they are enough for a graph: a
 //! collection at rest is indexed whole.
 //!
-//! A job that fails for want of space is tried again after a pause; one that fails otherwise stops this worker, and the
-//! replica goes on serving what it has.
+//! A job that fails for want of space is tried again after a pause; one that fails otherwise stops this worker and takes the
+//! replica into quarantine: what a sync or a read could not do is not to be trusted, and another replica has it whole.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,8 +21,8 @@ use crate::env::{clock, task};
 use crate::index::Progress;
 use crate::machine::{PartitionMachine, Signals};
 use crate::raft::Group;
-use crate::storage::Fault;
 use crate::storage::store::Store;
+use crate::storage::{Fault, Quarantine};
 
 /// How long without a write until growing rows are frozen.
 const IDLE: Duration = Duration::from_secs(1);
@@ -44,6 +44,7 @@ struct Job {
     progress: Arc<Progress>,
     sealed: watch::Sender<u64>,
     freeze_wanted: Arc<AtomicBool>,
+    quarantine: Arc<Quarantine>,
     is_stopping: AtomicBool,
 }
 
@@ -55,11 +56,21 @@ impl Worker {
         signals: Signals,
         permits: Arc<Semaphore>,
     ) -> Worker {
-        let Signals { frozen: wake, freeze_wanted, .. } = signals;
+        let Signals { frozen: wake, freeze_wanted, quarantine, .. } = signals;
         let progress = Arc::new(Progress::default());
         let is_stopping = AtomicBool::new(false);
         let (sealed, sealings) = watch::channel(0);
-        let job = Arc::new(Job { store, group, wake, permits, progress, sealed, freeze_wanted, is_stopping });
+        let job = Arc::new(Job {
+            store,
+            group,
+            wake,
+            permits,
+            progress,
+            sealed,
+            freeze_wanted,
+            quarantine,
+            is_stopping,
+        });
         let task = task::spawn(job.clone().run());
         Worker { job, sealed: sealings, task: Mutex::new(Some(task)) }
     }
@@ -101,7 +112,7 @@ impl Job {
                 }
                 Err(fault) => {
                     tracing::error!(%fault, "background work stops");
-                    return;
+                    return self.quarantine.note(&fault);
                 }
             }
             if self.is_stopping.load(Ordering::SeqCst) {

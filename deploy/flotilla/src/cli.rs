@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, collections, config, demo, import, scan, search, up};
+use crate::{bench, collections, config, demo, import, scan, search, up, verify};
 
 /// A distributed vector and record database in one binary.
 ///
@@ -41,6 +41,8 @@ enum Command {
     Count(scan::CountArgs),
     /// Lists, creates, describes and deletes collections
     Collections(collections::CollectionsArgs),
+    /// Compares the replicas of each partition
+    Verify(verify::VerifyArgs),
     /// Measures the index alone, or a running server
     Bench(bench::BenchArgs),
     /// Checks and shows the configuration
@@ -67,6 +69,7 @@ impl Cli {
             Command::Scan(args) => args.run(),
             Command::Count(args) => args.run(),
             Command::Collections(args) => args.run(),
+            Command::Verify(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::Config(args) => args.run(),
         }

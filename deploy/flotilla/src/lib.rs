@@ -54,6 +54,7 @@ pub mod search;
 pub mod table;
 pub mod target;
 pub mod up;
+pub mod verify;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -15,7 +15,7 @@ use super::kept::Kept;
 use super::{Machine, Rejection, Reply};
 use crate::query;
 use crate::storage::store::{Restored, Store};
-use crate::storage::{Fault, SegmentView};
+use crate::storage::{Fault, Quarantine, SegmentView};
 
 /// Between a machine and the background work on its store.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +26,8 @@ pub struct Signals {
     pub freeze_wanted: Arc<AtomicBool>,
     /// What `Digest` commands left.
     pub digests: Arc<Digests>,
+    /// Where a fault of the machine or of the background work takes the replica.
+    pub quarantine: Arc<Quarantine>,
 }
 
 /// Applies a partition's commands to its store.
@@ -125,7 +127,9 @@ impl Machine for PartitionMachine {
 
     fn apply(&mut self, index: LogIndex, command: &Bytes) -> Result<Reply, Fault> {
         match Command::decode(command) {
-            Ok(command) => self.carry_out(index, command),
+            Ok(command) => {
+                self.carry_out(index, command).inspect_err(|fault| self.signals.quarantine.note(fault))
+            }
             Err(rejection) => Ok(Reply::Rejected(rejection)),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntGaugeVec, Opts};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 
 use crate::log::Lanes;
 use crate::partition::registry::Registry;
@@ -15,6 +15,8 @@ pub struct Gauges {
     lanes: Arc<Lanes>,
     partition: Vec<(Figure, IntGaugeVec)>,
     log: Option<IntGaugeVec>,
+    quarantined: Option<IntGaugeVec>,
+    divergences: Option<IntCounterVec>,
 }
 
 #[derive(Clone, Copy)]
@@ -56,14 +58,16 @@ fn gauge(name: &str, help: &str, label: &str) -> Option<IntGaugeVec> {
 
 impl Gauges {
     /// Over these.
-    pub fn new(registry: Arc<Registry>, lanes: Arc<Lanes>) -> Gauges {
+    pub fn new(registry: Arc<Registry>, lanes: Arc<Lanes>, divergences: Option<IntCounterVec>) -> Gauges {
         let partition = FIGURES
             .iter()
             .filter_map(|(figure, name, help)| Some((*figure, gauge(name, help, "partition")?)))
             .collect();
         let help = "the log lanes together: counters since start, and segments and queued_bytes now";
         let log = gauge("log", help, "figure");
-        Gauges { registry, lanes, partition, log }
+        let help = "1 for each partition whose replica here answers nothing until it is rebuilt";
+        let quarantined = gauge("replica_quarantined", help, "partition");
+        Gauges { registry, lanes, partition, log, quarantined, divergences }
     }
 
     fn read(&self) {
@@ -91,6 +95,12 @@ impl Gauges {
                 gauge.with_label_values(&[&id]).set(i64::try_from(value).unwrap_or(i64::MAX));
             }
         }
+        if let Some(gauge) = &self.quarantined {
+            gauge.reset();
+            for (id, _) in self.registry.quarantined() {
+                gauge.with_label_values(&[&id.to_string()]).set(1);
+            }
+        }
         let stats = self.lanes.stats();
         for (figure, value) in [
             ("records", stats.records),
@@ -111,12 +121,14 @@ impl Gauges {
 impl Collector for Gauges {
     fn desc(&self) -> Vec<&Desc> {
         let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.desc());
-        partition.chain(self.log.iter().flat_map(|log| log.desc())).collect()
+        let node = self.log.iter().chain(&self.quarantined).flat_map(|gauge| gauge.desc());
+        partition.chain(node).chain(self.divergences.iter().flat_map(|counter| counter.desc())).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         self.read();
         let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.collect());
-        partition.chain(self.log.iter().flat_map(|log| log.collect())).collect()
+        let node = self.log.iter().chain(&self.quarantined).flat_map(|gauge| gauge.collect());
+        partition.chain(node).chain(self.divergences.iter().flat_map(|counter| counter.collect())).collect()
     }
 }

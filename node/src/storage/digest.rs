@@ -94,19 +94,20 @@ pub struct Walk {
     segment: usize,
     row: u32,
     read: u64,
+    rolling: Digest,
     digest: Digest,
 }
 
 impl Walk {
     /// At the first row of the view.
     pub fn new(view: View) -> Walk {
-        Walk { view, segment: 0, row: 0, read: 0, digest: Digest::default() }
+        Walk { view, segment: 0, row: 0, read: 0, rolling: Digest::default(), digest: Digest::default() }
     }
 
     /// Reads on until about `bytes` were read; the digest once there is nothing left.
     ///
     /// # Errors
-    /// Damage, where a row does not read back. [`Fault::Cancelled`] soon after `is_cancelled`.
+    /// Damage, where a row does not read back, or the rows are not those of the rolling digest. [`Fault::Cancelled`] soon after `is_cancelled`.
     pub fn step(&mut self, bytes: usize, is_cancelled: &dyn Fn() -> bool) -> Result<Option<Digest>, Fault> {
         let mut read = 0;
         while let Some(segment) = self.view.segment(self.segment) {
@@ -119,15 +120,23 @@ impl Walk {
                 }
                 if segment.is_live(self.row) {
                     let row = segment.stored(self.row)?;
+                    let version = segment.version(self.row);
                     read += row.size();
                     self.read += 1;
-                    self.digest.add(deep_mark(&row, segment.version(self.row)));
+                    self.rolling.add(mark(&row.key, version));
+                    self.digest.add(deep_mark(&row, version));
                 }
                 self.row += 1;
             }
             (self.segment, self.row) = (self.segment + 1, 0);
         }
-        Ok(Some(self.digest))
+        match self.view.digest() {
+            kept if kept == self.rolling => Ok(Some(self.digest)),
+            kept => {
+                let reason = format!("its rows add up to {}, its digest is {kept}", self.rolling);
+                Err(Fault::damaged(format!("the view at log index {}", self.view.at), 0, reason))
+            }
+        }
     }
 
     /// The share of the rows that is read: 0 to 1.

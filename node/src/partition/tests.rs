@@ -1,0 +1,94 @@
+//! Replicas as a whole, over real files: one voter each, and fakes for the other holders.
+
+mod equality;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};
+use flotilla_proto::placement::{CollectionPlacement, Partition, PlacementMap};
+use flotilla_proto::record::Record;
+use flotilla_proto::schema::{CollectionSpec, Distance, IndexKind, VectorSpec};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::registry::Registry;
+use super::*;
+use crate::log;
+
+const SELF: NodeId = NodeId(1);
+const COLLECTION: CollectionId = CollectionId::from_u128(5);
+const SOON: Duration = Duration::from_secs(20);
+
+/// A node's log and replicas.
+struct House {
+    lanes: Arc<Lanes>,
+    registry: Arc<Registry>,
+}
+
+fn placement(partitions: u64) -> PlacementMap {
+    let vector = VectorSpec { dims: 2, distance: Distance::Cosine, index: IndexKind::Flat };
+    let spec = CollectionSpec {
+        name: "c".into(),
+        vectors: [("default".into(), vector)].into(),
+        partitions: partitions as u32,
+        ..Default::default()
+    };
+    let partitions = (1..=partitions).map(|id| Partition::new(PartitionId(id), vec![SELF])).collect();
+    let collection = CollectionPlacement {
+        spec,
+        id: COLLECTION,
+        epoch: Epoch(1),
+        partitions,
+        slots: vec![0; 1024],
+        slot_move: None,
+    };
+    PlacementMap { epoch: Epoch(1), collections: vec![collection], ..Default::default() }
+}
+
+fn log_options() -> log::Options {
+    log::Options { lanes: 2, segment_bytes: 64 << 10, ..log::Options::default() }
+}
+
+impl House {
+    /// Opens what is in `dir`, with partitions 1 to `partitions`.
+    async fn open(dir: &Path, partitions: u64) -> House {
+        let lanes = Lanes::open(&dir.join("log"), log_options()).unwrap().0;
+        let shared = Shared {
+            store: store::Options { seal_rows: 50, ..Default::default() },
+            raft: raft::Options { heartbeat_ms: 50, ..Default::default() },
+            read_permits: Arc::new(Semaphore::new(4)),
+            work_permits: Arc::new(Semaphore::new(1)),
+            peers: Arc::new(Peers::new(SELF, Uuid::nil())),
+        };
+        let registry = Arc::new(Registry::new(SELF, dir.join("partitions"), lanes.clone(), shared));
+        registry.reconcile(&placement(partitions)).await;
+        House { lanes, registry }
+    }
+
+    async fn replica(&self, id: u64) -> Result<Arc<Replica>, Refusal> {
+        let found = self.registry.replica(PartitionId(id), Epoch(1), SOON).await?;
+        Ok(found.unwrap())
+    }
+
+    async fn close(self) {
+        self.registry.stop().await;
+        self.lanes.close().await;
+    }
+}
+
+async fn upsert(replica: &Replica, keys: std::ops::Range<u64>) -> Result<Written, Refusal> {
+    let record = |key: u64| Record::new(key).field("n", key as i64).vector("default", vec![key as f32, 1.0]);
+    replica.write(None, Write::Upsert(keys.map(record).collect())).await
+}
+
+/// Waits until the group has stopped: its warden was told.
+async fn stopped(replica: &Replica) {
+    let asked = async {
+        while replica.group.propose(bytes::Bytes::new()).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, asked).await.unwrap();
+}
