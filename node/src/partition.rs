@@ -39,7 +39,7 @@ use crate::storage::View;
 use crate::storage::row::StoredRow;
 use crate::storage::store::{self, Status, Store};
 use crate::storage::{Fault, Quarantine, SegmentView};
-use crate::worker::Worker;
+use crate::worker::{self, Worker};
 
 /// How long opening waits for the replay of the log; after that, calls wait by themselves.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -103,6 +103,8 @@ pub struct Shared {
     pub read_permits: Arc<Semaphore>,
     /// Background jobs that may run at one time on this node.
     pub work_permits: Arc<Semaphore>,
+    /// How the background works.
+    pub worker: worker::Options,
     /// The way to the other nodes.
     pub peers: Arc<Peers>,
 }
@@ -156,7 +158,8 @@ impl Replica {
         if let Err(late) = group.wait_ready(READY_WITHIN).await {
             tracing::warn!(partition = id.0, %late, "the replica is opened but not ready yet");
         }
-        let worker = Worker::start(store.clone(), group.clone(), signals, shared.work_permits.clone());
+        let worker =
+            Worker::start(store.clone(), group.clone(), signals, shared.work_permits.clone(), shared.worker);
         let worker = Arc::new(worker);
         let warden = watch_over(group.clone(), worker.clone(), quarantine.clone(), digests.clone());
         let warden = Mutex::new(Some(task::spawn(warden)));
@@ -445,6 +448,7 @@ async fn watch_over(
     };
     tokio::select! {
         () = quarantine.entered() => {}
+        why = group.broken() => quarantine.enter(&why),
         () = expiry => {}
     }
     group.stop().await;

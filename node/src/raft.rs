@@ -28,7 +28,7 @@ use bytes::Bytes;
 use flotilla_proto::ids::{LogIndex, NodeId, PartitionId};
 use flotilla_proto::refusal::Refusal;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::error::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::error::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
 use openraft::{BasicNode, ReadPolicy};
 
 use self::log_store::LogStore;
@@ -38,6 +38,9 @@ use self::types::{Proposal, Types};
 use crate::log::GroupLog;
 use crate::machine::{Machine, Reply};
 use crate::storage::Fault;
+
+/// When to try again what a full disk refused.
+const RETRY_FULL: Duration = Duration::from_secs(1);
 
 /// How a group keeps time.
 #[derive(Clone, Debug)]
@@ -75,6 +78,7 @@ impl Options {
 pub struct Group<M: Machine> {
     id: PartitionId,
     raft: openraft::Raft<Types, StateMachine<M>>,
+    log: GroupLog,
     /// The last log index found at boot: see the boot gate.
     boot_index: LogIndex,
 }
@@ -97,10 +101,10 @@ impl<M: Machine> Group<M> {
         let config = options.config(id).validate().map_err(|e| broken("configuration", &e))?;
         let boot_index = log.state().map_err(|e| broken("log", &e))?.last_index.unwrap_or(0);
         let machine = StateMachine::new(machine)?;
-        let raft = openraft::Raft::new(node.0, Arc::new(config), Alone, LogStore::new(log), machine)
+        let raft = openraft::Raft::new(node.0, Arc::new(config), Alone, LogStore::new(log.clone()), machine)
             .await
             .map_err(|e| broken("open", &e))?;
-        let group = Group { id, raft, boot_index };
+        let group = Group { id, raft, log, boot_index };
         if group.raft.is_initialized().await.map_err(|e| broken("open", &e))? {
             group.raft.trigger().elect(false).await.map_err(|e| broken("elect", &e))?;
         } else {
@@ -121,6 +125,15 @@ impl<M: Machine> Group<M> {
     /// A refusal before the command was handed over says where else to go. After that, [`Refusal::Unavailable`] means
     /// unknown: the command may or may not be applied.
     pub async fn propose(&self, command: Bytes) -> Result<Reply, Refusal> {
+        if let Some(why) = self.log_is_full() {
+            return Err(Refusal::Exhausted {
+                what: format!(
+                    "partition {}: {why}; the node takes writes again once there is space",
+                    self.id
+                ),
+                retry_after: RETRY_FULL,
+            });
+        }
         match self.raft.client_write(Proposal(command)).await {
             Ok(response) => Ok(response.data),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
@@ -215,8 +228,43 @@ impl<M: Machine> Group<M> {
         Refusal::NotLeader { partition: self.id.0, leader }
     }
 
-    fn stopped(&self, why: &dyn std::fmt::Display) -> Refusal {
-        Refusal::DataLoss(format!("partition {} has stopped on this node: {why}", self.id))
+    /// The refusal of a group that does nothing any more. Only a broken machine or log is a loss of data: after a poisoned
+    /// lane everything acknowledged is there, and the next start reads it.
+    fn stopped(&self, why: &Fatal<Types>) -> Refusal {
+        if let Some(poisoned) = self.log.poisoned() {
+            return Refusal::Unavailable(format!(
+                "partition {}: {poisoned}; what was acknowledged is safe; other replicas serve, this one after a restart \
+                 of the node",
+                self.id
+            ));
+        }
+        match why {
+            Fatal::Stopped => Refusal::Unavailable(format!("partition {} is closed on this node", self.id)),
+            why => Refusal::DataLoss(format!("partition {} has stopped on this node: {why}", self.id)),
+        }
+    }
+
+    /// Why the log cannot be written at the moment: the disk is full.
+    pub fn log_is_full(&self) -> Option<String> {
+        self.log.full()
+    }
+
+    /// Waits until the group has stopped by itself, and says why; never ends if its log lane is the reason, or nothing.
+    pub async fn broken(&self) -> String {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let state = metrics.borrow_watched().running_state.clone();
+            match state {
+                Err(why @ (Fatal::StorageError(_) | Fatal::Panicked)) if self.log.poisoned().is_none() => {
+                    return why.to_string();
+                }
+                Err(_) => std::future::pending().await,
+                Ok(()) => {}
+            }
+            if metrics.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::partition::registry::Registry;
 use crate::peers::Peers;
 use crate::service::{MetaService, ShardService};
 use crate::storage::Fault;
-use crate::{log, raft, storage};
+use crate::{log, raft, storage, worker};
 
 pub use crate::service::Defaults;
 
@@ -50,6 +50,8 @@ pub struct Options {
     pub store: storage::store::Options,
     /// The Raft groups.
     pub raft: raft::Options,
+    /// The background work of the partitions.
+    pub worker: worker::Options,
     /// How replicas are compared.
     pub equality: equality::Options,
     /// What a new collection gets where its creator says nothing.
@@ -68,6 +70,7 @@ impl Options {
             log: log::Options { cache_bytes: 8 << 20, ..log::Options::default() },
             store: storage::store::Options { index_threads: threads, ..Default::default() },
             raft: raft::Options::default(),
+            worker: worker::Options::default(),
             equality: equality::Options::default(),
             defaults: Defaults::default(),
         }
@@ -102,6 +105,7 @@ impl Node {
             raft: options.raft.clone(),
             read_permits: Arc::new(Semaphore::new(threads * 4)),
             work_permits: Arc::new(Semaphore::new(1)),
+            worker: options.worker,
             peers: Arc::new(Peers::new(EMBEDDED_NODE, folder.uuid())),
         };
         let peers = shared.peers.clone();

@@ -1,5 +1,6 @@
 //! Replicas as a whole, over real files: one voter each, and fakes for the other holders.
 
+mod damage;
 mod equality;
 
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};
 use flotilla_proto::placement::{CollectionPlacement, Partition, PlacementMap};
 use flotilla_proto::record::Record;
-use flotilla_proto::schema::{CollectionSpec, Distance, IndexKind, VectorSpec};
+use flotilla_proto::schema::{CollectionSpec, Distance, Hnsw, IndexKind, VectorSpec};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -28,7 +29,7 @@ struct House {
 }
 
 fn placement(partitions: u64) -> PlacementMap {
-    let vector = VectorSpec { dims: 2, distance: Distance::Cosine, index: IndexKind::Flat };
+    let vector = VectorSpec { dims: 2, distance: Distance::Cosine, index: IndexKind::Hnsw(Hnsw::default()) };
     let spec = CollectionSpec {
         name: "c".into(),
         vectors: [("default".into(), vector)].into(),
@@ -54,12 +55,22 @@ fn log_options() -> log::Options {
 impl House {
     /// Opens what is in `dir`, with partitions 1 to `partitions`.
     async fn open(dir: &Path, partitions: u64) -> House {
+        House::open_with(dir, partitions, worker::Options::default()).await
+    }
+
+    async fn open_with(dir: &Path, partitions: u64, worker: worker::Options) -> House {
         let lanes = Lanes::open(&dir.join("log"), log_options()).unwrap().0;
         let shared = Shared {
-            store: store::Options { seal_rows: 50, ..Default::default() },
+            store: store::Options {
+                seal_rows: 50,
+                graph_rows_min: 25,
+                index_threads: 1,
+                ..Default::default()
+            },
             raft: raft::Options { heartbeat_ms: 50, ..Default::default() },
             read_permits: Arc::new(Semaphore::new(4)),
             work_permits: Arc::new(Semaphore::new(1)),
+            worker,
             peers: Arc::new(Peers::new(SELF, Uuid::nil())),
         };
         let registry = Arc::new(Registry::new(SELF, dir.join("partitions"), lanes.clone(), shared));

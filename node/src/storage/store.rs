@@ -271,9 +271,35 @@ impl Store {
         sealed.iter().try_for_each(|segment| segment.verify())
     }
 
+    /// Checks every byte of the sealed segment with the lowest number above `after`, and returns that number; `None` behind the
+    /// last one. A graph that is damaged is taken out, to be built again.
+    pub fn verify_next(&self, after: u64) -> Result<Option<u64>, Fault> {
+        let above = |segment: &&Arc<Sealed>| segment.number() > after;
+        let next =
+            self.state.lock().sealed.iter().filter(above).min_by_key(|segment| segment.number()).cloned();
+        let Some(segment) = next else { return Ok(None) };
+        segment.verify_rows()?;
+        if let Err(fault) = segment.verify_graphs() {
+            tracing::error!(%fault, "a graph is taken out, to be built again");
+            self.drop_graphs(&segment)?;
+        }
+        Ok(Some(segment.number()))
+    }
+
     /// Fills the empty folder `into` (on the same file system) with hard links to the durable state: a folder that
     /// [`Store::open`] takes. Returns its log index. Writes go on; no manifest is committed meanwhile.
+    ///
+    /// # Errors
+    /// The system's refusal; what was linked so far is removed.
     pub fn link_into(&self, into: &Path) -> Result<LogIndex, Fault> {
+        self.try_link_into(into).inspect_err(|_| {
+            if let Err(why) = fs::remove_dir_all(into) {
+                tracing::warn!(%why, "a folder of links that is half made stays");
+            }
+        })
+    }
+
+    fn try_link_into(&self, into: &Path) -> Result<LogIndex, Fault> {
         let commit = self.commit.lock();
         let io = |error: std::io::Error| Fault::io(into, &error);
         fs::create_dir_all(into).map_err(io)?;
