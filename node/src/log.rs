@@ -258,4 +258,8 @@ pub struct Stats {
     pub queued_bytes: u64,
     /// Bytes of bodies in memory now.
     pub cached_bytes: u64,
+    /// Lanes that wait for space on the disk now.
+    pub lanes_full: u64,
+    /// Lanes that take nothing more.
+    pub lanes_poisoned: u64,
 }

@@ -9,10 +9,12 @@
 //! frozen [`View`]; views that answered a search stay findable for a while under their log index ([`views`]), so that the
 //! payloads of the winners come from the very state that was searched.
 
-pub mod equality;
-pub mod registry;
 #[cfg(test)]
-mod tests;
+mod damage;
+pub mod equality;
+#[cfg(test)]
+mod house;
+pub mod registry;
 mod views;
 
 use std::path::PathBuf;

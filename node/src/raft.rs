@@ -16,6 +16,7 @@
 //! **Errors after propose mean unknown.** Once a command was handed over, every failure but a rejection says that it may
 //! or may not be applied; callers retry with the same request id.
 
+mod failure;
 pub mod log_store;
 pub mod network;
 pub mod state_machine;
@@ -28,7 +29,7 @@ use bytes::Bytes;
 use flotilla_proto::ids::{LogIndex, NodeId, PartitionId};
 use flotilla_proto::refusal::Refusal;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::error::{ClientWriteError, Fatal, LinearizableReadError, RaftError};
+use openraft::error::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::{BasicNode, ReadPolicy};
 
 use self::log_store::LogStore;
@@ -38,9 +39,6 @@ use self::types::{Proposal, Types};
 use crate::log::GroupLog;
 use crate::machine::{Machine, Reply};
 use crate::storage::Fault;
-
-/// When to try again what a full disk refused.
-const RETRY_FULL: Duration = Duration::from_secs(1);
 
 /// How a group keeps time.
 #[derive(Clone, Debug)]
@@ -125,15 +123,7 @@ impl<M: Machine> Group<M> {
     /// A refusal before the command was handed over says where else to go. After that, [`Refusal::Unavailable`] means
     /// unknown: the command may or may not be applied.
     pub async fn propose(&self, command: Bytes) -> Result<Reply, Refusal> {
-        if let Some(why) = self.log_is_full() {
-            return Err(Refusal::Exhausted {
-                what: format!(
-                    "partition {}: {why}; the node takes writes again once there is space",
-                    self.id
-                ),
-                retry_after: RETRY_FULL,
-            });
-        }
+        self.has_space()?;
         match self.raft.client_write(Proposal(command)).await {
             Ok(response) => Ok(response.data),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
@@ -194,7 +184,7 @@ impl<M: Machine> Group<M> {
     }
 
     /// The nodes that hold a replica: voters and learners.
-    pub fn members(&self) -> Vec<NodeId> {
+    pub fn holders(&self) -> Vec<NodeId> {
         let metrics = self.raft.metrics();
         let now = metrics.borrow_watched();
         now.membership_config.nodes().map(|(id, _)| NodeId(*id)).collect()
@@ -226,45 +216,6 @@ impl<M: Machine> Group<M> {
 
     fn not_leader(&self, leader: Option<u64>) -> Refusal {
         Refusal::NotLeader { partition: self.id.0, leader }
-    }
-
-    /// The refusal of a group that does nothing any more. Only a broken machine or log is a loss of data: after a poisoned
-    /// lane everything acknowledged is there, and the next start reads it.
-    fn stopped(&self, why: &Fatal<Types>) -> Refusal {
-        if let Some(poisoned) = self.log.poisoned() {
-            return Refusal::Unavailable(format!(
-                "partition {}: {poisoned}; what was acknowledged is safe; other replicas serve, this one after a restart \
-                 of the node",
-                self.id
-            ));
-        }
-        match why {
-            Fatal::Stopped => Refusal::Unavailable(format!("partition {} is closed on this node", self.id)),
-            why => Refusal::DataLoss(format!("partition {} has stopped on this node: {why}", self.id)),
-        }
-    }
-
-    /// Why the log cannot be written at the moment: the disk is full.
-    pub fn log_is_full(&self) -> Option<String> {
-        self.log.full()
-    }
-
-    /// Waits until the group has stopped by itself, and says why; never ends if its log lane is the reason, or nothing.
-    pub async fn broken(&self) -> String {
-        let mut metrics = self.raft.metrics();
-        loop {
-            let state = metrics.borrow_watched().running_state.clone();
-            match state {
-                Err(why @ (Fatal::StorageError(_) | Fatal::Panicked)) if self.log.poisoned().is_none() => {
-                    return why.to_string();
-                }
-                Err(_) => std::future::pending().await,
-                Ok(()) => {}
-            }
-            if metrics.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
     }
 }
 

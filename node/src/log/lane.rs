@@ -79,7 +79,7 @@ pub struct Shared {
     pub closing: bool,
     failure: Option<String>,
     /// What there is no space for on the disk, while the writer waits for some.
-    full: Option<String>,
+    pub full: Option<String>,
     queue: Vec<Op>,
     queued_records: usize,
     pub queued_bytes: usize,

@@ -103,6 +103,8 @@ impl Lanes {
             stats.segments += shared.segments.len() as u64;
             stats.queued_bytes += shared.queued_bytes as u64;
             stats.cached_bytes += shared.recent_bytes as u64;
+            stats.lanes_full += u64::from(shared.full.is_some());
+            stats.lanes_poisoned += u64::from(matches!(lane.working(&shared), Err(Error::Poisoned { .. })));
         }
         stats
     }

@@ -138,7 +138,7 @@ impl Replica {
     /// # Errors
     /// [`Refusal::NotLeader`]; or the question could not be proposed. What a holder says against it stands in the answer.
     pub async fn digest_now(&self, deep: bool, within: Duration) -> Result<Comparison, Refusal> {
-        self.digest_by(&*self.peers, self.group.members(), deep, within).await
+        self.digest_by(&*self.peers, self.group.holders(), deep, within).await
     }
 
     pub(super) async fn digest_by(
@@ -276,7 +276,7 @@ impl Equality {
             }
             for replica in replicas {
                 clock::sleep(share.max(PAUSE_MIN)).await;
-                if let Err(why) = self.look_at(&replica, replica.group.members()).await {
+                if let Err(why) = self.look_at(&replica, replica.group.holders()).await {
                     tracing::debug!(partition = replica.id.0, %why, "replicas were not compared");
                 }
             }
@@ -329,3 +329,6 @@ impl Equality {
         (self.on_divergent)(partition, node);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,7 +63,7 @@ impl Gauges {
             .iter()
             .filter_map(|(figure, name, help)| Some((*figure, gauge(name, help, "partition")?)))
             .collect();
-        let help = "the log lanes together: counters since start, and segments and queued_bytes now";
+        let help = "the log lanes together: counters since start; segments, queued_bytes and lanes now";
         let log = gauge("log", help, "figure");
         let help = "1 for each partition whose replica here answers nothing until it is rebuilt";
         let quarantined = gauge("replica_quarantined", help, "partition");
@@ -78,6 +78,8 @@ impl Gauges {
             let status = replica.status();
             let ((term, last, purged), applied) = replica.numbers();
             let id = replica.id().to_string();
+            // A counter that is there at 0 can be alerted on.
+            self.divergences.iter().for_each(|counter| drop(counter.with_label_values(&[&id])));
             for (figure, gauge) in &self.partition {
                 let value = match figure {
                     Figure::Records => status.records,
@@ -97,6 +99,9 @@ impl Gauges {
         }
         if let Some(gauge) = &self.quarantined {
             gauge.reset();
+            for replica in self.registry.serving() {
+                gauge.with_label_values(&[&replica.id().to_string()]).set(0);
+            }
             for (id, _) in self.registry.quarantined() {
                 gauge.with_label_values(&[&id.to_string()]).set(1);
             }
@@ -110,6 +115,8 @@ impl Gauges {
             ("sync_micros_max", stats.sync_micros_max),
             ("segments", stats.segments),
             ("queued_bytes", stats.queued_bytes),
+            ("lanes_full", stats.lanes_full),
+            ("lanes_poisoned", stats.lanes_poisoned),
         ] {
             if let Some(log) = &self.log {
                 log.with_label_values(&[figure]).set(i64::try_from(value).unwrap_or(i64::MAX));

@@ -7,7 +7,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::*;
-use crate::partition::equality::{Ask, Comparison, Equality, OnDivergent, Options, Question};
+use crate::partition::Write;
+use crate::partition::house::{House, SELF, SOON, stopped, upsert};
 use crate::storage::quarantine::MARK;
 
 fn comparison(leader: u64, digests: &[(u64, &str)]) -> Comparison {

@@ -1,9 +1,10 @@
 //! What breaks under a running replica, and what becomes of it: this replica stops, or waits; the others serve.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use flotilla_proto::record::Key;
 
+use super::house::{House, SOON, stopped, upsert};
 use super::*;
 use crate::env::faults::{Failure, plant};
 use crate::env::fs::Op;
@@ -214,7 +215,7 @@ async fn a_log_without_space_waits_and_says_so() {
     one.store.view().find(&Key::Number(0)).unwrap().unwrap();
     upsert(&two, 0..10).await.unwrap();
     drop(fault);
-    until("it goes on by itself", || one.group.log_is_full().is_none()).await;
+    until("it goes on by itself", || one.group.has_space().is_ok()).await;
     upsert(&one, 0..1).await.unwrap();
     writer.abort();
     let _ = writer.await;

@@ -1,7 +1,4 @@
-//! Replicas as a whole, over real files: one voter each, and fakes for the other holders.
-
-mod damage;
-mod equality;
+//! For tests: replicas as a whole, over real files, one voter each.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,14 +15,14 @@ use super::registry::Registry;
 use super::*;
 use crate::log;
 
-const SELF: NodeId = NodeId(1);
-const COLLECTION: CollectionId = CollectionId::from_u128(5);
-const SOON: Duration = Duration::from_secs(20);
+pub const SELF: NodeId = NodeId(1);
+pub const COLLECTION: CollectionId = CollectionId::from_u128(5);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// A node's log and replicas.
-struct House {
-    lanes: Arc<Lanes>,
-    registry: Arc<Registry>,
+pub struct House {
+    pub lanes: Arc<Lanes>,
+    pub registry: Arc<Registry>,
 }
 
 fn placement(partitions: u64) -> PlacementMap {
@@ -54,11 +51,11 @@ fn log_options() -> log::Options {
 
 impl House {
     /// Opens what is in `dir`, with partitions 1 to `partitions`.
-    async fn open(dir: &Path, partitions: u64) -> House {
+    pub async fn open(dir: &Path, partitions: u64) -> House {
         House::open_with(dir, partitions, worker::Options::default()).await
     }
 
-    async fn open_with(dir: &Path, partitions: u64, worker: worker::Options) -> House {
+    pub async fn open_with(dir: &Path, partitions: u64, worker: worker::Options) -> House {
         let lanes = Lanes::open(&dir.join("log"), log_options()).unwrap().0;
         let shared = Shared {
             store: store::Options {
@@ -78,24 +75,24 @@ impl House {
         House { lanes, registry }
     }
 
-    async fn replica(&self, id: u64) -> Result<Arc<Replica>, Refusal> {
+    pub async fn replica(&self, id: u64) -> Result<Arc<Replica>, Refusal> {
         let found = self.registry.replica(PartitionId(id), Epoch(1), SOON).await?;
         Ok(found.unwrap())
     }
 
-    async fn close(self) {
+    pub async fn close(self) {
         self.registry.stop().await;
         self.lanes.close().await;
     }
 }
 
-async fn upsert(replica: &Replica, keys: std::ops::Range<u64>) -> Result<Written, Refusal> {
+pub async fn upsert(replica: &Replica, keys: std::ops::Range<u64>) -> Result<Written, Refusal> {
     let record = |key: u64| Record::new(key).field("n", key as i64).vector("default", vec![key as f32, 1.0]);
     replica.write(None, Write::Upsert(keys.map(record).collect())).await
 }
 
 /// Waits until the group has stopped: its warden was told.
-async fn stopped(replica: &Replica) {
+pub async fn stopped(replica: &Replica) {
     let asked = async {
         while replica.group.propose(bytes::Bytes::new()).await.is_ok() {
             tokio::task::yield_now().await;
