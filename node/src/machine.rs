@@ -10,11 +10,16 @@
 
 pub mod command;
 mod dedup;
+mod digests;
+mod kept;
 mod partition;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use flotilla_proto::ids::LogIndex;
 
+pub use digests::{Digests, VIEW_AGE_MAX};
 pub use partition::{PartitionMachine, Signals};
 
 use crate::storage::Fault;

@@ -9,7 +9,12 @@
 //! frozen [`View`]; views that answered a search stay findable for a while under their log index ([`views`]), so that the
 //! payloads of the winners come from the very state that was searched.
 
+#[cfg(test)]
+mod damage;
+pub mod equality;
 pub mod fresh;
+#[cfg(test)]
+mod house;
 pub mod lag;
 pub mod registry;
 mod views;
@@ -23,22 +28,24 @@ use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, at_most, check_key};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use self::fresh::Fresh;
 use self::lag::Watched;
 use self::views::Views;
-use crate::env::task;
+use crate::env::{clock, task};
 use crate::log::Lanes;
 use crate::machine::command::{Body, Command, RequestId};
-use crate::machine::{PartitionMachine, Rejection, Reply, Signals};
+use crate::machine::{Digests, PartitionMachine, Rejection, Reply, Signals, VIEW_AGE_MAX};
+use crate::peers::Peers;
 use crate::query;
 use crate::raft::door::Door;
 use crate::raft::{self, Group, inbox};
 use crate::storage::row::StoredRow;
 use crate::storage::store::{self, Status, Store};
-use crate::storage::{Fault, SegmentView};
-use crate::worker::Worker;
+use crate::storage::{Fault, Quarantine, SegmentView};
+use crate::worker::{self, Worker};
 
 /// How long opening waits for the replay of the log; after that, calls wait by themselves.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -115,6 +122,8 @@ pub struct Shared {
     pub read_permits: Arc<Semaphore>,
     /// Background jobs that may run at one time on this node.
     pub work_permits: Arc<Semaphore>,
+    /// How the background works.
+    pub worker: worker::Options,
 }
 
 /// One copy of a partition, on this node.
@@ -128,7 +137,11 @@ pub struct Replica {
     views: Views,
     lag: Watched,
     read_permits: Arc<Semaphore>,
-    worker: Worker,
+    worker: Arc<Worker>,
+    digests: Arc<Digests>,
+    quarantine: Arc<Quarantine>,
+    peers: Arc<Peers>,
+    warden: Mutex<Option<task::JoinHandle<()>>>,
 }
 
 impl Replica {
@@ -151,12 +164,14 @@ impl Replica {
         let at = folder.clone();
         let opened = task::spawn_cpu(move || {
             inbox::recover(&at).map_err(|e| Fault::io(&at, &e))?;
-            Store::open(&at, spec, options)
+            let quarantine = Quarantine::of(&at)?;
+            let (store, restored) = Store::open(&at, spec, options)?;
+            Ok::<_, Fault>((store, restored, quarantine))
         });
-        let opened = opened.await;
-        let (store, restored) = opened.map_err(|_| Fault::Cancelled)??;
-        let store = Arc::new(store);
-        let signals = Signals::default();
+        let (store, restored, quarantine) = opened.await.map_err(|_| Fault::Cancelled)??;
+        let (store, quarantine) = (Arc::new(store), Arc::new(quarantine));
+        let signals = Signals { quarantine: quarantine.clone(), ..Signals::default() };
+        let digests = signals.digests.clone();
         let machine = PartitionMachine::new(collection, store.clone(), restored, signals.clone())?;
         let group = Arc::new(Group::open(id, start, log, machine, folder.clone(), &shared.home).await?);
         // Others may be needed to elect a leader, and wait for this node to open in turn.
@@ -165,11 +180,29 @@ impl Replica {
         {
             tracing::warn!(partition = id.0, %late, "the replica is opened but not ready yet");
         }
-        let worker = Worker::start(store.clone(), group.clone(), signals, shared.work_permits.clone());
+        let worker =
+            Worker::start(store.clone(), group.clone(), signals, shared.work_permits.clone(), shared.worker);
+        let worker = Arc::new(worker);
+        let warden = watch_over(group.clone(), worker.clone(), quarantine.clone(), digests.clone());
+        let warden = Mutex::new(Some(task::spawn(warden)));
         let (views, lag) = (Views::default(), Watched::default());
-        let read_permits = shared.read_permits.clone();
-        let node = group.node();
-        Ok(Replica { node, id, collection, folder, store, group, views, lag, read_permits, worker })
+        let (read_permits, peers) = (shared.read_permits.clone(), shared.home.peers.clone());
+        Ok(Replica {
+            node: group.node(),
+            id,
+            collection,
+            folder,
+            store,
+            group,
+            views,
+            lag,
+            read_permits,
+            worker,
+            digests,
+            quarantine,
+            peers,
+            warden,
+        })
     }
 
     /// Its group.
@@ -202,12 +235,29 @@ impl Replica {
         self.store.set_spec(spec);
     }
 
+    /// From now on this replica answers nothing, and its group stops: it neither votes nor leads. The reason is kept in its
+    /// folder until the replica is rebuilt.
+    pub fn quarantine(&self, reason: &str) {
+        self.quarantine.enter(reason);
+    }
+
+    /// Why it answers nothing; `None` while it serves.
+    pub fn quarantined(&self) -> Option<&str> {
+        self.quarantine.reason()
+    }
+
+    fn serves(&self) -> Result<(), Refusal> {
+        self.quarantined().map_or(Ok(()), |why| Err(registry::quarantined(self.id, why)))
+    }
+
     /// Writes: returns when the write is durable, applied and visible here.
     pub async fn write(&self, request: Option<RequestId>, write: Write) -> Result<Written, Refusal> {
+        self.serves()?;
         let command = Command { collection: self.collection, request, body: self.admit(write)? };
         let command = command.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
         self.worker.wait_while_behind().await;
-        match self.group.propose(command).await? {
+        let proposed = self.group.propose(command).await;
+        match proposed.map_err(|why| self.serves().err().unwrap_or(why))? {
             Reply::Written { affected, log_index } => Ok(Written { affected, log_index }),
             Reply::Rejected(rejection) => Err(self.rejected(rejection)),
             other => Err(Refusal::Internal(format!("partition {} answered {other:?}", self.id))),
@@ -385,15 +435,23 @@ impl Replica {
     }
 
     fn broken(&self, fault: &Fault) -> Refusal {
-        tracing::error!(partition = self.id.0, %fault, "a read failed");
-        match fault {
-            Fault::Cancelled => Refusal::DeadlineExceeded("the caller has gone".to_owned()),
-            fault => Refusal::DataLoss(format!("partition {}: {fault}", self.id)),
+        if matches!(fault, Fault::Cancelled) {
+            return Refusal::DeadlineExceeded("the caller has gone".to_owned());
         }
+        tracing::error!(partition = self.id.0, %fault, "a read failed");
+        if matches!(fault, Fault::Damaged { .. }) {
+            self.quarantine.note(fault);
+        }
+        registry::quarantined(self.id, &fault.to_string())
     }
 
     /// Stops worker and group; what is in memory only will be replayed from the log.
     pub async fn stop(&self) {
+        let warden = self.warden.lock().take();
+        if let Some(warden) = warden {
+            warden.abort();
+            let _ = warden.await;
+        }
         self.worker.stop().await;
         self.group.stop().await;
     }
@@ -402,6 +460,30 @@ impl Replica {
     pub fn folder(&self) -> &std::path::Path {
         &self.folder
     }
+}
+
+/// Stops group and worker of a replica once it is quarantined; until then lets go of views that nobody came for.
+async fn watch_over(
+    group: Arc<Group<PartitionMachine>>,
+    worker: Arc<Worker>,
+    quarantine: Arc<Quarantine>,
+    digests: Arc<Digests>,
+) {
+    let expiry = async {
+        loop {
+            digests.view_kept().await;
+            while digests.expire() {
+                clock::sleep(VIEW_AGE_MAX).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = quarantine.entered() => {}
+        why = group.broken() => quarantine.enter(&why),
+        () = expiry => {}
+    }
+    group.stop().await;
+    worker.stop().await;
 }
 
 fn read_record(

@@ -37,6 +37,7 @@ use crate::env::{clock, random, task};
 use crate::log::Lanes;
 use crate::meta::Meta;
 use crate::meta::catalogue::Change;
+use crate::partition::equality::{self, Equality, OnDivergent};
 use crate::partition::lag;
 use crate::partition::registry::Registry;
 use crate::partition::{Replica, Shared};
@@ -45,7 +46,7 @@ use crate::raft::outbox::Throttle;
 use crate::raft::{Home, Start};
 use crate::service::{MetaService, Mover, PeerService, RaftService, ShardService};
 use crate::storage::Fault;
-use crate::{log, raft, storage};
+use crate::{log, raft, storage, worker};
 
 pub use crate::service::Defaults;
 
@@ -68,6 +69,10 @@ pub struct Options {
     pub raft: raft::Options,
     /// How often leaders are asked how far their replicas lag.
     pub lag: lag::Options,
+    /// The background work of the partitions.
+    pub worker: worker::Options,
+    /// How replicas are compared.
+    pub equality: equality::Options,
     /// What a new collection gets where its creator says nothing.
     pub defaults: Defaults,
 }
@@ -105,6 +110,8 @@ impl Options {
             store: storage::store::Options { index_threads: threads, ..Default::default() },
             raft: raft::Options::default(),
             lag: lag::Options::default(),
+            worker: worker::Options::default(),
+            equality: equality::Options::default(),
             defaults: Defaults::default(),
         }
     }
@@ -130,6 +137,7 @@ pub struct Node {
     registry: Arc<Registry>,
     peers: Arc<Peers>,
     mover: Arc<Mover>,
+    equality: Arc<Equality>,
     tasks: Mutex<Vec<task::JoinHandle<()>>>,
     defaults: Defaults,
 }
@@ -169,6 +177,7 @@ impl Node {
             home: home.clone(),
             read_permits: Arc::new(Semaphore::new(threads * 4)),
             work_permits: Arc::new(Semaphore::new(1)),
+            worker: options.worker,
         };
         let partitions = folder.path().join("partitions");
         let registry = Arc::new(Registry::new(partitions, lanes.clone(), shared));
@@ -190,8 +199,15 @@ impl Node {
         tasks.push(task::spawn(steward.run()));
         tasks.push(task::spawn(lag::follow(registry.clone(), peers.clone(), options.lag)));
         tasks.push(task::spawn(follow_rate(meta.clone(), home.throttle)));
-        let tasks = Mutex::new(tasks);
-        Ok(Node { folder, lanes, meta, registry, peers, mover, tasks, defaults: options.defaults })
+        // A replica that is told that it differs goes into quarantine, where the steward finds it.
+        let on_divergent: OnDivergent = Arc::new(|partition, node| {
+            tracing::error!(partition = partition.0, node = node.0, "a replica differs from the others");
+        });
+        let equality = Equality::new(own, registry.clone(), peers.clone(), options.equality, on_divergent);
+        let equality = Arc::new(equality);
+        tasks.push(task::spawn(equality.clone().run()));
+        let (tasks, defaults) = (Mutex::new(tasks), options.defaults);
+        Ok(Node { folder, lanes, meta, registry, peers, mover, equality, tasks, defaults })
     }
 
     /// Its number in the cluster.
@@ -288,7 +304,7 @@ impl Node {
 
     /// What the node's metrics are read from.
     pub fn gauges(&self) -> metrics::Gauges {
-        metrics::Gauges::new(self.registry.clone(), self.lanes.clone())
+        metrics::Gauges::new(self.registry.clone(), self.lanes.clone(), self.equality.divergences())
     }
 
     /// Its data folder.

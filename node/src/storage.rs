@@ -19,11 +19,13 @@
 
 mod blobs;
 mod column;
+pub mod digest;
 mod glimpse;
 mod growing;
 mod manifest;
 pub mod payload_index;
 mod plan;
+pub mod quarantine;
 pub mod row;
 #[cfg(test)]
 mod sample;
@@ -41,6 +43,8 @@ use flotilla_proto::record::{Key, Payload};
 
 use crate::index::{Bitset, Neighbor, Stats};
 
+pub use digest::Digest;
+pub use quarantine::Quarantine;
 pub use row::StoredRow;
 pub use store::{Options, Restored, Status, Store};
 pub use view::View;
@@ -148,6 +152,8 @@ pub trait SegmentView: Send + Sync {
     fn find(&self, key: &Key) -> Result<Option<u32>, Fault>;
     /// The row's payload.
     fn payload(&self, row: u32) -> Result<Payload, Fault>;
+    /// The row as it is stored, to the bit: the same in whatever kind of segment it lies.
+    fn stored(&self, row: u32) -> Result<StoredRow, Fault>;
     /// The row's vector of this name as the user gave it (to within rounding where it was scaled); `None` if the row has
     /// none.
     fn vector(&self, name: &str, row: u32) -> Option<Vec<f32>>;

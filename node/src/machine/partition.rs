@@ -7,22 +7,15 @@ use bytes::Bytes;
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::{CollectionId, LogIndex};
 use flotilla_proto::schema::CollectionSpec;
-use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::command::{Body, Command};
-use super::dedup::Window;
+use super::digests::Digests;
+use super::kept::Kept;
 use super::{Machine, Rejection, Reply};
 use crate::query;
 use crate::storage::store::{Restored, Store};
-use crate::storage::{Fault, SegmentView};
-
-/// What the machine keeps in the manifest besides the records.
-#[derive(Default, Serialize, Deserialize)]
-struct Kept {
-    mark: Vec<u8>,
-    window: Window,
-}
+use crate::storage::{Fault, Quarantine, SegmentView};
 
 /// Between a machine and the background work on its store.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +24,10 @@ pub struct Signals {
     pub frozen: Arc<Notify>,
     /// Set when the next checkpoint is to freeze what grows.
     pub freeze_wanted: Arc<AtomicBool>,
+    /// What `Digest` commands left.
+    pub digests: Arc<Digests>,
+    /// Where a fault of the machine or of the background work takes the replica.
+    pub quarantine: Arc<Quarantine>,
 }
 
 /// Applies a partition's commands to its store.
@@ -44,6 +41,15 @@ pub struct PartitionMachine {
     signals: Signals,
 }
 
+fn decode(store: &Store, machine: &[u8]) -> Result<Kept, Fault> {
+    if machine.is_empty() {
+        return Ok(Kept::default());
+    }
+    let damaged =
+        |e| Fault::damaged(store.manifest_path(), 0, format!("the machine's state does not decode: {e}"));
+    Kept::decode(machine).map_err(damaged)
+}
+
 impl PartitionMachine {
     /// The machine over a store that was just opened.
     pub fn new(
@@ -52,15 +58,8 @@ impl PartitionMachine {
         restored: Restored,
         signals: Signals,
     ) -> Result<PartitionMachine, Fault> {
-        let kept: Kept = if restored.machine.is_empty() {
-            Kept::default()
-        } else {
-            postcard::from_bytes(&restored.machine).map_err(|e| Fault::Damaged {
-                file: store.manifest_path(),
-                offset: 0,
-                reason: format!("the machine's state does not decode: {e}"),
-            })?
-        };
+        let kept = decode(&store, &restored.machine)?;
+        store.begin_digest(kept.digest)?;
         let durable_mark = kept.mark.clone();
         Ok(PartitionMachine { collection, store, kept, durable_mark, applied: restored.applied, signals })
     }
@@ -82,6 +81,11 @@ impl PartitionMachine {
                     Err(why) => return Ok(Reply::Rejected(Rejection::Unreadable(why.to_string()))),
                 }
             }
+            Body::Digest { deep } => {
+                self.store.publish(index);
+                self.signals.digests.record(index, self.store.view(), deep);
+                0
+            }
         };
         if let Some(request) = command.request {
             self.kept.window.record(request, index, affected);
@@ -98,16 +102,9 @@ impl PartitionMachine {
         self.store.delete(index, &keys)
     }
 
-    fn decode(&self, machine: &[u8]) -> Result<Kept, Fault> {
-        postcard::from_bytes(machine).map_err(|e| Fault::Damaged {
-            file: self.store.manifest_path(),
-            offset: 0,
-            reason: format!("the machine's state does not decode: {e}"),
-        })
-    }
-
     fn freeze(&mut self) -> Result<(), Fault> {
-        let kept = postcard::to_stdvec(&self.kept).map_err(|e| Fault::Io {
+        self.kept.digest = Some(self.store.digest());
+        let kept = self.kept.encode().map_err(|e| Fault::Io {
             file: self.store.manifest_path(),
             reason: format!("the machine's state does not encode: {e}"),
             is_full: false,
@@ -130,7 +127,9 @@ impl Machine for PartitionMachine {
 
     fn apply(&mut self, index: LogIndex, command: &Bytes) -> Result<Reply, Fault> {
         match Command::decode(command) {
-            Ok(command) => self.carry_out(index, command),
+            Ok(command) => {
+                self.carry_out(index, command).inspect_err(|fault| self.signals.quarantine.note(fault))
+            }
             Err(rejection) => Ok(Reply::Rejected(rejection)),
         }
     }
@@ -144,7 +143,7 @@ impl Machine for PartitionMachine {
 
     fn link(&mut self, into: &std::path::Path) -> Result<Vec<u8>, Fault> {
         let (_, machine) = self.store.link_into(into)?;
-        if machine.is_empty() { Ok(Vec::new()) } else { Ok(self.decode(&machine)?.mark) }
+        if machine.is_empty() { Ok(Vec::new()) } else { Ok(decode(&self.store, &machine)?.mark) }
     }
 
     fn checkpoint(&mut self) -> Result<(), Fault> {
@@ -153,7 +152,7 @@ impl Machine for PartitionMachine {
         }
         let machine = self.store.durable_machine();
         if !machine.is_empty() {
-            self.durable_mark = self.decode(&machine)?.mark;
+            self.durable_mark = decode(&self.store, &machine)?.mark;
         }
         Ok(())
     }

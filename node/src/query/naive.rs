@@ -9,7 +9,8 @@ use flotilla_proto::record::{Key, Payload};
 use flotilla_proto::schema::Distance;
 
 use crate::index::{Bitset, Neighbor, Stats};
-use crate::storage::{Fault, Method, Nearest, SegmentView};
+use crate::storage::row::encode_payload;
+use crate::storage::{Fault, Method, Nearest, SegmentView, StoredRow};
 
 #[derive(Clone, Debug)]
 pub(super) struct Row {
@@ -71,6 +72,13 @@ impl SegmentView for Naive {
 
     fn payload(&self, row: u32) -> Result<Payload, Fault> {
         Ok(self.rows[row as usize].payload.clone())
+    }
+
+    fn stored(&self, row: u32) -> Result<StoredRow, Fault> {
+        let Row { key, payload, .. } = &self.rows[row as usize];
+        let payload =
+            encode_payload(payload).map_err(|error| Fault::damaged("memory", 0, error.to_string()))?;
+        Ok(StoredRow { key: key.to_bytes(), vectors: Vec::new(), payload })
     }
 
     fn vector(&self, _: &str, row: u32) -> Option<Vec<f32>> {

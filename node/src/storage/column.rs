@@ -5,7 +5,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use super::row::unscaled;
+use super::row::{StoredVector, unscaled};
 use crate::index::{Accept, Bitset, Distance, Neighbor, Rows, Stats, TopK, scan};
 
 /// The borrowed values of one vector.
@@ -48,6 +48,19 @@ impl Alive<'_> {
         let accepted = map.iter().zip(0..).filter(|(row, _)| self.accepts(**row));
         Bitset::with_rows(map.len(), accepted.map(|(_, slot)| slot))
     }
+}
+
+/// The vectors of a row, bit by bit as they were written: an unscaled one has norm 1 whether its block has norms or not.
+pub(super) fn stored_vectors<'a>(
+    columns: impl Iterator<Item = Option<Column<'a>>>,
+    row: u32,
+) -> Vec<StoredVector> {
+    let stored = |(ordinal, column): (u16, Option<Column<'_>>)| {
+        let column = column?;
+        let slot = column.slot(row)?;
+        Some(StoredVector { ordinal, norm: column.norm(slot), values: column.rows.row(slot).to_vec() })
+    };
+    (0..).zip(columns).filter_map(stored).collect()
 }
 
 impl<'a> Column<'a> {

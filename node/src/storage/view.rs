@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::Key;
 
-use super::{Fault, SegmentView};
+use super::{Digest, Fault, SegmentView};
 
 /// A segment of a view, with the number by which the store knows it.
 #[derive(Clone)]
@@ -23,6 +23,8 @@ pub(super) struct Part {
 pub(super) struct Published {
     /// The log index.
     pub at: LogIndex,
+    /// The rolling digest there.
+    pub digest: Digest,
     /// The segments, oldest first.
     pub parts: Vec<Part>,
 }
@@ -36,7 +38,7 @@ impl Published {
         if let Some(part) = come {
             parts.insert(place.unwrap_or(parts.len()).min(parts.len()), part);
         }
-        Published { at: self.at, parts }
+        Published { at: self.at, digest: self.digest, parts }
     }
 }
 
@@ -57,6 +59,11 @@ impl std::fmt::Debug for View {
 impl View {
     pub(super) fn of(published: Arc<Published>) -> View {
         View { at: published.at, published }
+    }
+
+    /// The rolling digest of its rows: see [`super::digest`].
+    pub fn digest(&self) -> Digest {
+        self.published.digest
     }
 
     /// The segments. A segment's ordinal is its place here; it holds for this view only.

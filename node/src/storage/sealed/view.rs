@@ -8,9 +8,9 @@ use flotilla_proto::record::{Key, Payload};
 
 use super::{Sealed, header, keys};
 use crate::index::{Accept, Bitset, Graph, Neighbor, Stats, TopK};
-use crate::storage::column::{Alive, Column};
+use crate::storage::column::{Alive, Column, stored_vectors};
 use crate::storage::shape::ordinal;
-use crate::storage::{Fault, Method, Nearest, SegmentView};
+use crate::storage::{Fault, Method, Nearest, SegmentView, StoredRow};
 
 /// A sealed segment as a view sees it. All its versions are older than any view.
 #[derive(Debug)]
@@ -88,6 +88,15 @@ impl SegmentView for SealedView {
 
     fn payload(&self, row: u32) -> Result<Payload, Fault> {
         self.sealed.files.payloads.payload(row)
+    }
+
+    fn stored(&self, row: u32) -> Result<StoredRow, Fault> {
+        let columns = (0..self.sealed.files.header.shapes.len()).map(|ordinal| self.sealed.column(ordinal));
+        Ok(StoredRow {
+            key: self.sealed.key_bytes(row)?.to_vec(),
+            vectors: stored_vectors(columns, row),
+            payload: self.sealed.stored_payload(row)?,
+        })
     }
 
     fn vector(&self, name: &str, row: u32) -> Option<Vec<f32>> {
