@@ -8,6 +8,7 @@
 //! nodes can be cut.
 
 pub mod member;
+mod moves;
 pub mod network;
 mod ports;
 
