@@ -8,6 +8,7 @@
 
 mod cluster;
 mod commands;
+mod history;
 mod hostile;
 mod kill9;
 mod operator;

@@ -360,7 +360,8 @@ impl Client {
         self.ended(what, invoked, Some(freshness), tokens, answer);
     }
 
-    async fn scan(&mut self) {
+    /// Reads everything, page by page.
+    pub async fn scan(&mut self) {
         let invoked = self.recorder.now();
         let answer = match self.pages().await {
             Ok((records, coverage)) => {

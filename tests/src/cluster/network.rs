@@ -176,13 +176,12 @@ impl Network {
         })
     }
 
-    /// Takes a node off the network: nobody reaches it, or puts it back.
+    /// Pulls a node's cable, so that nobody reaches it, or puts it back.
     ///
     /// # Errors
     /// If it cannot be done.
     pub fn plug(&self, place: usize, is_in: bool) -> anyhow::Result<()> {
         let state = if is_in { "up" } else { "down" };
-        // The bridge's end: the node itself is not told.
         run_all(&["ip", "link", "set", &format!("cable{place}"), state]).map(drop)
     }
 
