@@ -18,6 +18,7 @@ mod replica;
 mod rolling;
 mod snapshot;
 mod split;
+mod storm;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,7 +127,12 @@ impl Scene {
 /// Every call was acknowledged.
 fn none_failed(history: &History) {
     let failures: Vec<String> = history.failures().map(|call| format!("\n  {call}")).collect();
-    assert!(failures.is_empty(), "{} calls failed:{}", failures.len(), failures[..failures.len().min(12)].concat());
+    assert!(
+        failures.is_empty(),
+        "{} calls failed:{}",
+        failures.len(),
+        failures[..failures.len().min(12)].concat()
+    );
 }
 
 /// Asserts a bound that a slow machine keeps too; the figure is printed, so that it can be read.

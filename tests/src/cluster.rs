@@ -77,11 +77,7 @@ impl Cluster {
     ///
     /// # Errors
     /// If a process does not get ready, or does not become a member.
-    pub async fn start_on(
-        binary: &Path,
-        shape: Shape,
-        network: Option<Network>,
-    ) -> anyhow::Result<Cluster> {
+    pub async fn start_on(binary: &Path, shape: Shape, network: Option<Network>) -> anyhow::Result<Cluster> {
         let dir = tempfile::tempdir().context("a temporary folder")?;
         let config = dir.path().join("flotilla.yaml");
         std::fs::write(&config, shape.settings).context("writing the settings")?;
@@ -244,7 +240,8 @@ impl Cluster {
     /// # Errors
     /// If one does not get ready.
     pub async fn restart_all(&mut self) -> anyhow::Result<()> {
-        let ended: Vec<usize> = (0..self.nodes.len()).filter(|place| !self.nodes[*place].is_running()).collect();
+        let ended: Vec<usize> =
+            (0..self.nodes.len()).filter(|place| !self.nodes[*place].is_running()).collect();
         for place in &ended {
             self.nodes[*place].spawn(&mut self.launch)?;
         }
@@ -360,10 +357,12 @@ impl Cluster {
         let mut last = String::new();
         let met = eventually("every replica gives a digest", SETTLES_WITHIN, async || {
             let placement = self.placement(collection).await.ok()?;
-            let wanted: usize = placement.partitions.iter().map(|p| p.replicas.len() + p.learners.len()).sum();
+            let wanted: usize =
+                placement.partitions.iter().map(|p| p.replicas.len() + p.learners.len()).sum();
             let answers = client.verify(collection, true).await;
             last = format!("{wanted} digests wanted: {answers:?}");
-            let digests: Vec<v1::ReplicaDigest> = answers.ok()?.into_iter().flat_map(|a| a.replicas).collect();
+            let digests: Vec<v1::ReplicaDigest> =
+                answers.ok()?.into_iter().flat_map(|a| a.replicas).collect();
             let is_whole = digests.len() >= wanted && digests.iter().all(|digest| digest.error.is_empty());
             is_whole.then_some(digests)
         })

@@ -312,7 +312,8 @@ impl Client {
     /// Any replica, but never behind what this client saw.
     async fn get_in_session(&mut self) {
         let keys = self.keys();
-        let tokens = self.tokens.iter().map(|(partition, index)| Position { partition: *partition, index: *index });
+        let tokens =
+            self.tokens.iter().map(|(partition, index)| Position { partition: *partition, index: *index });
         let tokens: Vec<Position> = tokens.collect();
         let options = v1::ReadOptions {
             preference: v1::ReadPreference::Replica.into(),
@@ -462,7 +463,12 @@ impl Client {
             Ok(Answer { coverage, operations }) => (Outcome::Done, positions(&coverage), operations, None),
             Err((status, operations)) => {
                 self.elsewhere(&status);
-                (outcome(&status), vec![], operations, Some(format!("{:?}: {}", status.code(), status.message())))
+                (
+                    outcome(&status),
+                    vec![],
+                    operations,
+                    Some(format!("{:?}: {}", status.code(), status.message())),
+                )
             }
         };
         for Position { partition, index } in &coverage {
@@ -520,4 +526,3 @@ fn positions(coverage: &[v1::PartitionIndex]) -> Vec<Position> {
 fn token(at: &Position) -> v1::PartitionIndex {
     v1::PartitionIndex { partition: at.partition, log_index: at.index, node: 0 }
 }
-

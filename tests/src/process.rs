@@ -47,7 +47,7 @@ pub(crate) fn clean(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FLOTILLA_")) {
         command.env_remove(name);
     }
-    command.env_remove("RUST_LOG").env_remove("RUST_BACKTRACE")
+    command.env_remove("SHARD_ID").env_remove("RUST_LOG").env_remove("RUST_BACKTRACE")
 }
 
 /// Runs a command to its end.

@@ -60,7 +60,10 @@ async fn a_collection_grows_under_load() {
     let history = scene.judge(load).await;
     // A batch whose keys fell differently halfway is given back to its caller; nothing else may happen to one.
     let is_given_back = |why: &Option<String>| why.as_ref().is_some_and(|why| why.starts_with("Aborted"));
-    let other: Vec<String> =
-        history.failures().filter(|call| !is_given_back(&call.error)).map(|call| format!("\n  {call}")).collect();
+    let other: Vec<String> = history
+        .failures()
+        .filter(|call| !is_given_back(&call.error))
+        .map(|call| format!("\n  {call}"))
+        .collect();
     assert!(other.is_empty(), "{} calls failed:{}", other.len(), other.concat());
 }

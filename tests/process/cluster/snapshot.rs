@@ -80,7 +80,8 @@ async fn applied(cluster: &Cluster, place: usize) -> BTreeMap<u64, u64> {
 /// Whether both nodes that run have thrown away what comes after these indexes.
 fn is_purged(cluster: &Cluster, held: &BTreeMap<u64, u64>) -> bool {
     let running = cluster.nodes().iter().filter(|node| node.is_running());
-    let pages: Vec<String> = running.map(|node| http::get(node.address(), "/metrics").unwrap().body).collect();
+    let pages: Vec<String> =
+        running.map(|node| http::get(node.address(), "/metrics").unwrap().body).collect();
     held.iter().all(|(partition, index)| {
         let name = format!("flotilla_raft_purged_index{{partition=\"{partition}\"}} ");
         let purged = |page: &String| {

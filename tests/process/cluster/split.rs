@@ -85,7 +85,11 @@ async fn one_way_cuts_are_survived() {
     let leader = scene.cluster.busiest(COLLECTION).await.unwrap();
     let others: Vec<usize> = (0..3).filter(|place| *place != leader).collect();
     others.iter().for_each(|other| network.cut(leader, *other).unwrap());
-    took("until others lead everything, after their leader fell silent", others_lead(&scene, leader).await, FAILOVER_MAX);
+    took(
+        "until others lead everything, after their leader fell silent",
+        others_lead(&scene, leader).await,
+        FAILOVER_MAX,
+    );
     scene.progress(&load, 150).await;
     others.iter().for_each(|other| network.heal(leader, *other).unwrap());
     scene.progress(&load, 150).await;
@@ -93,7 +97,11 @@ async fn one_way_cuts_are_survived() {
     let leader = scene.cluster.busiest(COLLECTION).await.unwrap();
     let others: Vec<usize> = (0..3).filter(|place| *place != leader).collect();
     others.iter().for_each(|other| network.cut(*other, leader).unwrap());
-    took("until others lead everything, after their leader fell deaf", others_lead(&scene, leader).await, FAILOVER_MAX);
+    took(
+        "until others lead everything, after their leader fell deaf",
+        others_lead(&scene, leader).await,
+        FAILOVER_MAX,
+    );
     scene.progress(&load, 150).await;
     others.iter().for_each(|other| network.heal(*other, leader).unwrap());
     scene.progress(&load, 150).await;

@@ -14,8 +14,7 @@ use crate::history::{Act, Operation, Outcome};
 /// The first read that cannot be, with the operations that show it.
 pub fn check(operations: &[Operation]) -> Result<(), String> {
     let writes: Vec<&Operation> = operations.iter().filter(|o| is_effective_write(o)).collect();
-    let by_value: BTreeMap<u64, &Operation> =
-        writes.iter().filter_map(|w| Some((written(w)?, *w))).collect();
+    let by_value: BTreeMap<u64, &Operation> = writes.iter().filter_map(|w| Some((written(w)?, *w))).collect();
     for read in operations {
         match (read.act, read.outcome) {
             (Act::Read(Some(value), _), Outcome::Done) => shown(read, value, &by_value, &writes)?,
@@ -49,11 +48,7 @@ fn shown(
         return Err(format!("never written (or refused): key {} has {value:x}:{}", read.key, listed([read])));
     };
     if write.invoked > end {
-        return Err(format!(
-            "read before it was written: key {}:{}",
-            read.key,
-            listed([read, write])
-        ));
+        return Err(format!("read before it was written: key {}:{}", read.key, listed([read, write])));
     }
     let covers = |other: &&&Operation| {
         other.outcome == Outcome::Done && other.returned < begin && interval(write).1 < other.invoked

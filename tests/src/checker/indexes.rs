@@ -82,7 +82,11 @@ pub fn check_key(operations: &[Operation]) -> Result<(), String> {
         let index = value.and_then(|value| places.get(&value).copied());
         match (index, last) {
             (Some(index), _) if index > at.index => {
-                return Err(format!("shows index {index}, beyond its own: key {}:{}", read.key, listed([read])));
+                return Err(format!(
+                    "shows index {index}, beyond its own: key {}:{}",
+                    read.key,
+                    listed([read])
+                ));
             }
             (Some(index), Some((newer, write))) if *newer > index => {
                 return Err(format!(
@@ -91,7 +95,9 @@ pub fn check_key(operations: &[Operation]) -> Result<(), String> {
                     listed([*write, read])
                 ));
             }
-            (None, Some((_, write))) if value.is_none() && is_whole && matches!(write.act, Act::Upsert(_)) => {
+            (None, Some((_, write)))
+                if value.is_none() && is_whole && matches!(write.act, Act::Upsert(_)) =>
+            {
                 return Err(format!("misses a record: key {}:{}", read.key, listed([*write, read])));
             }
             _ => {}
@@ -113,9 +119,8 @@ fn places(operations: &[Operation]) -> Result<BTreeMap<u64, u64>, String> {
         let Some(index) = index else { continue };
         let known = *places.entry(value).or_insert(index);
         if known != index {
-            let shows = |o: &&Operation| {
-                matches!(o.act, Act::Upsert(v) | Act::Read(Some(v), _) if v == value)
-            };
+            let shows =
+                |o: &&Operation| matches!(o.act, Act::Upsert(v) | Act::Read(Some(v), _) if v == value);
             return Err(format!(
                 "one write, applied at two log indexes, {known} and {index}: key {}:{}",
                 operation.key,

@@ -149,7 +149,9 @@ impl Member {
         args.extend(self.others.iter().cloned());
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let mut command = match &launch.network {
-            Some(network) if self.role != Role::Router => network.command(self.place, &launch.binary, &args)?,
+            Some(network) if self.role != Role::Router => {
+                network.command(self.place, &launch.binary, &args)?
+            }
             _ => command(&launch.binary, &args),
         };
         if let Some(filter) = std::env::var_os(LOG_VARIABLE) {
@@ -185,7 +187,8 @@ impl Member {
     /// Reads `flotilla node 3 ready on http://127.0.0.1:15002, peers on 127.0.0.1:15003, data in DIR`.
     fn understand(&mut self, line: &str) -> anyhow::Result<()> {
         let rest = line.strip_prefix("flotilla ").and_then(|rest| rest.strip_prefix(self.role.verb()));
-        let (id, rest) = rest.and_then(|rest| rest.split_once("ready on http://")).context("no ready line")?;
+        let (id, rest) =
+            rest.and_then(|rest| rest.split_once("ready on http://")).context("no ready line")?;
         if self.role == Role::Router {
             let address: SocketAddr = rest.trim().parse().context("no address")?;
             ensure!(address.port() == self.port, "another port than {}", self.port);

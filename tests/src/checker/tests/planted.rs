@@ -116,9 +116,8 @@ fn orders_that_no_two_operations_betray_are_found() {
 
 #[test]
 fn stale_reads_are_legal_as_far_as_they_were_asked_for() {
-    let stale = |freshness| {
-        vec![done(0, 1, put(1)), done(2, 3, put(2)), done(14, 15, Act::Read(Some(1), freshness))]
-    };
+    let stale =
+        |freshness| vec![done(0, 1, put(1)), done(2, 3, put(2)), done(14, 15, Act::Read(Some(1), freshness))];
     passes(stale(Freshness::Any));
     passes(stale(Freshness::Bounded(Duration::from_micros(12))));
     fails(stale(Freshness::Bounded(Duration::from_micros(10))), "acknowledged write is lost");
@@ -175,7 +174,8 @@ fn call(invoked: u64, returned: u64, freshness: Option<Freshness>, token: u64, i
 #[test]
 fn tokens_and_acknowledged_indexes_are_kept() {
     let write = call(0, 5, None, 0, 50);
-    let judge = |read| indexes::check_calls(&History { calls: vec![write.clone(), read], ..History::default() });
+    let judge =
+        |read| indexes::check_calls(&History { calls: vec![write.clone(), read], ..History::default() });
     judge(call(6, 7, Some(Freshness::Linearizable), 0, 50)).unwrap();
     judge(call(5, 7, Some(Freshness::Linearizable), 0, 49)).unwrap();
     judge(call(6, 7, Some(Freshness::Any), 0, 49)).unwrap();
@@ -238,7 +238,8 @@ fn simulated(seed: u64) -> Vec<Operation> {
 /// Makes one read show a value that an acknowledged write had covered before; none if no read lends itself.
 fn with_a_lost_write(mut operations: Vec<Operation>, draw: &mut SmallRng) -> Option<Vec<Operation>> {
     let from = draw.random_range(0..operations.len());
-    let (n, older) = (from..operations.len()).find_map(|n| Some((n, covered(&operations, &operations[n])?)))?;
+    let (n, older) =
+        (from..operations.len()).find_map(|n| Some((n, covered(&operations, &operations[n])?)))?;
     operations[n].act = read(Some(older));
     Some(operations)
 }
