@@ -5,6 +5,7 @@
 //! - [`indexes`]: a read shows exactly what stands in the log up to the index that it names; a linearizable read names an
 //!   index not below any write acknowledged before it, and a read with commit tokens one not below them (so that a client
 //!   that hands on what it saw reads monotonically).
+//! - [`sessions`]: the same for each key by its values, which holds across partitions too.
 //! - [`linear`]: for each key there is an order of its operations that explains every answer and contradicts no clock.
 //!
 //! The last implies most of the others; they stand before it because they say in one line what is wrong. The checkers are
@@ -14,6 +15,7 @@ pub mod durable;
 pub mod indexes;
 pub mod linear;
 pub mod scans;
+pub mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +60,7 @@ pub fn check(history: &History) -> Result<Tally, String> {
     for operations in keys.values() {
         durable::check(operations)?;
         indexes::check_key(operations)?;
+        sessions::check(operations)?;
     }
     for operations in keys.values() {
         linear::check(operations)?;
@@ -73,7 +76,7 @@ pub fn check(history: &History) -> Result<Tally, String> {
 /// The interval in which an operation takes effect: a read that may be stale may have happened earlier.
 fn interval(operation: &Operation) -> (u64, u64) {
     let begin = match operation.act {
-        Act::Read(_, Freshness::Any) => 0,
+        Act::Read(_, Freshness::Any | Freshness::Session) => 0,
         Act::Read(_, Freshness::Bounded(lag)) => {
             operation.invoked.saturating_sub(u64::try_from(lag.as_micros()).unwrap_or(NEVER))
         }

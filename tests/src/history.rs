@@ -42,6 +42,8 @@ pub enum Freshness {
     Bounded(Duration),
     /// Whatever there is.
     Any,
+    /// Whatever there is, but not behind what this client wrote and saw: its tokens went along.
+    Session,
 }
 
 /// What was done to a key.

@@ -321,7 +321,7 @@ impl Client {
             tokens: tokens.iter().map(token).collect(),
             ..Default::default()
         };
-        self.get_keys("get in session", keys, Freshness::Any, tokens, Some(options)).await;
+        self.get_keys("get in session", keys, Freshness::Session, tokens, Some(options)).await;
     }
 
     async fn get_bounded(&mut self) {
