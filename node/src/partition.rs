@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::filter::{Compiled, Filter};
-use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
+use flotilla_proto::ids::{CollectionId, LogIndex, PartitionId};
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, at_most, check_key};
@@ -36,7 +36,8 @@ use crate::machine::command::{Body, Command, RequestId};
 use crate::machine::{Digests, PartitionMachine, Rejection, Reply, Signals, VIEW_AGE_MAX};
 use crate::peers::Peers;
 use crate::query;
-use crate::raft::{self, Group};
+use crate::raft::door::Door;
+use crate::raft::{self, Group, inbox};
 use crate::storage::View;
 use crate::storage::row::StoredRow;
 use crate::storage::store::{self, Status, Store};
@@ -99,21 +100,18 @@ pub struct Parts {
 pub struct Shared {
     /// How stores are laid out.
     pub store: store::Options,
-    /// How groups keep time.
-    pub raft: raft::Options,
+    /// What all groups share.
+    pub home: raft::Home,
     /// Reads that may compute at one time on this node.
     pub read_permits: Arc<Semaphore>,
     /// Background jobs that may run at one time on this node.
     pub work_permits: Arc<Semaphore>,
     /// How the background works.
     pub worker: worker::Options,
-    /// The way to the other nodes.
-    pub peers: Arc<Peers>,
 }
 
 /// One copy of a partition, on this node.
 pub struct Replica {
-    node: NodeId,
     id: PartitionId,
     collection: CollectionId,
     folder: PathBuf,
@@ -129,10 +127,10 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Opens the replica in `folder`, or begins it there.
+    /// Opens the replica in `folder`, or begins it there as `start` says.
     pub async fn open(
-        node: NodeId,
         id: PartitionId,
+        start: raft::Start,
         collection: CollectionId,
         spec: Arc<CollectionSpec>,
         folder: PathBuf,
@@ -147,6 +145,7 @@ impl Replica {
         let options = shared.store;
         let at = folder.clone();
         let opened = task::spawn_cpu(move || {
+            inbox::recover(&at).map_err(|e| Fault::io(&at, &e))?;
             let quarantine = Quarantine::of(&at)?;
             let (store, restored) = Store::open(&at, spec, options)?;
             Ok::<_, Fault>((store, restored, quarantine))
@@ -156,8 +155,11 @@ impl Replica {
         let signals = Signals { quarantine: quarantine.clone(), ..Signals::default() };
         let digests = signals.digests.clone();
         let machine = PartitionMachine::new(collection, store.clone(), restored, signals.clone())?;
-        let group = Arc::new(Group::open(node, id, log, machine, &shared.raft).await?);
-        if let Err(late) = group.wait_ready(READY_WITHIN).await {
+        let group = Arc::new(Group::open(id, start, log, machine, folder.clone(), &shared.home).await?);
+        // Others may be needed to elect a leader, and wait for this node to open in turn.
+        if group.members().is_alone(group.node())
+            && let Err(late) = group.wait_ready(READY_WITHIN).await
+        {
             tracing::warn!(partition = id.0, %late, "the replica is opened but not ready yet");
         }
         let worker =
@@ -166,9 +168,8 @@ impl Replica {
         let warden = watch_over(group.clone(), worker.clone(), quarantine.clone(), digests.clone());
         let warden = Mutex::new(Some(task::spawn(warden)));
         let (views, read_permits, peers) =
-            (Views::default(), shared.read_permits.clone(), shared.peers.clone());
+            (Views::default(), shared.read_permits.clone(), shared.home.peers.clone());
         Ok(Replica {
-            node,
             id,
             collection,
             folder,
@@ -182,6 +183,16 @@ impl Replica {
             peers,
             warden,
         })
+    }
+
+    /// Its group.
+    pub fn group(&self) -> &Group<PartitionMachine> {
+        &self.group
+    }
+
+    /// Where the calls of other replicas come in.
+    pub fn door(&self) -> Arc<dyn Door> {
+        self.group.clone()
     }
 
     /// Which partition.

@@ -64,13 +64,17 @@ impl House {
                 index_threads: 1,
                 ..Default::default()
             },
-            raft: raft::Options { heartbeat_ms: 50, ..Default::default() },
+            home: raft::Home {
+                peers: Arc::new(Peers::new(SELF, Uuid::nil())),
+                throttle: Arc::default(),
+                options: raft::Options { heartbeat_ms: 50, ..Default::default() },
+            },
             read_permits: Arc::new(Semaphore::new(4)),
             work_permits: Arc::new(Semaphore::new(1)),
             worker,
-            peers: Arc::new(Peers::new(SELF, Uuid::nil())),
         };
-        let registry = Arc::new(Registry::new(SELF, dir.join("partitions"), lanes.clone(), shared));
+        let registry = Arc::new(Registry::new(dir.join("partitions"), lanes.clone(), shared));
+        registry.trust_map();
         registry.reconcile(&placement(partitions)).await;
         House { lanes, registry }
     }

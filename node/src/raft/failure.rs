@@ -7,7 +7,6 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::Fatal;
 
 use super::Group;
-use super::types::Types;
 use crate::machine::Machine;
 
 /// When to try again what a full disk refused.
@@ -23,9 +22,12 @@ impl<M: Machine> Group<M> {
         })
     }
 
-    /// The refusal of a group that does nothing any more. Only a broken machine or log is a loss of data: after a poisoned
-    /// lane everything acknowledged is there, and the next start reads it.
-    pub(super) fn stopped(&self, why: &Fatal<Types>) -> Refusal {
+    /// The refusal of a group that does nothing any more, with what there is to do. Only a broken machine or log is a loss of
+    /// data: after a poisoned lane everything acknowledged is there, and the next start reads it.
+    pub(super) fn explained(&self, refusal: Refusal) -> Refusal {
+        if !matches!(refusal, Refusal::DataLoss(_) | Refusal::Unavailable(_)) {
+            return refusal;
+        }
         if let Some(poisoned) = self.log.poisoned() {
             return Refusal::Unavailable(format!(
                 "partition {}: {poisoned}; what was acknowledged is safe; other replicas serve, this one after a restart \
@@ -33,9 +35,11 @@ impl<M: Machine> Group<M> {
                 self.id
             ));
         }
-        match why {
-            Fatal::Stopped => Refusal::Unavailable(format!("partition {} is closed on this node", self.id)),
-            why => Refusal::DataLoss(format!("partition {} has stopped on this node: {why}", self.id)),
+        match self.raft.metrics().borrow_watched().running_state {
+            Err(Fatal::Stopped) => {
+                Refusal::Unavailable(format!("partition {} is closed on this node", self.id))
+            }
+            _ => refusal,
         }
     }
 

@@ -77,7 +77,7 @@ fn background(house: &House, others: &Arc<Others>) -> (Equality, Arc<Mutex<Vec<(
     let reported = Arc::new(Mutex::new(Vec::new()));
     let report = reported.clone();
     let hook: OnDivergent = Arc::new(move |partition, node| report.lock().push((partition.0, node.0)));
-    (Equality::new(SELF, house.registry.clone(), others.clone(), Options::default(), hook), reported)
+    (Equality::new(house.registry.clone(), others.clone(), Options::default(), hook), reported)
 }
 
 fn counted(equality: &Equality) -> u64 {
