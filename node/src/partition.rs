@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! write: admit (check, encode) -> propose ─────────────> machine -> store
-//! read:  fence (linearizable)  -> view ──> query ──────> segments -> index
+//! read:  fence, bound or token -> view ──> query ──────> segments -> index
 //! ```
 //!
 //! A replica owns its store, its Raft group and its background worker, and nothing else touches them. Reads work on a
@@ -12,8 +12,10 @@
 #[cfg(test)]
 mod damage;
 pub mod equality;
+pub mod fresh;
 #[cfg(test)]
 mod house;
+pub mod lag;
 pub mod registry;
 mod views;
 
@@ -22,13 +24,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::filter::{Compiled, Filter};
-use flotilla_proto::ids::{CollectionId, LogIndex, PartitionId};
+use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, at_most, check_key};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use self::fresh::Fresh;
+use self::lag::Watched;
 use self::views::Views;
 use crate::env::{clock, task};
 use crate::log::Lanes;
@@ -38,7 +42,6 @@ use crate::peers::Peers;
 use crate::query;
 use crate::raft::door::Door;
 use crate::raft::{self, Group, inbox};
-use crate::storage::View;
 use crate::storage::row::StoredRow;
 use crate::storage::store::{self, Status, Store};
 use crate::storage::{Fault, Quarantine, SegmentView};
@@ -86,6 +89,19 @@ pub struct Search {
     pub max_distance: Option<f32>,
 }
 
+/// A page by key.
+#[derive(Debug)]
+pub struct Scan {
+    /// The condition.
+    pub filter: Option<Compiled>,
+    /// The last key of the page before.
+    pub after: Option<Key>,
+    /// Records wanted.
+    pub limit: usize,
+    /// What comes with each.
+    pub parts: Parts,
+}
+
 /// What comes back with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
@@ -112,12 +128,14 @@ pub struct Shared {
 
 /// One copy of a partition, on this node.
 pub struct Replica {
+    node: NodeId,
     id: PartitionId,
     collection: CollectionId,
     folder: PathBuf,
     store: Arc<Store>,
     group: Arc<Group<PartitionMachine>>,
     views: Views,
+    lag: Watched,
     read_permits: Arc<Semaphore>,
     worker: Arc<Worker>,
     digests: Arc<Digests>,
@@ -167,15 +185,17 @@ impl Replica {
         let worker = Arc::new(worker);
         let warden = watch_over(group.clone(), worker.clone(), quarantine.clone(), digests.clone());
         let warden = Mutex::new(Some(task::spawn(warden)));
-        let (views, read_permits, peers) =
-            (Views::default(), shared.read_permits.clone(), shared.home.peers.clone());
+        let (views, lag) = (Views::default(), Watched::default());
+        let (read_permits, peers) = (shared.read_permits.clone(), shared.home.peers.clone());
         Ok(Replica {
+            node: group.node(),
             id,
             collection,
             folder,
             store,
             group,
             views,
+            lag,
             read_permits,
             worker,
             digests,
@@ -285,25 +305,24 @@ impl Replica {
         }
     }
 
-    /// The state that holds everything acknowledged before the call.
-    pub async fn view(&self) -> Result<View, Refusal> {
-        self.serves()?;
-        self.group.read_fence().await.map_err(|why| self.serves().err().unwrap_or(why))?;
-        Ok(self.views.keep(self.store.view()))
+    /// The node that leads the partition, as far as this one knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.group.leader()
     }
 
-    /// The state that answered at `at`, if it is still at hand; else the state now. 0: now.
-    pub async fn view_at(&self, at: LogIndex) -> Result<View, Refusal> {
-        self.serves()?;
-        match self.views.find(at) {
-            Some(view) => Ok(view),
-            None => self.view().await,
-        }
+    /// The log index that a linearizable read of this partition must reach, if this node leads it.
+    pub async fn read_index(&self) -> Option<LogIndex> {
+        self.group.read_index().await.ok()
+    }
+
+    /// What this replica knows of its lag.
+    pub fn lag(&self) -> &Watched {
+        &self.lag
     }
 
     /// The nearest records of this partition, and the log index of the view that was searched.
-    pub async fn search(&self, search: Search) -> Result<(query::Answer, LogIndex), Refusal> {
-        let view = self.view().await?;
+    pub async fn search(&self, search: Search, fresh: Fresh) -> Result<(query::Answer, LogIndex), Refusal> {
+        let view = self.view(fresh).await?;
         let spec = self.store.spec();
         let at = view.at;
         let answer = self
@@ -330,9 +349,10 @@ impl Replica {
         keys: Vec<Key>,
         parts: Parts,
         at: LogIndex,
+        fresh: Fresh,
     ) -> Result<(Vec<Record>, LogIndex), Refusal> {
         at_most("keys", "keys", flotilla_proto::limits::LIMIT_MAX as usize, keys.len())?;
-        let view = self.view_at(at).await?;
+        let view = self.view_at(at, fresh).await?;
         let at = view.at;
         let spec = self.store.spec();
         let records = self
@@ -354,13 +374,11 @@ impl Replica {
     /// A page by key: records, whether there are more, and the view's log index.
     pub async fn scan(
         &self,
-        filter: Option<Compiled>,
-        after: Option<Key>,
-        limit: usize,
-        parts: Parts,
+        Scan { filter, after, limit, parts }: Scan,
         at: LogIndex,
+        fresh: Fresh,
     ) -> Result<(Vec<Record>, bool, LogIndex), Refusal> {
-        let view = self.view_at(at).await?;
+        let view = self.view_at(at, fresh).await?;
         let at = view.at;
         let spec = self.store.spec();
         let (records, more) = self
@@ -378,8 +396,8 @@ impl Replica {
     }
 
     /// How many records pass, and the view's log index.
-    pub async fn count(&self, filter: Option<Compiled>) -> Result<(u64, LogIndex), Refusal> {
-        let view = self.view().await?;
+    pub async fn count(&self, filter: Option<Compiled>, fresh: Fresh) -> Result<(u64, LogIndex), Refusal> {
+        let view = self.view(fresh).await?;
         let at = view.at;
         let count = self
             .compute(move |_| {

@@ -165,7 +165,7 @@ impl<M: Machine> Group<M> {
         is_open.store(true, Ordering::SeqCst);
         let votes_from = if has_voted { clock::now() + home.options.lease() } else { clock::now() };
         let heartbeat = Duration::from_millis(home.options.heartbeat_ms);
-        let proposals = Proposals::start(id, raft.clone());
+        let proposals = Proposals::start(id, raft.clone(), log.clone());
         let group = Group { id, node, raft, log, proposals, boot_index, votes_from, heartbeat };
         if group.raft.is_initialized().await.map_err(|e| broken("open", &e))? {
             // Nobody else can lead: no need to wait for silence.
@@ -197,7 +197,7 @@ impl<M: Machine> Group<M> {
     /// unknown: the command may or may not be applied.
     pub async fn propose(&self, command: Bytes) -> Result<Reply, Refusal> {
         self.has_space()?;
-        self.proposals.propose(command).await.map_err(|why| self.explained(why))
+        self.proposals.propose(command).await
     }
 
     /// Waits until this replica has applied everything that was acknowledged when the call began; then a view is
@@ -218,7 +218,7 @@ impl<M: Machine> Group<M> {
             Err(RaftError::APIError(other)) => {
                 return Err(Refusal::Unavailable(format!("partition {}: {other}", self.id)));
             }
-            Err(RaftError::Fatal(why)) => return Err(self.explained(stopped(self.id, &why))),
+            Err(RaftError::Fatal(why)) => return Err(self.stopped(&why)),
         };
         Ok(read.index().max(self.boot_index))
     }
@@ -260,7 +260,7 @@ impl<M: Machine> Group<M> {
 
     /// Tells the group that its machine's durable state has moved on, so that the log behind it can be purged.
     pub async fn purge_behind_durable(&self) -> Result<(), Refusal> {
-        self.raft.trigger().snapshot().await.map_err(|why| stopped(self.id, &why))
+        self.raft.trigger().snapshot().await.map_err(|why| self.stopped(&why))
     }
 
     /// Stops the group: no further command is applied. Idempotent.
@@ -280,10 +280,6 @@ impl<M: Machine> Group<M> {
     fn not_leader(&self, leader: Option<u64>) -> Refusal {
         Refusal::NotLeader { partition: self.id.0, leader }
     }
-}
-
-fn stopped(group: PartitionId, why: &dyn std::fmt::Display) -> Refusal {
-    Refusal::DataLoss(format!("partition {group} has stopped on this node: {why}"))
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ use crate::log::Lanes;
 use crate::meta::Meta;
 use crate::meta::catalogue::Change;
 use crate::partition::equality::{self, Equality, OnDivergent};
+use crate::partition::lag;
 use crate::partition::registry::Registry;
 use crate::partition::{Replica, Shared};
 use crate::peers::{KEEPALIVE, Peers};
@@ -68,6 +69,8 @@ pub struct Options {
     pub store: storage::store::Options,
     /// The Raft groups.
     pub raft: raft::Options,
+    /// How often leaders are asked how far their replicas lag.
+    pub lag: lag::Options,
     /// The background work of the partitions.
     pub worker: worker::Options,
     /// How replicas are compared.
@@ -108,6 +111,7 @@ impl Options {
             log: log::Options { cache_bytes: 8 << 20, ..log::Options::default() },
             store: storage::store::Options { index_threads: threads, ..Default::default() },
             raft: raft::Options::default(),
+            lag: lag::Options::default(),
             worker: worker::Options::default(),
             equality: equality::Options::default(),
             defaults: Defaults::default(),
@@ -195,14 +199,17 @@ impl Node {
         tasks.push(task::spawn(Keeper::new(registry.clone(), meta.clone()).run()));
         let steward = Steward::new(registry.clone(), meta.clone(), peers.clone(), mover.clone());
         tasks.push(task::spawn(steward.run()));
+        tasks.push(task::spawn(lag::follow(registry.clone(), peers.clone(), options.lag)));
         tasks.push(task::spawn(follow_rate(meta.clone(), home.throttle)));
-        // Told of it, the replica quarantines itself; the steward finds it so, and has it made anew.
-        let on_divergent: OnDivergent = Arc::new(|_, _| {});
-        let equality = Equality::new(registry.clone(), peers.clone(), options.equality, on_divergent);
+        // A replica that is told that it differs goes into quarantine, where the steward finds it.
+        let on_divergent: OnDivergent = Arc::new(|partition, node| {
+            tracing::error!(partition = partition.0, node = node.0, "a replica differs from the others");
+        });
+        let equality = Equality::new(own, registry.clone(), peers.clone(), options.equality, on_divergent);
         let equality = Arc::new(equality);
         tasks.push(task::spawn(equality.clone().run()));
-        let tasks = Mutex::new(tasks);
-        Ok(Node { folder, lanes, meta, registry, peers, mover, equality, tasks, defaults: options.defaults })
+        let (tasks, defaults) = (Mutex::new(tasks), options.defaults);
+        Ok(Node { folder, lanes, meta, registry, peers, mover, equality, tasks, defaults })
     }
 
     /// Its number in the cluster.

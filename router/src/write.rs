@@ -1,10 +1,13 @@
 //! The way of a write: check all of it, split it by partition, send the parts at once.
 //!
 //! Nothing is sent before the whole batch has passed, so that a batch with one bad record writes nothing. The request id
-//! goes with each part; each partition answers a second sending from its memory of the first. A part that a node refuses
+//! goes with each part; each partition answers a second sending from its memory of the first. A request that brings no id
+//! gets one here ([`ids`]), so every write may be sent again and is applied once. A part that a node refuses
 //! because the placement changed goes again by the newer one; if by then the keys fall differently and other parts are
 //! acknowledged, the caller is told to send anew ([`Refusal::Aborted`]), because a partition would take the moved records
 //! for ones it has seen.
+
+pub(crate) mod ids;
 
 use std::collections::BTreeMap;
 
@@ -22,7 +25,8 @@ use tonic::Status;
 
 use crate::Router;
 use crate::admission::Deadline;
-use crate::fanout::{Miss, Resend, coverage, settle};
+use crate::coverage::Covered;
+use crate::fanout::{Miss, Whom, settle};
 use crate::placement::View;
 
 /// A part of a write: what one partition is told.
@@ -32,7 +36,8 @@ type Part = (PartitionId, Command);
 #[derive(Default)]
 struct Acknowledged {
     affected: u64,
-    indexes: BTreeMap<PartitionId, u64>,
+    is_any: bool,
+    covered: Covered,
 }
 
 /// Inserts the records or replaces their namesakes, all checked before any is sent.
@@ -44,10 +49,7 @@ pub async fn upsert(
     let view = router.placement.view(&request.collection, deadline).await?;
     let command = Command::Upsert(shard::Records { records: checked(&view, request.records)? });
     let done = write(router, &request.collection, command, request.request, deadline).await?;
-    Ok(v1::UpsertResponse {
-        upserted: done.affected,
-        coverage: Some(coverage(done.indexes.len(), done.indexes)),
-    })
+    Ok(v1::UpsertResponse { upserted: done.affected, coverage: Some(done.covered.told()?) })
 }
 
 /// The records, ready to send; the first that does not fit is named.
@@ -72,7 +74,7 @@ where
     S: Stream<Item = Result<v1::UpsertRequest, Status>> + Unpin,
 {
     let mut answer = v1::UpsertStreamResponse::default();
-    let mut indexes = BTreeMap::new();
+    let mut indexes: BTreeMap<u64, v1::PartitionIndex> = BTreeMap::new();
     while let Some(batch) = batches.next().await {
         let applied = match batch {
             Ok(batch) => router.batch(|deadline| upsert(router, batch, deadline)).await,
@@ -82,10 +84,16 @@ where
         answer.upserted += done.upserted;
         answer.batches += 1;
         for index in done.coverage.unwrap_or_default().indexes {
-            indexes.insert(PartitionId(index.partition), index.log_index);
+            indexes.insert(index.partition, index);
         }
     }
-    answer.coverage = Some(coverage(indexes.len(), indexes));
+    let count = u32::try_from(indexes.len()).unwrap_or(u32::MAX);
+    answer.coverage = Some(v1::Coverage {
+        partitions_asked: count,
+        partitions_answered: count,
+        indexes: indexes.into_values().collect(),
+        missing: Vec::new(),
+    });
     Ok(answer)
 }
 
@@ -122,10 +130,7 @@ pub async fn delete(
         }
     };
     let done = write(router, &request.collection, command, request.request, deadline).await?;
-    Ok(v1::DeleteResponse {
-        deleted: done.affected,
-        coverage: Some(coverage(done.indexes.len(), done.indexes)),
-    })
+    Ok(v1::DeleteResponse { deleted: done.affected, coverage: Some(done.covered.told()?) })
 }
 
 /// Splits, sends, and sends again what was refused as stale.
@@ -136,6 +141,9 @@ async fn write(
     request: Option<v1::RequestId>,
     deadline: Deadline,
 ) -> Result<Acknowledged, Status> {
+    let given = request.filter(|id| id.client != 0);
+    let held = given.is_none().then(|| router.ids.take(&router.chance));
+    let request = given.or(held.as_ref().map(|held| held.id));
     let mut views = router.placement.views(name, deadline);
     let mut done = Acknowledged::default();
     let mut view = views.next().await?;
@@ -147,7 +155,7 @@ async fn write(
         }
         let newer = views.next().await?;
         if !newer.has_layout_of(&view) {
-            if !done.indexes.is_empty() || newer.id != view.id {
+            if done.is_any || newer.id != view.id {
                 return Err(Refusal::Aborted(format!(
                     "collection `{name}` changed its partitions during the write; {} records were \
                      acknowledged; send the request again, as a new one",
@@ -170,16 +178,20 @@ async fn send(
     deadline: Deadline,
     done: &mut Acknowledged,
 ) -> Result<Vec<Part>, Status> {
-    let has_id = request.as_ref().is_some_and(|id| id.client != 0);
-    let resend = if has_id { Resend::Freely } else { Resend::IfRefused };
     let call = |(partition, command): &Part| -> futures::future::BoxFuture<'_, _> {
         let (partition, command) = (*partition, command.clone());
-        Box::pin(router.fanout.call(view, partition, deadline, resend, move |mut shard, call| {
-            let target = call.target();
-            let message =
-                call.request(shard::WriteRequest { target, request, command: Some(command.clone()) });
-            async move { shard.write(message).await }
-        }))
+        Box::pin(router.fanout.call(
+            view,
+            partition,
+            deadline,
+            ("write", Whom::Leader),
+            move |mut shard, call| {
+                let target = call.target();
+                let message =
+                    call.request(shard::WriteRequest { target, request, command: Some(command.clone()) });
+                async move { shard.write(message).await }
+            },
+        ))
     };
     let ends = settle(parts.iter().map(call).collect()).await;
     let mut stale = Vec::new();
@@ -187,9 +199,10 @@ async fn send(
     for (part, end) in parts.into_iter().zip(ends) {
         match end {
             Ok(written) => {
-                let written: shard::WriteResponse = written;
-                done.affected += written.affected;
-                done.indexes.insert(part.0, written.log_index);
+                let value: shard::WriteResponse = written.value;
+                done.affected += value.affected;
+                done.is_any = true;
+                done.covered.answered(part.0, value.log_index, written.node);
             }
             Err(Miss::Stale) => stale.push(part),
             Err(Miss::Failed(status)) => failure = failure.or(Some(status)),

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, collections, config, demo, import, node, router, scan, search, up, verify};
+use crate::{bench, collections, config, ctl, demo, import, node, router, scan, search, up, verify};
 
 /// A distributed vector and record database in one binary.
 ///
@@ -37,6 +37,8 @@ enum Command {
     Replica(node::NodeArgs),
     /// Serves the API of a cluster: stateless, run several
     Router(router::RouterArgs),
+    /// Shows and changes a cluster: its nodes, partitions and moves
+    Ctl(ctl::CtlArgs),
     /// Writes files of records and vectors into a collection
     Import(Box<import::ImportArgs>),
     /// Finds the records nearest to a vector
@@ -74,6 +76,7 @@ impl Cli {
             Command::Node(args) => args.run(false),
             Command::Replica(args) => args.run(true),
             Command::Router(args) => args.run(),
+            Command::Ctl(args) => args.run(),
             Command::Import(args) => args.run(),
             Command::Search(args) => args.run(),
             Command::Scan(args) => args.run(),

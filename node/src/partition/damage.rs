@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use flotilla_proto::record::Key;
 
-use super::house::{House, SOON, stopped, upsert};
+use super::house::{FRESH, House, SOON, stopped, upsert};
 use super::*;
 use crate::env::faults::{Failure, plant};
 use crate::env::fs::Op;
@@ -39,7 +39,7 @@ async fn sealed(dir: &Path) -> House {
 }
 
 async fn count(house: &House, id: u64) -> Result<u64, Refusal> {
-    Ok(house.replica(id).await?.count(None).await?.0)
+    Ok(house.replica(id).await?.count(None, FRESH).await?.0)
 }
 
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -112,7 +112,7 @@ async fn a_read_that_meets_damage_takes_the_replica_out_and_not_the_process() {
     std::os::unix::fs::FileExt::write_all_at(&file, &[0xa5; 64], 16).unwrap();
     let replica = house.replica(1).await.unwrap();
     let keys: Vec<Key> = (0..120).map(Key::Number).collect();
-    let read = replica.get(keys, ALL, 0).await;
+    let read = replica.get(keys, ALL, 0, FRESH).await;
     assert!(is_data_loss(&read, "payload"), "{read:?}");
     assert!(is_data_loss(&count(&house, 1).await, "restore a backup"));
     assert!(is_data_loss(&upsert(&replica, 0..1).await, "quarantined"));

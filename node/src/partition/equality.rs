@@ -138,7 +138,7 @@ impl Replica {
     /// # Errors
     /// [`Refusal::NotLeader`]; or the question could not be proposed. What a holder says against it stands in the answer.
     pub async fn digest_now(&self, deep: bool, within: Duration) -> Result<Comparison, Refusal> {
-        self.digest_by(&*self.peers, self.group.members().holders(), deep, within).await
+        self.digest_by(&*self.peers, self.group.holders(), deep, within).await
     }
 
     pub(super) async fn digest_by(
@@ -156,7 +156,7 @@ impl Replica {
             let question = Question { within: left, ..question.clone() };
             async move {
                 let digest = async {
-                    if node == self.group.node() {
+                    if node == self.node {
                         return Ok(self.digest_at(index, deep).await?.to_string());
                     }
                     ask.ask(node, question).await
@@ -168,7 +168,7 @@ impl Replica {
             }
         };
         let digests = futures::future::join_all(holders.into_iter().map(answer)).await;
-        Ok(Comparison { index, leader: self.group.node(), digests: digests.into_iter().collect() })
+        Ok(Comparison { index, leader: self.node, digests: digests.into_iter().collect() })
     }
 
     async fn propose_digest(&self, deep: bool) -> Result<LogIndex, Refusal> {
@@ -232,6 +232,7 @@ impl Replica {
 
 /// Compares the replicas of the partitions that this node leads, in the background.
 pub struct Equality {
+    node: NodeId,
     registry: Arc<Registry>,
     ask: Arc<dyn Ask>,
     options: Options,
@@ -244,6 +245,7 @@ pub struct Equality {
 impl Equality {
     /// Over this node's replicas. `on_divergent` is told of each replica that is to be rebuilt.
     pub fn new(
+        node: NodeId,
         registry: Arc<Registry>,
         ask: Arc<dyn Ask>,
         options: Options,
@@ -253,7 +255,7 @@ impl Equality {
             "replicas found to differ from the others of their partition, by the leader that found them";
         let opts = Opts::new("flotilla_replica_divergence_total", help);
         let divergences = IntCounterVec::new(opts, &["partition"]).ok();
-        Equality { registry, ask, options, on_divergent, divergences, equal: Mutex::default() }
+        Equality { node, registry, ask, options, on_divergent, divergences, equal: Mutex::default() }
     }
 
     /// The counter of divergent replicas, by partition.
@@ -274,7 +276,7 @@ impl Equality {
             }
             for replica in replicas {
                 clock::sleep(share.max(PAUSE_MIN)).await;
-                if let Err(why) = self.look_at(&replica, replica.group.members().holders()).await {
+                if let Err(why) = self.look_at(&replica, replica.group.holders()).await {
                     tracing::debug!(partition = replica.id.0, %why, "replicas were not compared");
                 }
             }
@@ -314,7 +316,7 @@ impl Equality {
         if let Some(divergences) = &self.divergences {
             divergences.with_label_values(&[&partition.to_string()]).inc();
         }
-        let told = if node == replica.group.node() {
+        let told = if node == self.node {
             replica.digest_or_quarantine(index, false, majority).await.map(drop)
         } else {
             let majority = Some(majority.to_owned());

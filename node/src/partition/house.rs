@@ -18,6 +18,8 @@ use crate::log;
 pub const SELF: NodeId = NodeId(1);
 pub const COLLECTION: CollectionId = CollectionId::from_u128(5);
 pub const SOON: Duration = Duration::from_secs(20);
+pub const FRESH: Fresh =
+    Fresh { consistency: super::fresh::Consistency::Linearizable, at_least: 0, within: SOON };
 
 /// A node's log and replicas.
 pub struct House {

@@ -176,17 +176,8 @@ impl Registry {
     pub fn door(&self, id: PartitionId) -> Result<Arc<dyn Door>, Refusal> {
         let held = self.held.read().get(&id).cloned();
         match held {
-            Some(held) => Ok(held.serving(id)?.door()),
+            Some(held) => held.serving(id).map(|replica| replica.door()),
             None => Err(Refusal::Unavailable(format!("partition {id} has no replica here"))),
-        }
-    }
-
-    /// The log index that a read of the partition must have applied, if this node leads it; else 0.
-    pub async fn read_index(&self, id: PartitionId) -> u64 {
-        let held = self.held.read().get(&id).cloned();
-        match held {
-            Some(Held::Serving(replica)) => replica.group().read_index().await.unwrap_or(0),
-            _ => 0,
         }
     }
 

@@ -2,15 +2,32 @@
 
 use std::time::Duration;
 
+use flotilla_proto::ids::PartitionId;
 use flotilla_proto::refusal::Refusal;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::error::Fatal;
+use openraft::error::{Fatal, RaftError};
 
 use super::Group;
+use super::types::Types;
+use crate::log::GroupLog;
 use crate::machine::Machine;
 
 /// When to try again what a full disk refused.
 const RETRY_FULL: Duration = Duration::from_secs(1);
+
+/// See [`Group::stopped`].
+pub(super) fn stopped(group: PartitionId, log: &GroupLog, why: &Fatal<Types>) -> Refusal {
+    if let Some(poisoned) = log.poisoned() {
+        return Refusal::Unavailable(format!(
+            "partition {group}: {poisoned}; what was acknowledged is safe; other replicas serve, this one after a \
+             restart of the node"
+        ));
+    }
+    match why {
+        Fatal::Stopped => Refusal::Unavailable(format!("partition {group} is closed on this node")),
+        why => Refusal::DataLoss(format!("partition {group} has stopped on this node: {why}")),
+    }
+}
 
 impl<M: Machine> Group<M> {
     /// Refuses what cannot be written at the moment because the disk is full: nothing is queued for it.
@@ -22,24 +39,17 @@ impl<M: Machine> Group<M> {
         })
     }
 
-    /// The refusal of a group that does nothing any more, with what there is to do. Only a broken machine or log is a loss of
-    /// data: after a poisoned lane everything acknowledged is there, and the next start reads it.
-    pub(super) fn explained(&self, refusal: Refusal) -> Refusal {
-        if !matches!(refusal, Refusal::DataLoss(_) | Refusal::Unavailable(_)) {
-            return refusal;
-        }
-        if let Some(poisoned) = self.log.poisoned() {
-            return Refusal::Unavailable(format!(
-                "partition {}: {poisoned}; what was acknowledged is safe; other replicas serve, this one after a restart \
-                 of the node",
-                self.id
-            ));
-        }
-        match self.raft.metrics().borrow_watched().running_state {
-            Err(Fatal::Stopped) => {
-                Refusal::Unavailable(format!("partition {} is closed on this node", self.id))
-            }
-            _ => refusal,
+    /// The refusal of a group that does nothing any more. Only a broken machine or log is a loss of data: after a poisoned
+    /// lane everything acknowledged is there, and the next start reads it.
+    pub(super) fn stopped(&self, why: &Fatal<Types>) -> Refusal {
+        stopped(self.id, &self.log, why)
+    }
+
+    /// [`Group::stopped`] of an error that can be nothing else.
+    pub(super) fn ended(&self, why: &RaftError<Types>) -> Refusal {
+        match why {
+            RaftError::Fatal(why) => self.stopped(why),
+            RaftError::APIError(never) => match *never {},
         }
     }
 

@@ -9,8 +9,10 @@ use tokio_stream::wrappers::TcpListenerStream;
 
 use super::*;
 use crate::partition::Write;
+use crate::partition::fresh::{Consistency, Fresh};
 
 const SOON: Duration = Duration::from_secs(60);
+const LINEARIZABLE: Fresh = Fresh { consistency: Consistency::Linearizable, at_least: 0, within: SOON };
 
 struct Cluster {
     _dirs: Vec<tempfile::TempDir>,
@@ -125,7 +127,7 @@ async fn a_replica_that_went_its_own_way_is_found_and_made_anew_whether_it_follo
                 let compared = leader.digest_now(deep, SOON).await.ok()?;
                 assert_eq!(compared.divergent(), [wrong.id()], "{compared:?}");
             }
-            node.equality.look_at(&leader, leader.group().members().holders()).await.ok()?;
+            node.equality.look_at(&leader, leader.group().holders()).await.ok()?;
             let quarantined = wrong.registry.quarantined();
             assert!(quarantined[0].1.contains("differs from the other replicas"), "{quarantined:?}");
             let asked = wrong.registry.replica(leader.id(), Default::default(), SOON).await;
@@ -137,7 +139,9 @@ async fn a_replica_that_went_its_own_way_is_found_and_made_anew_whether_it_follo
         assert_eq!(cluster.nodes.iter().map(counted).sum::<u64>(), round);
         cluster.equal().await;
         assert!(wrong.registry.quarantined().is_empty(), "made anew");
-        let count = until("a count", || async { cluster.leader().await.1.count(None).await.ok() }).await;
+        let count =
+            until("a count", || async { cluster.leader().await.1.count(None, LINEARIZABLE).await.ok() })
+                .await;
         assert_eq!(count.0, 50 - round);
     }
     for node in &cluster.nodes {

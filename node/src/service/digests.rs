@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flotilla_proto::ids::{Epoch, PartitionId};
 use flotilla_proto::peer;
-use flotilla_proto::refusal::Refusal;
+use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::v1;
 
 use crate::partition::Replica;
@@ -25,13 +25,14 @@ pub async fn of(replica: &Replica, deep: bool, left: Duration) -> Result<Vec<v1:
     Ok(comparison.digests.into_iter().map(wire).collect())
 }
 
-/// A holder's answer to the leader, about its replica of partition `id`.
+/// A holder's answer to the leader, which was checked to be of this cluster and to mean this node.
 pub async fn answer(
     registry: &Registry,
-    id: PartitionId,
     request: peer::DigestRequest,
     left: Duration,
 ) -> Result<peer::DigestResponse, Refusal> {
+    let to = request.to.ok_or_else(|| Violation::new("to", "is missing"))?;
+    let id = PartitionId(to.group);
     let replica = registry.replica(id, Epoch(0), left).await?;
     let replica = replica.ok_or_else(|| Refusal::NotFound("replica of partition", id.to_string()))?;
     let digest = replica.digest_or_quarantine(request.log_index, request.deep, &request.majority).await?;

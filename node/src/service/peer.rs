@@ -86,10 +86,8 @@ impl peer_server::Peer for PeerService {
         if cluster != self.peers.cluster().to_string() {
             return Err(Refusal::Unavailable("another cluster is meant".to_owned()).into());
         }
-        let mut indexes = Vec::with_capacity(partitions.len());
-        for partition in partitions {
-            indexes.push(self.registry.read_index(PartitionId(partition)).await);
-        }
+        let partitions: Vec<PartitionId> = partitions.into_iter().map(PartitionId).collect();
+        let indexes = self.registry.read_indexes(&partitions).await;
         Ok(Response::new(peer::ReadIndexesResponse { indexes }))
     }
 
@@ -99,8 +97,8 @@ impl peer_server::Peer for PeerService {
     ) -> Result<Response<peer::DigestResponse>, Status> {
         let left = time_left(&request);
         let request = request.into_inner();
-        let id = meant(&self.peers, request.to.as_ref())?;
-        Ok(Response::new(within(left, digests::answer(&self.registry, id, request, left)).await?))
+        meant(&self.peers, request.to.as_ref())?;
+        Ok(Response::new(within(left, digests::answer(&self.registry, request, left)).await?))
     }
 
     async fn status(

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 
 use super::*;
 use crate::partition::Write;
-use crate::partition::house::{House, SELF, SOON, stopped, upsert};
+use crate::partition::house::{FRESH, House, SELF, SOON, stopped, upsert};
 use crate::storage::quarantine::MARK;
 
 fn comparison(leader: u64, digests: &[(u64, &str)]) -> Comparison {
@@ -77,7 +77,7 @@ fn background(house: &House, others: &Arc<Others>) -> (Equality, Arc<Mutex<Vec<(
     let reported = Arc::new(Mutex::new(Vec::new()));
     let report = reported.clone();
     let hook: OnDivergent = Arc::new(move |partition, node| report.lock().push((partition.0, node.0)));
-    (Equality::new(house.registry.clone(), others.clone(), Options::default(), hook), reported)
+    (Equality::new(SELF, house.registry.clone(), others.clone(), Options::default(), hook), reported)
 }
 
 fn counted(equality: &Equality) -> u64 {
@@ -140,8 +140,8 @@ async fn a_leader_in_the_minority_goes_itself_and_stays_out_after_a_restart() {
     // Whoever holds it gets no answer, nor does who asks for it; it takes no part in its group.
     for refused in [
         upsert(&replica, 0..1).await.map(drop),
-        replica.count(None).await.map(drop),
-        replica.view_at(3).await.map(drop),
+        replica.count(None, FRESH).await.map(drop),
+        replica.view_at(3, FRESH).await.map(drop),
         replica.digest_at(3, false).await.map(drop),
         house.replica(1).await.map(drop),
     ] {
@@ -156,12 +156,12 @@ async fn a_leader_in_the_minority_goes_itself_and_stays_out_after_a_restart() {
     let house = House::open(dir.path(), 2).await;
     assert!(matches!(house.replica(1).await, Err(Refusal::DataLoss(_))));
     assert_eq!(house.registry.quarantined()[0].0, PartitionId(1));
-    assert_eq!(house.replica(2).await.unwrap().count(None).await.unwrap().0, 1);
+    assert_eq!(house.replica(2).await.unwrap().count(None, FRESH).await.unwrap().0, 1);
     house.close().await;
     // An operator who knows better.
     std::fs::remove_file(dir.path().join("partitions/1").join(MARK)).unwrap();
     let house = House::open(dir.path(), 2).await;
-    assert_eq!(house.replica(1).await.unwrap().count(None).await.unwrap().0, 20);
+    assert_eq!(house.replica(1).await.unwrap().count(None, FRESH).await.unwrap().0, 20);
     house.close().await;
 }
 
