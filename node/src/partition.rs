@@ -246,6 +246,12 @@ impl Replica {
         self.quarantine.reason()
     }
 
+    /// The next delete answers here as it should, and does nothing.
+    #[cfg(test)]
+    pub(crate) fn skip_next_delete(&self) {
+        self.store.skips_delete.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
     fn serves(&self) -> Result<(), Refusal> {
         self.quarantined().map_or(Ok(()), |why| Err(registry::quarantined(self.id, why)))
     }

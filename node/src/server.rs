@@ -9,6 +9,8 @@ mod join;
 mod keeper;
 pub mod metrics;
 mod steward;
+#[cfg(test)]
+mod unequal;
 
 use std::path::PathBuf;
 use std::sync::Arc;

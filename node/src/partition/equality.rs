@@ -284,7 +284,7 @@ impl Equality {
     }
 
     /// Compares the replicas of one partition if this node leads it and something was applied since they were equal.
-    pub(super) async fn look_at(&self, replica: &Replica, holders: Vec<NodeId>) -> Result<(), Refusal> {
+    pub(crate) async fn look_at(&self, replica: &Replica, holders: Vec<NodeId>) -> Result<(), Refusal> {
         let is_known = self.equal.lock().get(&replica.id).is_some_and(|at| *at == replica.store.view().at);
         if holders.len() < 2 || is_known || !replica.group.leads() {
             return Ok(());

@@ -78,6 +78,9 @@ impl House {
         let registry = Arc::new(Registry::new(dir.join("partitions"), lanes.clone(), shared));
         registry.trust_map();
         registry.reconcile(&placement(partitions)).await;
+        for replica in registry.serving() {
+            replica.group.wait_ready(SOON).await.unwrap();
+        }
         House { lanes, registry }
     }
 
