@@ -10,6 +10,7 @@
 
 pub mod command;
 mod dedup;
+pub mod moves;
 mod partition;
 
 use bytes::Bytes;
@@ -52,6 +53,10 @@ pub enum Rejection {
     },
     /// The command's encoding is unknown: it was written by a newer version.
     Unreadable(String),
+    /// Keys of it are moving, or belong to another partition by now.
+    Moved,
+    /// The step of a move does not fit.
+    Step(moves::StepRejection),
 }
 
 /// What a Raft group replicates: see the module's story.

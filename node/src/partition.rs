@@ -9,6 +9,7 @@
 //! frozen [`View`]; views that answered a search stay findable for a while under their log index ([`views`]), so that the
 //! payloads of the winners come from the very state that was searched.
 
+mod owned;
 pub mod registry;
 mod views;
 
@@ -18,17 +19,21 @@ use std::time::Duration;
 
 use flotilla_proto::filter::{Compiled, Filter};
 use flotilla_proto::ids::{CollectionId, LogIndex, PartitionId};
+use flotilla_proto::placement::CollectionPlacement;
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, at_most, check_key};
 use tokio::sync::Semaphore;
 
+pub use self::owned::Owned;
+use self::owned::Seat;
 use self::views::Views;
 use crate::env::task;
 use crate::log::Lanes;
 use crate::machine::command::{Body, Command, RequestId};
+use crate::machine::moves::{Cursor, Ledger, Step, StepRejection};
 use crate::machine::{PartitionMachine, Rejection, Reply, Signals};
-use crate::query;
+use crate::query::{self, Curtain};
 use crate::raft::{self, Group};
 use crate::storage::View;
 use crate::storage::row::StoredRow;
@@ -107,6 +112,8 @@ pub struct Replica {
     folder: PathBuf,
     store: Arc<Store>,
     group: Arc<Group<PartitionMachine>>,
+    ledger: Arc<Ledger>,
+    seat: Seat,
     views: Views,
     read_permits: Arc<Semaphore>,
     worker: Worker,
@@ -135,14 +142,15 @@ impl Replica {
         let store = Arc::new(store);
         let signals = Signals::default();
         let machine = PartitionMachine::new(collection, store.clone(), restored, signals.clone())?;
+        let ledger = machine.ledger();
         let group = Arc::new(Group::open(node, id, log, machine, &shared.raft).await?);
         if let Err(late) = group.wait_ready(READY_WITHIN).await {
             tracing::warn!(partition = id.0, %late, "the replica is opened but not ready yet");
         }
         let worker = Worker::start(store.clone(), group.clone(), signals, shared.work_permits.clone());
-        let views = Views::default();
+        let (views, seat) = (Views::default(), Seat::default());
         let read_permits = shared.read_permits.clone();
-        Ok(Replica { id, collection, folder, store, group, views, read_permits, worker })
+        Ok(Replica { id, collection, folder, store, group, ledger, seat, views, read_permits, worker })
     }
 
     /// Which partition.
@@ -165,20 +173,70 @@ impl Replica {
         self.store.set_spec(spec);
     }
 
-    /// Writes: returns when the write is durable, applied and visible here.
-    pub async fn write(&self, request: Option<RequestId>, write: Write) -> Result<Written, Refusal> {
-        let command = Command { collection: self.collection, request, body: self.admit(write)? };
-        let command = command.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
+    /// The collection's placement changed.
+    pub fn follow(&self, placement: &CollectionPlacement) {
+        self.seat.take(Owned::of(placement, self.id));
+    }
+
+    /// What the partition owns by the newest placement that this node follows.
+    pub fn owned(&self) -> Arc<Owned> {
+        self.seat.owned()
+    }
+
+    /// What the machine shows of slots that move.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    /// Writes: returns when the write is durable, applied and visible here. The keys must be among those `owned`.
+    pub async fn write(
+        &self,
+        request: Option<RequestId>,
+        write: Write,
+        owned: &Owned,
+    ) -> Result<Written, Refusal> {
+        self.maybe_take(owned).await?;
+        let body = self.admit(write, owned)?;
         self.worker.wait_while_behind().await;
-        match self.group.propose(command).await? {
+        match self.propose(request, body).await? {
             Reply::Written { affected, log_index } => Ok(Written { affected, log_index }),
+            Reply::Rejected(Rejection::Moved) => Err(owned.stale()),
             Reply::Rejected(rejection) => Err(self.rejected(rejection)),
             other => Err(Refusal::Internal(format!("partition {} answered {other:?}", self.id))),
         }
     }
 
+    /// Proposes a command of this collection's.
+    async fn propose(&self, request: Option<RequestId>, body: Body) -> Result<Reply, Refusal> {
+        let command = Command { collection: self.collection, request, body };
+        let command = command.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
+        self.group.propose(command).await
+    }
+
+    /// A step of a move of slots. Returns its log index, or why the machine refused it.
+    pub async fn step(&self, step: Step) -> Result<Result<LogIndex, StepRejection>, Refusal> {
+        match self.propose(None, Body::Move(step)).await? {
+            Reply::Written { log_index, .. } => Ok(Ok(log_index)),
+            Reply::Rejected(Rejection::Step(rejection)) => Ok(Err(rejection)),
+            Reply::Rejected(rejection) => Err(self.rejected(rejection)),
+            other => Err(Refusal::Internal(format!("partition {} answered {other:?}", self.id))),
+        }
+    }
+
+    /// What came by a move and, by the caller's map, is the partition's: it is taken before it is written to.
+    async fn maybe_take(&self, owned: &Owned) -> Result<(), Refusal> {
+        let moves = self.ledger.moves();
+        match &moves.incoming {
+            Some(came) if came.cursor == Cursor::Complete && came.area.is_within(&owned.area) => {
+                let taken = Step::EndImport { id: came.id, taken: true };
+                self.step(taken).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Checks everything that can be refused, so that applying cannot fail for the caller's sake.
-    fn admit(&self, write: Write) -> Result<Body, Refusal> {
+    fn admit(&self, write: Write, owned: &Owned) -> Result<Body, Refusal> {
         let spec = self.store.spec();
         Ok(match write {
             Write::Upsert(records) => {
@@ -187,16 +245,24 @@ impl Replica {
                     spec.check_record(&format!("records[{n}]"), record)?;
                 }
                 let rows = records.iter().map(|record| StoredRow::from_domain(record, &spec));
-                Body::Upsert(rows.collect::<Result<_, _>>()?)
+                let rows: Vec<StoredRow> = rows.collect::<Result<_, _>>()?;
+                owned.check(rows.iter().map(|row| row.key.as_slice()))?;
+                Body::Upsert(rows)
             }
             Write::Delete(keys) => {
                 at_most("keys", "keys", flotilla_proto::limits::BATCH_MAX, keys.len())?;
                 keys.iter().try_for_each(|key| check_key("keys", key))?;
+                let bytes: Vec<Vec<u8>> = keys.iter().map(Key::to_bytes).collect();
+                owned.check(bytes.iter().map(Vec::as_slice))?;
                 Body::Delete(keys)
             }
             Write::DeleteFilter(filter) => {
                 Compiled::new(&filter, &spec)?;
-                Body::DeleteFilter { filter, fields: spec.fields.clone() }
+                let moves = self.ledger.moves();
+                if !moves.gained.is_within(&owned.area) || moves.given.overlaps(&owned.area) {
+                    return Err(owned.stale());
+                }
+                Body::DeleteMatching { filter, fields: spec.fields.clone(), layout: moves.layout }
             }
         })
     }
@@ -209,6 +275,9 @@ impl Replica {
                  whether it was applied cannot be told"
             )),
             Rejection::Unreadable(why) => Refusal::Internal(format!("the command was refused: {why}")),
+            Rejection::Moved | Rejection::Step(_) => {
+                Refusal::Unavailable(format!("slots of partition {} are moving: {rejection:?}", self.id))
+            }
         }
     }
 
@@ -227,8 +296,9 @@ impl Replica {
     }
 
     /// The nearest records of this partition, and the log index of the view that was searched.
-    pub async fn search(&self, search: Search) -> Result<(query::Answer, LogIndex), Refusal> {
+    pub async fn search(&self, search: Search, owned: &Owned) -> Result<(query::Answer, LogIndex), Refusal> {
         let view = self.view().await?;
+        let curtain = self.seat.curtain(&view, owned)?;
         let spec = self.store.spec();
         let at = view.at;
         let answer = self
@@ -243,7 +313,9 @@ impl Replica {
                     max_distance: search.max_distance,
                 };
                 let segments: Vec<&dyn SegmentView> = view.segments().collect();
-                query::search(&segments, &spec, &ask, cancelled)
+                Curtain::over(curtain.as_deref(), &segments, |segments| {
+                    query::search(segments, &spec, &ask, cancelled)
+                })
             })
             .await?;
         Ok((answer, at))
@@ -255,15 +327,17 @@ impl Replica {
         keys: Vec<Key>,
         parts: Parts,
         at: LogIndex,
+        owned: &Owned,
     ) -> Result<(Vec<Record>, LogIndex), Refusal> {
         at_most("keys", "keys", flotilla_proto::limits::LIMIT_MAX as usize, keys.len())?;
         let view = self.view_at(at).await?;
         let at = view.at;
         let spec = self.store.spec();
+        let hidden = owned.hidden(&view, &keys)?;
         let records = self
             .compute(move |_| {
                 let mut records = Vec::with_capacity(keys.len());
-                for key in keys {
+                for key in keys.into_iter().filter(|key| !hidden.contains(key)) {
                     let found = view.find(&key)?;
                     let found = found.and_then(|(at, row)| Some((view.segment(at)?, row)));
                     if let Some((segment, row)) = found {
@@ -284,14 +358,18 @@ impl Replica {
         limit: usize,
         parts: Parts,
         at: LogIndex,
+        owned: &Owned,
     ) -> Result<(Vec<Record>, bool, LogIndex), Refusal> {
         let view = self.view_at(at).await?;
+        let curtain = self.seat.curtain(&view, owned)?;
         let at = view.at;
         let spec = self.store.spec();
         let (records, more) = self
             .compute(move |_| {
                 let segments: Vec<&dyn SegmentView> = view.segments().collect();
-                let (rows, more) = query::scan(&segments, filter.as_ref(), after.as_ref(), limit)?;
+                let (rows, more) = Curtain::over(curtain.as_deref(), &segments, |segments| {
+                    query::scan(segments, filter.as_ref(), after.as_ref(), limit)
+                })?;
                 let read = |&(segment, row): &(usize, u32)| {
                     let segment: &dyn SegmentView = segments[segment];
                     read_record(segment, row, segment.key(row)?, &spec, parts)
@@ -303,13 +381,16 @@ impl Replica {
     }
 
     /// How many records pass, and the view's log index.
-    pub async fn count(&self, filter: Option<Compiled>) -> Result<(u64, LogIndex), Refusal> {
+    pub async fn count(&self, filter: Option<Compiled>, owned: &Owned) -> Result<(u64, LogIndex), Refusal> {
         let view = self.view().await?;
+        let curtain = self.seat.curtain(&view, owned)?;
         let at = view.at;
         let count = self
             .compute(move |_| {
                 let segments: Vec<&dyn SegmentView> = view.segments().collect();
-                query::count(&segments, filter.as_ref())
+                Curtain::over(curtain.as_deref(), &segments, |segments| {
+                    query::count(segments, filter.as_ref())
+                })
             })
             .await?;
         Ok((count, at))

@@ -78,7 +78,12 @@ impl Registry {
         let spec = Arc::new(collection.spec.clone());
         let held = self.held.read().get(&id).cloned();
         match held {
-            Some(Held::Serving(replica)) if *replica.spec() != *spec => replica.set_spec(spec),
+            Some(Held::Serving(replica)) => {
+                if *replica.spec() != *spec {
+                    replica.set_spec(spec);
+                }
+                replica.follow(collection);
+            }
             Some(_) => {}
             None => {
                 let folder = self.folder.join(id.to_string());
@@ -86,7 +91,10 @@ impl Registry {
                     Replica::open(self.node, id, collection.id, spec, folder, &self.lanes, &self.shared)
                         .await;
                 let held = match opened {
-                    Ok(replica) => Held::Serving(Arc::new(replica)),
+                    Ok(replica) => {
+                        replica.follow(collection);
+                        Held::Serving(Arc::new(replica))
+                    }
                     Err(fault) => {
                         tracing::error!(partition = id.0, %fault, "a replica is quarantined");
                         Held::Quarantined(fault.to_string())

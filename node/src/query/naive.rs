@@ -9,6 +9,7 @@ use flotilla_proto::record::{Key, Payload};
 use flotilla_proto::schema::Distance;
 
 use crate::index::{Bitset, Neighbor, Stats};
+use crate::storage::row::{StoredRow, StoredVector, encode_payload};
 use crate::storage::{Fault, Method, Nearest, SegmentView};
 
 #[derive(Clone, Debug)]
@@ -98,6 +99,18 @@ impl SegmentView for Naive {
         found.sort();
         found.truncate(ask.limit);
         Ok(found)
+    }
+
+    fn stored(&self, row: u32) -> Result<StoredRow, Fault> {
+        let row = &self.rows[row as usize];
+        let values = row.vector.iter().cloned();
+        let vectors = values.map(|values| StoredVector { ordinal: 0, norm: 1.0, values }).collect();
+        let payload = encode_payload(&row.payload).map_err(|_| Fault::Cancelled)?;
+        Ok(StoredRow { key: row.key.to_bytes(), vectors, payload })
+    }
+
+    fn identity(&self) -> Option<u64> {
+        None
     }
 
     fn is_indexed(&self, _: &str) -> bool {

@@ -22,7 +22,7 @@ use super::{time_left, within};
 use crate::machine::command::RequestId;
 use crate::meta::Meta;
 use crate::partition::registry::Registry;
-use crate::partition::{Parts, Replica, Search, Write};
+use crate::partition::{Owned, Parts, Replica, Search, Write};
 use crate::query;
 
 /// See the module.
@@ -38,7 +38,14 @@ impl ShardService {
     }
 
     /// The replica that the caller means, if the caller's map is new enough for it.
-    async fn target(&self, target: Option<shard::Target>, left: Duration) -> Result<Arc<Replica>, Refusal> {
+    ///
+    /// With it comes what the partition owns by the collection's placement at the caller's epoch: all partitions that
+    /// answer one request go by the same one.
+    async fn target(
+        &self,
+        target: Option<shard::Target>,
+        left: Duration,
+    ) -> Result<(Arc<Replica>, Arc<Owned>), Refusal> {
         let target = target.ok_or_else(|| Violation::new("target", "is missing"))?;
         let collection: CollectionId = target.collection_id.parse().map_err(|_| {
             Violation::new("target.collection_id", format!("`{}` is not an id", target.collection_id))
@@ -50,8 +57,14 @@ impl ShardService {
         let is_current = placement.is_some_and(|p| {
             p.epoch.0 <= target.epoch && p.partitions.iter().any(|partition| partition.id == id)
         });
-        match replica {
-            Some(replica) if is_current && replica.collection() == collection => Ok(replica),
+        match (replica, placement) {
+            (Some(replica), Some(placement)) if is_current && replica.collection() == collection => {
+                let mut owned = replica.owned();
+                if owned.epoch != placement.epoch {
+                    owned = Arc::new(Owned::of(placement, id));
+                }
+                Ok((replica, owned))
+            }
             _ => Err(Refusal::StaleEpoch {
                 seen: target.epoch,
                 current: map.epoch.0,
@@ -141,8 +154,8 @@ impl shard_server::Shard for ShardService {
         let request = request.filter(|r| r.client != 0);
         let request = request.map(|r| RequestId { client: r.client, serial: r.serial });
         let written = within(left, async {
-            let replica = self.target(target, left).await?;
-            replica.write(request, write_from_wire(command)?).await
+            let (replica, owned) = self.target(target, left).await?;
+            replica.write(request, write_from_wire(command)?, &owned).await
         })
         .await?;
         Ok(Response::new(shard::WriteResponse { affected: written.affected, log_index: written.log_index }))
@@ -157,9 +170,9 @@ impl shard_server::Shard for ShardService {
         let search = search.ok_or_else(|| Violation::new("search", "is missing"))?;
         let explain = search.explain;
         let (id, answer, log_index) = within(left, async {
-            let replica = self.target(target, left).await?;
+            let (replica, owned) = self.target(target, left).await?;
             let search = search_from_wire(search, &replica.spec())?;
-            let (answer, log_index) = replica.search(search).await?;
+            let (answer, log_index) = replica.search(search, &owned).await?;
             Ok((replica.id(), answer, log_index))
         })
         .await?;
@@ -180,9 +193,9 @@ impl shard_server::Shard for ShardService {
         let left = time_left(&request);
         let shard::GetRequest { target, keys, with_payload, with_vectors, view } = request.into_inner();
         let (records, log_index) = within(left, async {
-            let replica = self.target(target, left).await?;
+            let (replica, owned) = self.target(target, left).await?;
             let parts = Parts { payload: with_payload, vectors: with_vectors };
-            replica.get(keys_from_wire(keys)?, parts, view).await
+            replica.get(keys_from_wire(keys)?, parts, view, &owned).await
         })
         .await?;
         let records = records.into_iter().map(record_to_wire).collect();
@@ -200,11 +213,11 @@ impl shard_server::Shard for ShardService {
             return Err(Violation::range("limit", 1, LIMIT_MAX, limit).into());
         }
         let (records, more, log_index) = within(left, async {
-            let replica = self.target(target, left).await?;
+            let (replica, owned) = self.target(target, left).await?;
             let filter = compiled(filter, &replica.spec())?;
             let after = after.map(|key| key_from_wire("after", Some(key))).transpose()?;
             let parts = Parts { payload: with_payload, vectors: with_vectors };
-            replica.scan(filter, after, limit as usize, parts, view).await
+            replica.scan(filter, after, limit as usize, parts, view, &owned).await
         })
         .await?;
         let records = records.into_iter().map(record_to_wire).collect();
@@ -218,8 +231,8 @@ impl shard_server::Shard for ShardService {
         let left = time_left(&request);
         let shard::CountRequest { target, filter } = request.into_inner();
         let (count, log_index) = within(left, async {
-            let replica = self.target(target, left).await?;
-            replica.count(compiled(filter, &replica.spec())?).await
+            let (replica, owned) = self.target(target, left).await?;
+            replica.count(compiled(filter, &replica.spec())?, &owned).await
         })
         .await?;
         Ok(Response::new(shard::CountResponse { count, log_index }))
@@ -237,7 +250,7 @@ impl shard_server::Shard for ShardService {
         request: Request<shard::StatusRequest>,
     ) -> Result<Response<shard::StatusResponse>, Status> {
         let left = time_left(&request);
-        let replica = within(left, self.target(request.into_inner().target, left)).await?;
+        let (replica, _) = within(left, self.target(request.into_inner().target, left)).await?;
         let status = replica.status();
         let (_, log_index) = replica.numbers();
         let status = v1::CollectionStatus {

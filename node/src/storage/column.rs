@@ -5,7 +5,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use super::row::unscaled;
+use super::row::{StoredVector, unscaled};
 use crate::index::{Accept, Bitset, Distance, Neighbor, Rows, Stats, TopK, scan};
 
 /// The borrowed values of one vector.
@@ -63,6 +63,12 @@ impl<'a> Column<'a> {
     pub fn vector(&self, row: u32) -> Option<Vec<f32>> {
         let slot = self.slot(row)?;
         Some(unscaled(self.rows.row(slot), self.norm(slot)))
+    }
+
+    /// The row's vector as it is stored, under this ordinal.
+    pub fn stored(&self, row: u32, ordinal: u16) -> Option<StoredVector> {
+        let slot = self.slot(row)?;
+        Some(StoredVector { ordinal, norm: self.norm(slot), values: self.rows.row(slot).to_vec() })
     }
 
     /// What to scale a slot by to get what the user wrote.

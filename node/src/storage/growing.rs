@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::{Key, Payload};
@@ -227,6 +228,20 @@ impl SegmentView for GrowingView {
             }
         }
         Ok(top.into_sorted())
+    }
+
+    fn stored(&self, row: u32) -> Result<StoredRow, Fault> {
+        let (chunk, local) = self.chunks.place(row).ok_or_else(|| garbled(row))?;
+        let columns = self.shapes.iter().enumerate().map(|(ordinal, shape)| chunk.column(ordinal, shape));
+        Ok(StoredRow {
+            key: chunk.key(local).to_vec(),
+            vectors: columns.zip(0..).filter_map(|(column, n)| column?.stored(local, n)).collect(),
+            payload: Bytes::copy_from_slice(chunk.payload(local)),
+        })
+    }
+
+    fn identity(&self) -> Option<u64> {
+        None
     }
 
     fn is_indexed(&self, _: &str) -> bool {

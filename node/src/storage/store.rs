@@ -33,13 +33,13 @@ use flotilla_proto::ids::LogIndex;
 use flotilla_proto::schema::CollectionSpec;
 use parking_lot::Mutex;
 
-use super::Fault;
 use super::growing::Growing;
 use super::manifest::MANIFEST;
 use super::plan::Limits;
 use super::sealed::Sealed;
 use super::shape::Shapes;
 use super::view::{Part, Published, View};
+use super::{Fault, Presence};
 use crate::env::fs;
 
 /// How a store works. The defaults are meant for a node; tests shrink them.
@@ -153,6 +153,8 @@ struct State {
     busy: BTreeSet<u64>,
     /// Segments that the manifest no longer names.
     retired: Vec<Arc<Sealed>>,
+    /// Whose rows the next published state will hold.
+    presence: Arc<Presence>,
 }
 
 /// A state on its way to the manifest.
@@ -290,7 +292,8 @@ impl State {
             number,
             segment: Arc::new(rows.chunks().bind(at, rows.live(), Arc::clone(&self.shapes))),
         });
-        Published { at, parts: sealed.chain(in_memory).collect() }
+        let presence = Arc::clone(&self.presence);
+        Published { at, parts: sealed.chain(in_memory).collect(), presence }
     }
 
     fn take_number(&mut self) -> u64 {

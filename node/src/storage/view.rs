@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::Key;
 
-use super::{Fault, SegmentView};
+use super::{Fault, Presence, SegmentView};
 
 /// A segment of a view, with the number by which the store knows it.
 #[derive(Clone)]
@@ -25,6 +25,8 @@ pub(super) struct Published {
     pub at: LogIndex,
     /// The segments, oldest first.
     pub parts: Vec<Part>,
+    /// Whose rows they are.
+    pub presence: Arc<Presence>,
 }
 
 impl Published {
@@ -36,7 +38,7 @@ impl Published {
         if let Some(part) = come {
             parts.insert(place.unwrap_or(parts.len()).min(parts.len()), part);
         }
-        Published { at: self.at, parts }
+        Published { at: self.at, parts, presence: Arc::clone(&self.presence) }
     }
 }
 
@@ -57,6 +59,11 @@ impl std::fmt::Debug for View {
 impl View {
     pub(super) fn of(published: Arc<Published>) -> View {
         View { at: published.at, published }
+    }
+
+    /// Whose rows they are.
+    pub fn presence(&self) -> &Presence {
+        &self.published.presence
     }
 
     /// The segments. A segment's ordinal is its place here; it holds for this view only.

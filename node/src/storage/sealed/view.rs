@@ -10,7 +10,7 @@ use super::{Sealed, header, keys};
 use crate::index::{Accept, Bitset, Graph, Neighbor, Stats, TopK};
 use crate::storage::column::{Alive, Column};
 use crate::storage::shape::ordinal;
-use crate::storage::{Fault, Method, Nearest, SegmentView};
+use crate::storage::{Fault, Method, Nearest, SegmentView, StoredRow};
 
 /// A sealed segment as a view sees it. All its versions are older than any view.
 #[derive(Debug)]
@@ -122,6 +122,19 @@ impl SegmentView for SealedView {
                 Ok(top.into_sorted())
             }
         }
+    }
+
+    fn stored(&self, row: u32) -> Result<StoredRow, Fault> {
+        let columns = (0..self.sealed.files.header.shapes.len()).map(|ordinal| self.sealed.column(ordinal));
+        Ok(StoredRow {
+            key: self.sealed.key_bytes(row)?.to_vec(),
+            vectors: columns.zip(0..).filter_map(|(column, n)| column?.stored(row, n)).collect(),
+            payload: self.sealed.stored_payload(row)?,
+        })
+    }
+
+    fn identity(&self) -> Option<u64> {
+        Some(self.sealed.number())
     }
 
     fn is_indexed(&self, vector: &str) -> bool {
