@@ -9,6 +9,8 @@
 //! frozen [`View`]; views that answered a search stay findable for a while under their log index ([`views`]), so that the
 //! payloads of the winners come from the very state that was searched.
 
+mod admit;
+pub mod hand;
 mod owned;
 pub mod registry;
 mod views;
@@ -22,7 +24,7 @@ use flotilla_proto::ids::{CollectionId, LogIndex, PartitionId};
 use flotilla_proto::placement::CollectionPlacement;
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
-use flotilla_proto::schema::{CollectionSpec, at_most, check_key};
+use flotilla_proto::schema::{CollectionSpec, at_most};
 use tokio::sync::Semaphore;
 
 pub use self::owned::Owned;
@@ -31,12 +33,11 @@ use self::views::Views;
 use crate::env::task;
 use crate::log::Lanes;
 use crate::machine::command::{Body, Command, RequestId};
-use crate::machine::moves::{Cursor, Ledger, Step, StepRejection};
+use crate::machine::moves::{Ledger, Step, StepRejection};
 use crate::machine::{PartitionMachine, Rejection, Reply, Signals};
 use crate::query::{self, Curtain};
 use crate::raft::{self, Group};
 use crate::storage::View;
-use crate::storage::row::StoredRow;
 use crate::storage::store::{self, Status, Store};
 use crate::storage::{Fault, SegmentView};
 use crate::worker::Worker;
@@ -195,8 +196,10 @@ impl Replica {
         write: Write,
         owned: &Owned,
     ) -> Result<Written, Refusal> {
-        self.maybe_take(owned).await?;
-        let body = self.admit(write, owned)?;
+        if let Some(step) = admit::due(&self.ledger.moves(), owned) {
+            let _is_taken = self.step(step).await?;
+        }
+        let body = admit::admit(&self.store.spec(), &self.ledger.moves(), owned, write)?;
         self.worker.wait_while_behind().await;
         match self.propose(request, body).await? {
             Reply::Written { affected, log_index } => Ok(Written { affected, log_index }),
@@ -221,50 +224,6 @@ impl Replica {
             Reply::Rejected(rejection) => Err(self.rejected(rejection)),
             other => Err(Refusal::Internal(format!("partition {} answered {other:?}", self.id))),
         }
-    }
-
-    /// What came by a move and, by the caller's map, is the partition's: it is taken before it is written to.
-    async fn maybe_take(&self, owned: &Owned) -> Result<(), Refusal> {
-        let moves = self.ledger.moves();
-        match &moves.incoming {
-            Some(came) if came.cursor == Cursor::Complete && came.area.is_within(&owned.area) => {
-                let taken = Step::EndImport { id: came.id, taken: true };
-                self.step(taken).await.map(drop)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Checks everything that can be refused, so that applying cannot fail for the caller's sake.
-    fn admit(&self, write: Write, owned: &Owned) -> Result<Body, Refusal> {
-        let spec = self.store.spec();
-        Ok(match write {
-            Write::Upsert(records) => {
-                at_most("records", "records", flotilla_proto::limits::BATCH_MAX, records.len())?;
-                for (n, record) in records.iter().enumerate() {
-                    spec.check_record(&format!("records[{n}]"), record)?;
-                }
-                let rows = records.iter().map(|record| StoredRow::from_domain(record, &spec));
-                let rows: Vec<StoredRow> = rows.collect::<Result<_, _>>()?;
-                owned.check(rows.iter().map(|row| row.key.as_slice()))?;
-                Body::Upsert(rows)
-            }
-            Write::Delete(keys) => {
-                at_most("keys", "keys", flotilla_proto::limits::BATCH_MAX, keys.len())?;
-                keys.iter().try_for_each(|key| check_key("keys", key))?;
-                let bytes: Vec<Vec<u8>> = keys.iter().map(Key::to_bytes).collect();
-                owned.check(bytes.iter().map(Vec::as_slice))?;
-                Body::Delete(keys)
-            }
-            Write::DeleteFilter(filter) => {
-                Compiled::new(&filter, &spec)?;
-                let moves = self.ledger.moves();
-                if !moves.gained.is_within(&owned.area) || moves.given.overlaps(&owned.area) {
-                    return Err(owned.stale());
-                }
-                Body::DeleteMatching { filter, fields: spec.fields.clone(), layout: moves.layout }
-            }
-        })
     }
 
     fn rejected(&self, rejection: Rejection) -> Refusal {
@@ -467,3 +426,6 @@ fn read_record(
     }
     Ok(record)
 }
+
+#[cfg(test)]
+mod tests;

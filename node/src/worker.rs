@@ -10,6 +10,8 @@
 //! A job that fails for want of space is tried again after a pause; one that fails otherwise stops this worker, and the
 //! replica goes on serving what it has.
 
+pub mod slots;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

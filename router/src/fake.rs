@@ -276,6 +276,13 @@ impl Shard for Fake {
         Ok(Response::new(shard::WriteResponse { affected: affected as u64, log_index }))
     }
 
+    async fn import(
+        &self,
+        _: Request<shard::ImportRequest>,
+    ) -> Result<Response<shard::ImportResponse>, Status> {
+        Err(Status::unimplemented("no slots move here"))
+    }
+
     async fn search(
         &self,
         r: Request<shard::SearchRequest>,

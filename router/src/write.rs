@@ -2,11 +2,15 @@
 //!
 //! Nothing is sent before the whole batch has passed, so that a batch with one bad record writes nothing. The request id
 //! goes with each part; each partition answers a second sending from its memory of the first. A part that a node refuses
-//! because the placement changed goes again by the newer one; if by then the keys fall differently and other parts are
-//! acknowledged, the caller is told to send anew ([`Refusal::Aborted`]), because a partition would take the moved records
-//! for ones it has seen.
+//! because the placement changed, or because its slots are moving, goes again by the newer placement, split anew if the
+//! keys fall differently by then. Parts that were acknowledged stay: a partition remembers requests by the slots they
+//! were about, so it takes records that moved to it since for what they are, new to it or not.
+//!
+//! A deletion by filter has no keys to split by. It goes again to every partition, and those that have done it say so;
+//! one without a request id gets one here, so that they can.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hasher as _};
 
 use flotilla_proto::convert::{filter_from_wire, key_from_wire, record_from_wire, record_to_wire};
 use flotilla_proto::filter::Compiled;
@@ -31,8 +35,21 @@ type Part = (PartitionId, Command);
 /// What the partitions acknowledged.
 #[derive(Default)]
 struct Acknowledged {
-    affected: u64,
+    affected: BTreeMap<PartitionId, u64>,
     indexes: BTreeMap<PartitionId, u64>,
+}
+
+impl Acknowledged {
+    /// One more part. Keys of two parts are distinct; a filter's second answer holds its first.
+    fn take(&mut self, partition: PartitionId, written: shard::WriteResponse, is_whole: bool) {
+        let affected = self.affected.entry(partition).or_default();
+        *affected = if is_whole { written.affected } else { *affected + written.affected };
+        self.indexes.insert(partition, written.log_index);
+    }
+
+    fn affected(&self) -> u64 {
+        self.affected.values().sum()
+    }
 }
 
 /// Inserts the records or replaces their namesakes, all checked before any is sent.
@@ -45,7 +62,7 @@ pub async fn upsert(
     let command = Command::Upsert(shard::Records { records: checked(&view, request.records)? });
     let done = write(router, &request.collection, command, request.request, deadline).await?;
     Ok(v1::UpsertResponse {
-        upserted: done.affected,
+        upserted: done.affected(),
         coverage: Some(coverage(done.indexes.len(), done.indexes)),
     })
 }
@@ -123,7 +140,7 @@ pub async fn delete(
     };
     let done = write(router, &request.collection, command, request.request, deadline).await?;
     Ok(v1::DeleteResponse {
-        deleted: done.affected,
+        deleted: done.affected(),
         coverage: Some(coverage(done.indexes.len(), done.indexes)),
     })
 }
@@ -136,6 +153,9 @@ async fn write(
     request: Option<v1::RequestId>,
     deadline: Deadline,
 ) -> Result<Acknowledged, Status> {
+    let is_filter = matches!(command, Command::DeleteFilter(_));
+    let request = request.filter(|id| id.client != 0);
+    let request = if is_filter { Some(request.unwrap_or_else(fresh_id)) } else { request };
     let mut views = router.placement.views(name, deadline);
     let mut done = Acknowledged::default();
     let mut view = views.next().await?;
@@ -146,19 +166,24 @@ async fn write(
             return Ok(done);
         }
         let newer = views.next().await?;
+        if newer.id != view.id {
+            let why = format!(
+                "collection `{name}` was deleted and made anew during the write; {} records were acknowledged",
+                done.affected()
+            );
+            return Err(Refusal::Aborted(why).into());
+        }
         if !newer.has_layout_of(&view) {
-            if !done.indexes.is_empty() || newer.id != view.id {
-                return Err(Refusal::Aborted(format!(
-                    "collection `{name}` changed its partitions during the write; {} records were \
-                     acknowledged; send the request again, as a new one",
-                    done.affected
-                ))
-                .into());
-            }
             parts = split(&newer, rejoin(parts))?;
         }
         view = newer;
     }
+}
+
+/// A request id that nobody else has: the state of a hash map's hasher is drawn at random.
+fn fresh_id() -> v1::RequestId {
+    let drawn = std::hash::RandomState::new().build_hasher().finish();
+    v1::RequestId { client: drawn.max(1), serial: 1 }
 }
 
 /// Sends the parts at once. Returns those that were refused as stale; fails if one failed otherwise.
@@ -170,8 +195,7 @@ async fn send(
     deadline: Deadline,
     done: &mut Acknowledged,
 ) -> Result<Vec<Part>, Status> {
-    let has_id = request.as_ref().is_some_and(|id| id.client != 0);
-    let resend = if has_id { Resend::Freely } else { Resend::IfRefused };
+    let resend = if request.is_some() { Resend::Freely } else { Resend::IfRefused };
     let call = |(partition, command): &Part| -> futures::future::BoxFuture<'_, _> {
         let (partition, command) = (*partition, command.clone());
         Box::pin(router.fanout.call(view, partition, deadline, resend, move |mut shard, call| {
@@ -186,11 +210,7 @@ async fn send(
     let mut failure = None;
     for (part, end) in parts.into_iter().zip(ends) {
         match end {
-            Ok(written) => {
-                let written: shard::WriteResponse = written;
-                done.affected += written.affected;
-                done.indexes.insert(part.0, written.log_index);
-            }
+            Ok(written) => done.take(part.0, written, matches!(part.1, Command::DeleteFilter(_))),
             Err(Miss::Stale) => stale.push(part),
             Err(Miss::Failed(status)) => failure = failure.or(Some(status)),
         }

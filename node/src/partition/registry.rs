@@ -47,6 +47,11 @@ impl Registry {
         Registry { node, folder, lanes, shared, held: RwLock::default(), followed }
     }
 
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// Follows the map until its sender is gone.
     pub async fn follow(self: Arc<Registry>, mut maps: watch::Receiver<Arc<PlacementMap>>) {
         loop {

@@ -238,6 +238,20 @@ impl shard_server::Shard for ShardService {
         Ok(Response::new(shard::CountResponse { count, log_index }))
     }
 
+    async fn import(
+        &self,
+        request: Request<shard::ImportRequest>,
+    ) -> Result<Response<shard::ImportResponse>, Status> {
+        let left = time_left(&request);
+        let shard::ImportRequest { target, command } = request.into_inner();
+        let answer = within(left, async {
+            let (replica, _) = self.target(target, left).await?;
+            replica.import(&command).await
+        })
+        .await?;
+        Ok(Response::new(shard::ImportResponse { answer }))
+    }
+
     async fn digests(
         &self,
         _: Request<shard::DigestsRequest>,
