@@ -36,7 +36,8 @@ use crate::machine::command::{Body, Command, RequestId};
 use crate::machine::moves::{Ledger, Step, StepRejection};
 use crate::machine::{PartitionMachine, Rejection, Reply, Signals};
 use crate::query::{self, Curtain};
-use crate::raft::{self, Group};
+use crate::raft::door::Door;
+use crate::raft::{self, Group, inbox};
 use crate::storage::View;
 use crate::storage::store::{self, Status, Store};
 use crate::storage::{Fault, SegmentView};
@@ -98,8 +99,8 @@ pub struct Parts {
 pub struct Shared {
     /// How stores are laid out.
     pub store: store::Options,
-    /// How groups keep time.
-    pub raft: raft::Options,
+    /// What all groups share.
+    pub home: raft::Home,
     /// Reads that may compute at one time on this node.
     pub read_permits: Arc<Semaphore>,
     /// Background jobs that may run at one time on this node.
@@ -121,10 +122,10 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Opens the replica in `folder`, or begins it there.
+    /// Opens the replica in `folder`, or begins it there as `start` says.
     pub async fn open(
-        node: flotilla_proto::ids::NodeId,
         id: PartitionId,
+        start: raft::Start,
         collection: CollectionId,
         spec: Arc<CollectionSpec>,
         folder: PathBuf,
@@ -138,20 +139,37 @@ impl Replica {
         })?;
         let options = shared.store;
         let at = folder.clone();
-        let opened = task::spawn_cpu(move || Store::open(&at, spec, options)).await;
+        let opened = task::spawn_cpu(move || {
+            inbox::recover(&at).map_err(|e| Fault::io(&at, &e))?;
+            Store::open(&at, spec, options)
+        });
+        let opened = opened.await;
         let (store, restored) = opened.map_err(|_| Fault::Cancelled)??;
         let store = Arc::new(store);
         let signals = Signals::default();
         let machine = PartitionMachine::new(collection, store.clone(), restored, signals.clone())?;
         let ledger = machine.ledger();
-        let group = Arc::new(Group::open(node, id, log, machine, &shared.raft).await?);
-        if let Err(late) = group.wait_ready(READY_WITHIN).await {
+        let group = Arc::new(Group::open(id, start, log, machine, folder.clone(), &shared.home).await?);
+        // Others may be needed to elect a leader, and wait for this node to open in turn.
+        if group.members().is_alone(group.node())
+            && let Err(late) = group.wait_ready(READY_WITHIN).await
+        {
             tracing::warn!(partition = id.0, %late, "the replica is opened but not ready yet");
         }
         let worker = Worker::start(store.clone(), group.clone(), signals, shared.work_permits.clone());
         let (views, seat) = (Views::default(), Seat::default());
         let read_permits = shared.read_permits.clone();
         Ok(Replica { id, collection, folder, store, group, ledger, seat, views, read_permits, worker })
+    }
+
+    /// Its group.
+    pub fn group(&self) -> &Group<PartitionMachine> {
+        &self.group
+    }
+
+    /// Where the calls of other replicas come in.
+    pub fn door(&self) -> Arc<dyn Door> {
+        self.group.clone()
     }
 
     /// Which partition.
@@ -177,6 +195,11 @@ impl Replica {
     /// The collection's placement changed.
     pub fn follow(&self, placement: &CollectionPlacement) {
         self.seat.take(Owned::of(placement, self.id));
+    }
+
+    /// The same replica was opened anew: it owns what it owned.
+    pub fn take_seat_of(&self, former: &Replica) {
+        self.seat.take((*former.owned()).clone());
     }
 
     /// What the partition owns by the newest placement that this node follows.

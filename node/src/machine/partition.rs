@@ -356,6 +356,11 @@ impl Machine for PartitionMachine {
         if self.store.needs_seal() && !self.store.is_behind() { self.freeze() } else { Ok(()) }
     }
 
+    fn link(&mut self, into: &std::path::Path) -> Result<Vec<u8>, Fault> {
+        let (_, machine) = self.store.link_into(into)?;
+        if machine.is_empty() { Ok(Vec::new()) } else { Ok(Kept::decode(&machine, &self.store)?.mark) }
+    }
+
     fn checkpoint(&mut self) -> Result<(), Fault> {
         if self.signals.freeze_wanted.swap(false, Ordering::SeqCst) {
             self.freeze()?;

@@ -70,7 +70,7 @@ impl Replica {
 /// The partition that gets slots, wherever its leader is.
 pub struct Neighbour {
     registry: Arc<Registry>,
-    peers: Option<Arc<Peers>>,
+    peers: Arc<Peers>,
     collection: CollectionId,
     epoch: Epoch,
     id: PartitionId,
@@ -81,7 +81,7 @@ impl Neighbour {
     /// The partition `id` of a collection, reached through `peers` where it is not on this node.
     pub fn new(
         registry: Arc<Registry>,
-        peers: Option<Arc<Peers>>,
+        peers: Arc<Peers>,
         placement: &CollectionPlacement,
         id: PartitionId,
     ) -> Neighbour {
@@ -127,9 +127,7 @@ impl Neighbour {
                 refusal => (refusal, None),
             });
         }
-        let peers = self.peers.as_ref();
-        let unknown = || (Refusal::Unavailable(format!("node {node} has no known address")), None);
-        let mut shard = peers.ok_or_else(unknown)?.shard(node).map_err(|refusal| (refusal, None))?;
+        let mut shard = self.peers.shard(node).map_err(|refusal| (refusal, None))?;
         let target = shard::Target {
             collection_id: self.collection.to_string(),
             partition: self.id.0,
