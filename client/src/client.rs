@@ -1,8 +1,7 @@
-//! The client itself: its channel, its identity, and how a call is sent again.
+//! The client itself: its channels, its identity, and how a call is sent again.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use flotilla_proto::convert::map_from_wire;
@@ -15,16 +14,18 @@ use flotilla_proto::v1::records_client::RecordsClient;
 use flotilla_proto::v1::search_client::SearchClient;
 use futures::{Stream, TryStreamExt as _};
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::error::is_unknown;
-use crate::{Error, Kind, Result};
+use crate::error::{is_unknown, never_left};
+use crate::hosts::{Channels, Hosts};
+use crate::identity::{Held, Identity};
+use crate::session::Session;
+use crate::{Error, Kind, Read, ReadPreference, Result, Tokens};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// What a client can be told.
@@ -32,22 +33,30 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 pub struct Options {
     /// Time of one call with all its retries. Default 30 s.
     pub timeout: Duration,
-    /// Time of one try, at most; then the call is sent again. Default 10 s.
+    /// Time of one try, at most; then the call is sent again. With several addresses, also at most half of what is left.
+    /// Default 10 s.
     pub try_timeout: Duration,
+    /// What reads say that do not say it themselves. Default: by the master, linearizable, whole.
+    pub read: Read,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { timeout: Duration::from_secs(30), try_timeout: Duration::from_secs(10) }
+        Options {
+            timeout: Duration::from_secs(30),
+            try_timeout: Duration::from_secs(10),
+            read: Read::default(),
+        }
     }
 }
 
-/// A client. Clones share its connection and its identity; cloning is cheap.
+/// A client. Clones share its connections and its identity; cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Client {
-    channel: Channel,
+    channels: Arc<Channels>,
     options: Options,
     identity: Arc<Identity>,
+    session: Option<Arc<Session>>,
     owned: Option<Arc<dyn Owned>>,
 }
 
@@ -55,13 +64,6 @@ pub struct Client {
 pub trait Owned: std::fmt::Debug + Send + Sync {
     /// Ends the server: finishes the calls under way, and returns when everything is closed. Idempotent.
     fn close(&self) -> futures::future::BoxFuture<'_, Result<()>>;
-}
-
-/// Who writes, and how many-th write it is.
-#[derive(Debug)]
-struct Identity {
-    client: u64,
-    serial: AtomicU64,
 }
 
 impl Client {
@@ -77,27 +79,46 @@ impl Client {
     /// # Errors
     /// [`Kind::FixRequest`] if `url` is none, [`Kind::Retry`] if nobody answers there.
     pub async fn connect(url: &str) -> Result<Client> {
-        let wrong = |e| Error::new(Kind::FixRequest, format!("`{url}` is not an address: {e}"));
-        let endpoint = Endpoint::from_shared(url.to_owned())
-            .map_err(wrong)?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(30))
-            .initial_stream_window_size(4 << 20)
-            .initial_connection_window_size(16 << 20);
-        let silent = |e: tonic::transport::Error| {
-            let cause = std::error::Error::source(&e).map_or_else(String::new, |cause| format!(": {cause}"));
-            Error::new(Kind::Retry, format!("no server answers at {url}: {e}{cause}"))
-        };
-        Ok(Client::from_channel(endpoint.connect().await.map_err(silent)?))
+        let hosts = Hosts { master: vec![url.to_owned()], replicas: Vec::new() };
+        Client::connect_hosts(&hosts, ReadPreference::Master).await
+    }
+
+    /// Connects to several routers: each call goes to one that is meant for it, and to another if that does not answer.
+    /// `preference` is what reads prefer that do not say.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), flotilla_client::Error> {
+    /// use flotilla_client::{Client, Hosts, ReadPreference};
+    /// let hosts = Hosts {
+    ///     master: vec!["http://router-0:15010".into(), "http://router-1:15010".into()],
+    ///     replicas: vec!["http://replicas:15010".into()],
+    /// };
+    /// let client = Client::connect_hosts(&hosts, ReadPreference::Replica).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Kind::FixRequest`] if an address is none or there is none, [`Kind::Retry`] if nobody answers at any.
+    pub async fn connect_hosts(hosts: &Hosts, preference: ReadPreference) -> Result<Client> {
+        let mut client = Client::over(Channels::connect(hosts).await?);
+        client.options.read = Read::new().preference(preference);
+        Ok(client)
     }
 
     /// A client over a channel, such as one to a server in this process.
     pub fn from_channel(channel: Channel) -> Client {
-        // Without random bytes the id is 0: writes are then not deduplicated, and not sent again.
-        let client = getrandom::u64().unwrap_or(0);
-        let identity = Arc::new(Identity { client, serial: AtomicU64::new(1) });
-        Client { channel, options: Options::default(), identity, owned: None }
+        Client::over(Channels::one(channel))
+    }
+
+    fn over(channels: Channels) -> Client {
+        Client {
+            channels: Arc::new(channels),
+            options: Options::default(),
+            identity: Arc::default(),
+            session: None,
+            owned: None,
+        }
     }
 
     /// The same client, to which (with its clones) the server belongs.
@@ -124,48 +145,97 @@ impl Client {
         self
     }
 
-    pub(crate) fn collections(&self) -> CollectionsClient<Channel> {
-        CollectionsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    /// The same client, whose reads say this if they do not say otherwise.
+    pub fn with_read(mut self, read: Read) -> Client {
+        self.options.read = read;
+        self
     }
 
-    pub(crate) fn records(&self) -> RecordsClient<Channel> {
-        RecordsClient::new(self.channel.clone())
+    /// A client that remembers its writes: its reads, and its clones', see them on any replica. The client that it comes
+    /// from does not.
+    pub fn session(&self) -> Client {
+        Client { session: Some(Arc::default()), ..self.clone() }
+    }
+
+    pub(crate) fn collections(channel: Channel) -> CollectionsClient<Channel> {
+        CollectionsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(crate) fn records(channel: Channel) -> RecordsClient<Channel> {
+        RecordsClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    pub(crate) fn searching(&self) -> SearchClient<Channel> {
-        SearchClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    pub(crate) fn searching(channel: Channel) -> SearchClient<Channel> {
+        SearchClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    fn cluster(&self) -> ClusterClient<Channel> {
-        ClusterClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    pub(crate) fn cluster(channel: Channel) -> ClusterClient<Channel> {
+        ClusterClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// The id of the next write.
-    pub(crate) fn next_request(&self) -> v1::RequestId {
-        let serial = self.identity.serial.fetch_add(1, Ordering::Relaxed);
-        v1::RequestId { client: self.identity.client, serial }
+    /// The identity of the next write, for as long as it is under way.
+    pub(crate) fn identity(&self) -> Held<'_> {
+        self.identity.take()
     }
 
-    /// Whether a write may be sent twice.
-    pub(crate) fn is_deduplicated(&self) -> bool {
-        self.identity.client != 0
+    /// What a read of `collection` says, with what it does not say itself.
+    pub(crate) fn read(&self, collection: &str, read: Read) -> Read {
+        let read = read.or(&self.options.read);
+        match &self.session {
+            Some(session) => read.after(&session.tokens(collection)),
+            None => read,
+        }
     }
 
-    /// Sends once, within the whole time.
-    pub(crate) async fn once<M, T, F>(&self, message: M, send: impl FnOnce(Request<M>) -> F) -> Result<T>
+    /// A write to `collection` was acknowledged.
+    pub(crate) fn note(&self, collection: &str, tokens: &Tokens) {
+        if let Some(session) = &self.session {
+            session.note(collection, tokens);
+        }
+    }
+
+    /// Sends within the whole time; a second time only if the first one never left.
+    pub(crate) async fn once<M, T, F>(&self, message: M, send: impl Fn(Channel, Request<M>) -> F) -> Result<T>
     where
+        M: Clone,
         F: Future<Output = std::result::Result<Response<T>, Status>>,
     {
         let mut request = Request::new(message);
         request.set_timeout(self.options.timeout);
-        Ok(send(request).await?.into_inner())
+        let (metadata, extensions, message) = request.into_parts();
+        let send = |channel| {
+            send(channel, Request::from_parts(metadata.clone(), extensions.clone(), message.clone()))
+        };
+        Ok(self.begun(send).await?.into_inner())
     }
 
-    /// Sends `message` until there is an answer, as long as its fate is unknown and time is left. Only for what may be
-    /// sent twice.
-    pub(crate) async fn repeated<M, T, F>(&self, message: M, send: impl Fn(Request<M>) -> F) -> Result<T>
+    /// Begins a call, a stream as a rule, at the first host that can be reached.
+    pub(crate) async fn begun<T, F>(&self, send: impl Fn(Channel) -> F) -> Result<T>
+    where
+        F: Future<Output = std::result::Result<T, Status>>,
+    {
+        let order = self.channels.order(ReadPreference::Master);
+        for host in &order {
+            match send(self.channels.channel(*host)).await {
+                Err(status) if never_left(&status) && Some(host) != order.last() => {
+                    self.channels.failed(*host);
+                }
+                end => return Ok(end?),
+            }
+        }
+        Err(Error::new(Kind::FixRequest, "no address is given"))
+    }
+
+    /// Sends `message` until there is an answer, as long as its fate is unknown and time is left: to the hosts that
+    /// `preference` means first, then to the others. Only for what may be sent twice.
+    pub(crate) async fn repeated<M, T, F>(
+        &self,
+        message: M,
+        preference: ReadPreference,
+        send: impl Fn(Channel, Request<M>) -> F,
+    ) -> Result<T>
     where
         M: Clone,
         F: Future<Output = std::result::Result<Response<T>, Status>>,
@@ -173,26 +243,42 @@ impl Client {
         let end = Instant::now() + self.options.timeout;
         let mut pause = PAUSE.0;
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let mut request = Request::new(message.clone());
-            request.set_timeout(left.min(self.options.try_timeout));
-            let status = match send(request).await {
-                Ok(answer) => return Ok(answer.into_inner()),
-                Err(status) => status,
-            };
-            if !is_unknown(&status) || end.saturating_duration_since(Instant::now()) <= pause {
+            let mut last = None;
+            for host in self.channels.order(preference) {
+                let started = Instant::now();
+                let left = end.saturating_duration_since(started);
+                if left.is_zero() && last.is_some() {
+                    break;
+                }
+                let part = if self.channels.len() > 1 { left / 2 } else { left };
+                let mut request = Request::new(message.clone());
+                request.set_timeout(part.min(self.options.try_timeout));
+                match send(self.channels.channel(host), request).await {
+                    Ok(answer) => {
+                        self.channels.answered(host, started.elapsed());
+                        return Ok(answer.into_inner());
+                    }
+                    Err(status) if is_unknown(&status) => {
+                        self.channels.failed(host);
+                        last = Some(status);
+                    }
+                    Err(status) => return Err(status.into()),
+                }
+            }
+            let Some(status) = last else { return Err(Error::new(Kind::FixRequest, "no address is given")) };
+            let wait = jitter(pause);
+            if end.saturating_duration_since(Instant::now()) <= wait {
                 return Err(status.into());
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(wait).await;
             pause = (pause * 2).min(PAUSE.1);
         }
     }
 
     /// The placement map, and the server's version.
     pub async fn describe(&self) -> Result<(PlacementMap, String)> {
-        let mut cluster = self.cluster();
-        let answer =
-            self.once(v1::DescribeRequest {}, async |request| cluster.describe(request).await).await?;
+        let send = |channel, request| async move { Client::cluster(channel).describe(request).await };
+        let answer = self.repeated(v1::DescribeRequest {}, ReadPreference::Master, send).await?;
         let map = answer.placement.ok_or_else(|| Error::nonsense("it holds no map"))?;
         Ok((map_from_wire(map).map_err(Error::nonsense)?, answer.version))
     }
@@ -202,7 +288,9 @@ impl Client {
         &self,
         after_epoch: u64,
     ) -> Result<impl Stream<Item = Result<PlacementMap>> + Send + 'static + use<>> {
-        let maps = self.cluster().watch(v1::WatchRequest { after_epoch }).await?.into_inner();
+        let watch =
+            |channel| async move { Client::cluster(channel).watch(v1::WatchRequest { after_epoch }).await };
+        let maps = self.begun(watch).await?.into_inner();
         Ok(maps
             .map_err(Error::from)
             .and_then(|map| std::future::ready(map_from_wire(map).map_err(Error::nonsense))))
@@ -210,9 +298,14 @@ impl Client {
 
     /// Whether the server is ready to serve.
     pub async fn health(&self) -> Result<bool> {
-        let mut health = HealthClient::new(self.channel.clone());
-        let message = HealthCheckRequest::default();
-        let answer = self.once(message, async |request| health.check(request).await).await?;
+        let send = |channel, request| async move { HealthClient::new(channel).check(request).await };
+        let answer = self.once(HealthCheckRequest::default(), send).await?;
         Ok(answer.status() == ServingStatus::Serving)
     }
+}
+
+/// From half of `pause` to all of it, so that those who wait for one server do not all come back at once.
+fn jitter(pause: Duration) -> Duration {
+    let part = getrandom::u32().unwrap_or(u32::MAX);
+    pause / 2 + (pause / 2).mul_f64(f64::from(part) / f64::from(u32::MAX))
 }

@@ -7,7 +7,7 @@ use flotilla_proto::ids::{CollectionId, Epoch};
 use flotilla_proto::schema::{CollectionSpec, FieldType};
 use flotilla_proto::v1;
 
-use crate::{Client, Error, Result};
+use crate::{Client, Error, ReadPreference, Result};
 
 /// A collection that exists.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,28 +32,24 @@ impl Client {
     /// Makes a collection; once this returns, the server behind this client knows it.
     pub async fn create_collection(&self, spec: &CollectionSpec) -> Result<Collection> {
         let message = v1::CreateCollectionRequest { spec: Some(spec_to_wire(spec)) };
-        let mut client = self.collections();
-        let answer = self.once(message, async |request| client.create(request).await).await?;
+        let send = |channel, request| async move { Client::collections(channel).create(request).await };
+        let answer = self.once(message, send).await?;
         Collection::from_wire(answer.collection)
     }
 
     /// A collection and its status, summed over the partitions that answered (see its coverage).
     pub async fn get_collection(&self, name: &str) -> Result<(Collection, v1::CollectionStatus)> {
         let message = v1::GetCollectionRequest { name: name.to_owned() };
-        let client = self.collections();
-        let send = |request| {
-            let mut client = client.clone();
-            async move { client.get(request).await }
-        };
-        let answer = self.repeated(message, send).await?;
+        let send = |channel, request| async move { Client::collections(channel).get(request).await };
+        let answer = self.repeated(message, ReadPreference::Master, send).await?;
         Ok((Collection::from_wire(answer.collection)?, answer.status.unwrap_or_default()))
     }
 
     /// All collections, by name.
     pub async fn list_collections(&self) -> Result<Vec<Collection>> {
-        let mut client = self.collections();
         let message = v1::ListCollectionsRequest {};
-        let answer = self.once(message, async |request| client.list(request).await).await?;
+        let send = |channel, request| async move { Client::collections(channel).list(request).await };
+        let answer = self.repeated(message, ReadPreference::Master, send).await?;
         answer.collections.into_iter().map(|c| Collection::from_wire(Some(c))).collect()
     }
 
@@ -70,16 +66,16 @@ impl Client {
             add_fields: fields,
             ef_search: ef_search.clone(),
         };
-        let mut client = self.collections();
-        let answer = self.once(message, async |request| client.update(request).await).await?;
+        let send = |channel, request| async move { Client::collections(channel).update(request).await };
+        let answer = self.once(message, send).await?;
         Collection::from_wire(answer.collection)
     }
 
     /// Deletes a collection with all its records.
     pub async fn delete_collection(&self, name: &str) -> Result<()> {
         let message = v1::DeleteCollectionRequest { name: name.to_owned() };
-        let mut client = self.collections();
-        self.once(message, async |request| client.delete(request).await).await?;
+        let send = |channel, request| async move { Client::collections(channel).delete(request).await };
+        self.once(message, send).await?;
         Ok(())
     }
 }

@@ -92,6 +92,18 @@ pub(crate) fn is_unknown(status: &Status) -> bool {
         || is_broken_connection(status)
 }
 
+/// Whether no connection came about, so that the call cannot have arrived.
+pub(crate) fn never_left(status: &Status) -> bool {
+    let mut source = status.source();
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
 fn is_timeout(status: &Status) -> bool {
     status.code() == Code::Cancelled && status.message() == "Timeout expired"
 }

@@ -33,6 +33,9 @@
 //! their fate is unknown: each is applied once. What is refused says so by [`Error::kind`], which is an advice: mend the
 //! request, wait, try again, or give up.
 //!
+//! Reads go to the master and see every acknowledged write, unless they, or their client, say otherwise ([`Read`]). On
+//! replicas, the tokens of a write ([`Upserted::tokens`]) make a read see it; a [`Client::session`] carries them by itself.
+//!
 //! It keeps no map of the cluster and no cache; it splits nothing. The router does.
 
 pub mod filter;
@@ -40,13 +43,19 @@ pub mod filter;
 mod client;
 mod collections;
 mod error;
+mod hosts;
+mod identity;
+mod read;
 mod records;
 mod search;
+mod session;
 
 pub use client::{Client, Options, Owned};
 pub use collections::Collection;
 pub use error::{Error, Kind};
-pub use records::{Page, Scan, With};
+pub use hosts::Hosts;
+pub use read::{Consistency, Read, ReadPreference, Tokens};
+pub use records::{Count, Counted, Deleted, Get, Got, Page, Scan, Upserted, With};
 pub use search::{Found, Hit, Search};
 
 pub use filter::Filter;

@@ -6,12 +6,13 @@ use flotilla_proto::record::Record;
 use flotilla_proto::v1;
 
 use crate::records::one;
-use crate::{Client, Error, Result};
+use crate::{Client, Error, Read, Result};
 
 /// A search, built up from its vector.
 #[derive(Clone, Debug, Default)]
 pub struct Search {
     wire: v1::SearchRequest,
+    read: Read,
 }
 
 impl Search {
@@ -19,6 +20,7 @@ impl Search {
     pub fn new(vector: Vec<f32>) -> Search {
         Search {
             wire: v1::SearchRequest { vector: Some(v1::Vector { values: vector }), ..Default::default() },
+            read: Read::default(),
         }
     }
 
@@ -76,6 +78,12 @@ impl Search {
         self
     }
 
+    /// Where and how fresh to read, as far as this read says otherwise than its client.
+    pub fn read(mut self, read: Read) -> Search {
+        self.read = read;
+        self
+    }
+
     /// Tells how each partition answered.
     pub fn explain(mut self) -> Search {
         self.wire.explain = true;
@@ -97,7 +105,7 @@ pub struct Hit {
 pub struct Found {
     /// By score, ties by key.
     pub hits: Vec<Hit>,
-    /// Which partitions answered.
+    /// Which partitions answered, and which did not.
     pub coverage: v1::Coverage,
     /// How each partition answered, if asked.
     pub plans: Vec<v1::PartitionPlan>,
@@ -106,13 +114,14 @@ pub struct Found {
 impl Client {
     /// The records nearest to a vector.
     pub async fn search(&self, collection: &str, search: Search) -> Result<Found> {
-        let message = v1::SearchRequest { collection: collection.to_owned(), ..search.wire };
-        let client = self.searching();
-        let send = |request| {
-            let mut client = client.clone();
-            async move { client.search(request).await }
+        let read = self.read(collection, search.read);
+        let message = v1::SearchRequest {
+            collection: collection.to_owned(),
+            read: Some(read.to_wire()),
+            ..search.wire
         };
-        let answer = self.repeated(message, send).await?;
+        let send = |channel, request| async move { Client::searching(channel).search(request).await };
+        let answer = self.repeated(message, read.preferred(), send).await?;
         let hit = |hit: v1::Hit| {
             let record = hit.record.ok_or_else(|| Error::nonsense("a hit holds no record"))?;
             Ok(Hit { record: one(record)?, score: hit.score })

@@ -13,13 +13,17 @@ use futures::stream::BoxStream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{Client, Kind, Options, Record, Scan, With};
+use crate::{
+    Client, Consistency, Count, Get, Hosts, Kind, Options, Page, Read, ReadPreference, Record, Scan,
+};
 
 #[derive(Clone, Default)]
 struct Fake {
     /// Calls still to be refused as unavailable.
     refusals: Arc<AtomicU32>,
     upserts: Arc<std::sync::Mutex<Vec<v1::RequestId>>>,
+    /// What the reads said.
+    reads: Arc<std::sync::Mutex<Vec<v1::ReadOptions>>>,
 }
 
 impl Fake {
@@ -35,7 +39,9 @@ impl Records for Fake {
         self.upserts.lock().unwrap().push(r.get_ref().request.unwrap());
         self.strike()?;
         let upserted = r.get_ref().records.len() as u64;
-        Ok(Response::new(v1::UpsertResponse { upserted, coverage: None }))
+        let indexes = vec![v1::PartitionIndex { partition: 4, log_index: 40 + upserted, node: 1 }];
+        let coverage = Some(v1::Coverage { indexes, ..Default::default() });
+        Ok(Response::new(v1::UpsertResponse { upserted, coverage }))
     }
 
     async fn upsert_stream(
@@ -53,6 +59,7 @@ impl Records for Fake {
 
     async fn get(&self, r: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         self.strike()?;
+        self.reads.lock().unwrap().extend(r.get_ref().read.clone());
         let records =
             r.into_inner().keys.into_iter().map(|key| v1::Record { key: Some(key), ..<_>::default() });
         Ok(Response::new(v1::GetResponse { records: records.collect(), coverage: None }))
@@ -62,7 +69,8 @@ impl Records for Fake {
         Err(Violation::new("keys", "wrong").into())
     }
 
-    async fn scan(&self, _: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {
+    async fn scan(&self, r: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {
+        self.reads.lock().unwrap().extend(r.into_inner().read);
         Ok(Response::new(v1::ScanResponse { next: "token".into(), ..Default::default() }))
     }
 
@@ -70,8 +78,9 @@ impl Records for Fake {
 
     async fn scan_stream(
         &self,
-        _: Request<v1::ScanRequest>,
+        r: Request<v1::ScanRequest>,
     ) -> Result<Response<Self::ScanStreamStream>, Status> {
+        self.reads.lock().unwrap().extend(r.into_inner().read);
         let page = |keys: std::ops::Range<u64>| {
             let items = keys.map(|k| record_to_wire(Record::new(k))).collect();
             Ok(v1::ScanResponse { items, ..Default::default() })
@@ -85,6 +94,11 @@ impl Records for Fake {
 }
 
 async fn house() -> (Fake, Client) {
+    let (fake, url) = serve().await;
+    (fake, Client::connect(&url).await.unwrap())
+}
+
+async fn serve() -> (Fake, String) {
     let fake = Fake::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -92,27 +106,80 @@ async fn house() -> (Fake, Client) {
         axum::Router::new().route_service("/flotilla.v1.Records/{*rest}", RecordsServer::new(fake.clone()));
     let server = tonic::transport::Server::builder();
     tokio::spawn(server.serve_with_incoming(routes, TcpListenerStream::new(listener)));
-    (fake, Client::connect(&url).await.unwrap())
+    (fake, url)
+}
+
+/// An address at which nobody answers.
+const NOBODY: &str = "http://127.0.0.1:1";
+
+#[tokio::test]
+async fn a_dead_address_is_passed_over_and_roles_say_who_is_asked_first() {
+    let ((writer, master), (reader, replica)) = (serve().await, serve().await);
+    let hosts = Hosts { master: vec![NOBODY.into(), master], replicas: vec![replica] };
+    let client = Client::connect_hosts(&hosts, ReadPreference::Replica).await.unwrap();
+    for _ in 0..3 {
+        client.upsert("c", vec![Record::new(1)]).await.unwrap();
+        client.get("c", Get::new([7u64])).await.unwrap();
+    }
+    let seen = |fake: &Fake| (fake.upserts.lock().unwrap().len(), fake.reads.lock().unwrap().len());
+    assert_eq!((seen(&writer), seen(&reader)), ((3, 0), (0, 3)));
+    reader.refusals.store(1, Ordering::SeqCst);
+    client.get("c", Get::new([7u64])).await.unwrap();
+    assert_eq!(seen(&writer), (3, 1), "the master answers where the replica does not");
+
+    let batches = tokio_stream::iter([vec![Record::new(1)]]);
+    assert_eq!(client.upsert_stream("c", batches).await.unwrap().upserted, 1);
+    let nobody = Hosts { master: vec![NOBODY.into()], replicas: Vec::new() };
+    let refused = Client::connect_hosts(&nobody, ReadPreference::Master).await.unwrap_err();
+    assert_eq!(refused.kind(), &Kind::Retry);
+    let refused = Client::connect_hosts(&Hosts::default(), ReadPreference::Master).await.unwrap_err();
+    assert_eq!(refused.kind(), &Kind::FixRequest);
+}
+
+#[tokio::test]
+async fn a_read_carries_what_it_says_and_the_tokens_of_its_session() {
+    let (fake, client) = house().await;
+    let client = client.with_read(Read::new().consistency(Consistency::Any));
+    let session = client.session();
+    let written = session.upsert("c", vec![Record::new(1), Record::new(2)]).await.unwrap();
+    session.clone().get("c", Get::new([1u64])).await.unwrap();
+    session.get("other", Get::new([1u64])).await.unwrap();
+    client.get("c", Get::new([1u64])).await.unwrap();
+    client.get("c", Get::new([1u64]).read(Read::new().after(&written.tokens))).await.unwrap();
+    let linearizable = Read::new().consistency(Consistency::Linearizable);
+    client.scan("c", Scan::new().read(linearizable)).await.unwrap();
+    let whole: Vec<Page> = session.scan_pages("c", Scan::new()).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(whole.len(), 2);
+
+    let reads = std::mem::take(&mut *fake.reads.lock().unwrap());
+    let tokens = |n: usize| {
+        let of = |i: &v1::PartitionIndex| (i.partition, i.log_index);
+        reads[n].tokens.iter().map(of).collect::<Vec<(u64, u64)>>()
+    };
+    assert_eq!((tokens(0), tokens(1), tokens(2), tokens(3)), (vec![(4, 42)], vec![], vec![], vec![(4, 42)]));
+    assert_eq!(tokens(5), [(4, 42)]);
+    assert_eq!(reads[3].consistency(), v1::Consistency::Any);
+    assert_eq!(reads[4].consistency(), v1::Consistency::Linearizable);
 }
 
 #[tokio::test]
 async fn a_write_of_unknown_fate_is_sent_again_as_the_same_request() {
     let (fake, client) = house().await;
     fake.refusals.store(2, Ordering::SeqCst);
-    assert_eq!(client.upsert("c", vec![Record::new(1)]).await.unwrap(), 1);
-    assert_eq!(client.upsert("c", vec![Record::new(2)]).await.unwrap(), 1);
+    assert_eq!(client.upsert("c", vec![Record::new(1)]).await.unwrap().upserted, 1);
+    assert_eq!(client.upsert("c", vec![Record::new(2)]).await.unwrap().upserted, 1);
     let ids = fake.upserts.lock().unwrap().clone();
     assert_eq!(ids.iter().map(|id| id.serial).collect::<Vec<u64>>(), [1, 1, 1, 2]);
     assert!(ids[0].client != 0 && ids.iter().all(|id| id.client == ids[0].client));
     fake.refusals.store(1, Ordering::SeqCst);
-    assert_eq!(client.get("c", [7u64], With::KEY).await.unwrap(), [Record::new(7)]);
+    assert_eq!(client.get("c", Get::new([7u64])).await.unwrap().records, [Record::new(7)]);
 }
 
 #[tokio::test]
 async fn streams_and_pages_give_domain_records() {
     let (_, client) = house().await;
     let batches = tokio_stream::iter([vec![Record::new(1), Record::new(2)], vec![Record::new(3)]]);
-    assert_eq!(client.upsert_stream("c", batches).await.unwrap(), 3);
+    assert_eq!(client.upsert_stream("c", batches).await.unwrap().upserted, 3);
     let all: Vec<Record> = client.scan_all("c", Scan::new()).await.unwrap().try_collect().await.unwrap();
     assert_eq!(all, (0..5u64).map(Record::new).collect::<Vec<Record>>());
     assert_eq!(client.scan("c", Scan::new().limit(1)).await.unwrap().next.as_deref(), Some("token"));
@@ -124,7 +191,7 @@ async fn errors_are_advice_and_the_time_is_bounded() {
     let wrong = client.delete_keys("c", [1u64]).await.unwrap_err();
     assert_eq!((wrong.kind(), wrong.violations()[0].field.as_str()), (&Kind::FixRequest, "keys"));
     let short = Duration::from_millis(60);
-    let hasty = client.with_options(Options { timeout: short, try_timeout: short / 3 });
+    let hasty = client.with_options(Options { timeout: short, try_timeout: short / 3, ..Options::default() });
     assert_eq!(hasty.count("c", None).await.unwrap_err().kind(), &Kind::Retry);
     assert_eq!(Client::connect("no address").await.unwrap_err().kind(), &Kind::FixRequest);
     assert_eq!(Client::connect("http://127.0.0.1:1").await.unwrap_err().kind(), &Kind::Retry);
@@ -144,4 +211,7 @@ fn calls_can_be_sent_between_threads() {
     sent(|c| async move { c.delete_keys("c", [1u64]).await.is_ok() });
     sent(|c| async move { c.search("c", crate::Search::new(vec![1.0])).await.is_ok() });
     sent(|c| async move { c.scan_all("c", Scan::new()).await.is_ok() });
+    sent(|c| async move { c.count("c", Count::new()).await.is_ok() });
+    sent(|c| async move { c.get("c", Get::new([1u64])).await.is_ok() });
+    sent(|c| async move { c.upsert_stream("c", futures::stream::empty()).await.is_ok() });
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! write: admit (check, encode) -> propose ─────────────> machine -> store
-//! read:  fence (linearizable)  -> view ──> query ──────> segments -> index
+//! read:  fence, bound or token -> view ──> query ──────> segments -> index
 //! ```
 //!
 //! A replica owns its store, its Raft group and its background worker, and nothing else touches them. Reads work on a
@@ -10,7 +10,9 @@
 //! payloads of the winners come from the very state that was searched.
 
 mod admit;
+pub mod fresh;
 pub mod hand;
+pub mod lag;
 mod owned;
 pub mod registry;
 mod views;
@@ -20,13 +22,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::filter::{Compiled, Filter};
-use flotilla_proto::ids::{CollectionId, LogIndex, PartitionId};
+use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
 use flotilla_proto::placement::CollectionPlacement;
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, at_most};
 use tokio::sync::Semaphore;
 
+use self::fresh::Fresh;
+use self::lag::Watched;
 pub use self::owned::Owned;
 use self::owned::Seat;
 use self::views::Views;
@@ -38,7 +42,6 @@ use crate::machine::{PartitionMachine, Rejection, Reply, Signals};
 use crate::query::{self, Curtain};
 use crate::raft::door::Door;
 use crate::raft::{self, Group, inbox};
-use crate::storage::View;
 use crate::storage::store::{self, Status, Store};
 use crate::storage::{Fault, SegmentView};
 use crate::worker::Worker;
@@ -85,6 +88,19 @@ pub struct Search {
     pub max_distance: Option<f32>,
 }
 
+/// A page by key.
+#[derive(Debug)]
+pub struct Scan {
+    /// The condition.
+    pub filter: Option<Compiled>,
+    /// The last key of the page before.
+    pub after: Option<Key>,
+    /// Records wanted.
+    pub limit: usize,
+    /// What comes with each.
+    pub parts: Parts,
+}
+
 /// What comes back with a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parts {
@@ -109,6 +125,7 @@ pub struct Shared {
 
 /// One copy of a partition, on this node.
 pub struct Replica {
+    node: NodeId,
     id: PartitionId,
     collection: CollectionId,
     folder: PathBuf,
@@ -117,6 +134,7 @@ pub struct Replica {
     ledger: Arc<Ledger>,
     seat: Seat,
     views: Views,
+    lag: Watched,
     read_permits: Arc<Semaphore>,
     worker: Worker,
 }
@@ -157,9 +175,24 @@ impl Replica {
             tracing::warn!(partition = id.0, %late, "the replica is opened but not ready yet");
         }
         let worker = Worker::start(store.clone(), group.clone(), signals, shared.work_permits.clone());
-        let (views, seat) = (Views::default(), Seat::default());
+        let (views, lag, seat) = (Views::default(), Watched::default(), Seat::default());
         let read_permits = shared.read_permits.clone();
-        Ok(Replica { id, collection, folder, store, group, ledger, seat, views, read_permits, worker })
+        let node = group.node();
+        let held = Replica {
+            node,
+            id,
+            collection,
+            folder,
+            store,
+            group,
+            ledger,
+            seat,
+            views,
+            lag,
+            read_permits,
+            worker,
+        };
+        Ok(held)
     }
 
     /// Its group.
@@ -199,7 +232,7 @@ impl Replica {
 
     /// The same replica was opened anew: it owns what it owned.
     pub fn take_seat_of(&self, former: &Replica) {
-        self.seat.take((*former.owned()).clone());
+        self.seat.take_after(&former.seat);
     }
 
     /// What the partition owns by the newest placement that this node follows.
@@ -263,23 +296,29 @@ impl Replica {
         }
     }
 
-    /// The state that holds everything acknowledged before the call.
-    pub async fn view(&self) -> Result<View, Refusal> {
-        self.group.read_fence().await?;
-        Ok(self.views.keep(self.store.view()))
+    /// The node that leads the partition, as far as this one knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.group.leader()
     }
 
-    /// The state that answered at `at`, if it is still at hand; else the state now. 0: now.
-    pub async fn view_at(&self, at: LogIndex) -> Result<View, Refusal> {
-        match self.views.find(at) {
-            Some(view) => Ok(view),
-            None => self.view().await,
-        }
+    /// The log index that a linearizable read of this partition must reach, if this node leads it.
+    pub async fn read_index(&self) -> Option<LogIndex> {
+        self.group.read_index().await.ok()
+    }
+
+    /// What this replica knows of its lag.
+    pub fn lag(&self) -> &Watched {
+        &self.lag
     }
 
     /// The nearest records of this partition, and the log index of the view that was searched.
-    pub async fn search(&self, search: Search, owned: &Owned) -> Result<(query::Answer, LogIndex), Refusal> {
-        let view = self.view().await?;
+    pub async fn search(
+        &self,
+        search: Search,
+        fresh: Fresh,
+        owned: &Owned,
+    ) -> Result<(query::Answer, LogIndex), Refusal> {
+        let view = self.view(fresh).await?;
         let curtain = self.seat.curtain(&view, owned)?;
         let spec = self.store.spec();
         let at = view.at;
@@ -309,10 +348,11 @@ impl Replica {
         keys: Vec<Key>,
         parts: Parts,
         at: LogIndex,
+        fresh: Fresh,
         owned: &Owned,
     ) -> Result<(Vec<Record>, LogIndex), Refusal> {
         at_most("keys", "keys", flotilla_proto::limits::LIMIT_MAX as usize, keys.len())?;
-        let view = self.view_at(at).await?;
+        let view = self.view_at(at, fresh).await?;
         let at = view.at;
         let spec = self.store.spec();
         let hidden = owned.hidden(&view, &keys)?;
@@ -335,14 +375,12 @@ impl Replica {
     /// A page by key: records, whether there are more, and the view's log index.
     pub async fn scan(
         &self,
-        filter: Option<Compiled>,
-        after: Option<Key>,
-        limit: usize,
-        parts: Parts,
+        Scan { filter, after, limit, parts }: Scan,
         at: LogIndex,
+        fresh: Fresh,
         owned: &Owned,
     ) -> Result<(Vec<Record>, bool, LogIndex), Refusal> {
-        let view = self.view_at(at).await?;
+        let view = self.view_at(at, fresh).await?;
         let curtain = self.seat.curtain(&view, owned)?;
         let at = view.at;
         let spec = self.store.spec();
@@ -363,8 +401,13 @@ impl Replica {
     }
 
     /// How many records pass, and the view's log index.
-    pub async fn count(&self, filter: Option<Compiled>, owned: &Owned) -> Result<(u64, LogIndex), Refusal> {
-        let view = self.view().await?;
+    pub async fn count(
+        &self,
+        filter: Option<Compiled>,
+        fresh: Fresh,
+        owned: &Owned,
+    ) -> Result<(u64, LogIndex), Refusal> {
+        let view = self.view(fresh).await?;
         let curtain = self.seat.curtain(&view, owned)?;
         let at = view.at;
         let count = self

@@ -38,6 +38,7 @@ use crate::env::{clock, random, task};
 use crate::log::Lanes;
 use crate::meta::Meta;
 use crate::meta::catalogue::Change;
+use crate::partition::lag;
 use crate::partition::registry::Registry;
 use crate::partition::{Replica, Shared};
 use crate::peers::{KEEPALIVE, Peers};
@@ -66,6 +67,8 @@ pub struct Options {
     pub store: storage::store::Options,
     /// The Raft groups.
     pub raft: raft::Options,
+    /// How often leaders are asked how far their replicas lag.
+    pub lag: lag::Options,
     /// What a new collection gets where its creator says nothing.
     pub defaults: Defaults,
 }
@@ -102,6 +105,7 @@ impl Options {
             log: log::Options { cache_bytes: 8 << 20, ..log::Options::default() },
             store: storage::store::Options { index_threads: threads, ..Default::default() },
             raft: raft::Options::default(),
+            lag: lag::Options::default(),
             defaults: Defaults::default(),
         }
     }
@@ -185,6 +189,7 @@ impl Node {
         tasks.push(task::spawn(Keeper::new(registry.clone(), meta.clone(), peers.clone()).run()));
         let steward = Steward::new(registry.clone(), meta.clone(), peers.clone(), mover.clone());
         tasks.push(task::spawn(steward.run()));
+        tasks.push(task::spawn(lag::follow(registry.clone(), peers.clone(), options.lag)));
         tasks.push(task::spawn(follow_rate(meta.clone(), home.throttle)));
         let tasks = Mutex::new(tasks);
         Ok(Node { folder, lanes, meta, registry, peers, mover, tasks, defaults: options.defaults })

@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 
 use crate::Router;
 use crate::admission::Deadline;
-use crate::fanout::{Miss, Resend, settle};
+use crate::fanout::{Miss, Resend, Whom, settle};
 
 type Meta = MetaClient<Channel>;
 
@@ -24,7 +24,7 @@ pub(crate) async fn plan(
     by: Deadline,
 ) -> Result<v1::PlanResponse, Status> {
     let send = |mut meta: Meta, request| async move { meta.plan(request).await };
-    router.fanout.meta(by, request, send).await
+    router.fanout.meta(by, Resend::Freely, request, send).await
 }
 
 /// Queues the moves of a plan.
@@ -34,7 +34,7 @@ pub(crate) async fn apply(
     by: Deadline,
 ) -> Result<v1::ApplyResponse, Status> {
     let send = |mut meta: Meta, request| async move { meta.apply(request).await };
-    router.fanout.meta(by, request, send).await
+    router.fanout.meta(by, Resend::IfRefused, request, send).await
 }
 
 /// The moves queued, under way and lately ended.
@@ -44,7 +44,7 @@ pub(crate) async fn moves(
     by: Deadline,
 ) -> Result<v1::MovesResponse, Status> {
     let send = |mut meta: Meta, request| async move { meta.moves(request).await };
-    router.fanout.meta(by, request, send).await
+    router.fanout.meta(by, Resend::Freely, request, send).await
 }
 
 /// Pauses, resumes, aborts.
@@ -54,7 +54,7 @@ pub(crate) async fn control(
     by: Deadline,
 ) -> Result<v1::ControlResponse, Status> {
     let send = |mut meta: Meta, request| async move { meta.control(request).await };
-    router.fanout.meta(by, request, send).await
+    router.fanout.meta(by, Resend::IfRefused, request, send).await
 }
 
 /// Compares the replicas of each partition, one collection after the other.
@@ -88,10 +88,16 @@ async fn verify_one(
     loop {
         let view = views.next().await?;
         let one = |partition: &Partition| -> BoxFuture<'_, _> {
-            Box::pin(router.fanout.call(&view, partition.id, by, Resend::Freely, move |mut shard, call| {
-                let message = call.request(shard::DigestsRequest { target: call.target(), deep });
-                async move { shard.digests(message).await }
-            }))
+            Box::pin(router.fanout.call(
+                &view,
+                partition.id,
+                by,
+                ("digests", Whom::Leader),
+                move |mut shard, call| {
+                    let message = call.request(shard::DigestsRequest { target: call.target(), deep });
+                    async move { shard.digests(message).await }
+                },
+            ))
         };
         let ends = settle(view.partitions.iter().map(one).collect()).await;
         if ends.iter().any(|end| matches!(end, Err(Miss::Stale))) {
@@ -100,7 +106,7 @@ async fn verify_one(
         let mut answer = v1::VerifyResponse { collection: name.to_owned(), ..Default::default() };
         for (partition, end) in view.partitions.iter().zip(ends) {
             match end {
-                Ok(shard::DigestsResponse { replicas }) => {
+                Ok(crate::fanout::Answer { value: shard::DigestsResponse { replicas }, .. }) => {
                     answer.divergent += divergent(&replicas);
                     answer.replicas.extend(replicas);
                 }

@@ -10,6 +10,7 @@ use tonic::Status;
 
 use crate::Router;
 use crate::admission::Deadline;
+use crate::fanout::Resend;
 
 /// Makes a collection.
 pub(crate) async fn create(
@@ -20,7 +21,8 @@ pub(crate) async fn create(
     let spec = request.spec.clone().ok_or_else(|| Violation::new("spec", "is missing"))?;
     spec_from_wire(spec)?.check()?;
     let send = |mut meta: Meta, request| async move { meta.create(request).await };
-    let answer: v1::CreateCollectionResponse = router.fanout.meta(deadline, request, send).await?;
+    let answer: v1::CreateCollectionResponse =
+        router.fanout.meta(deadline, Resend::IfRefused, request, send).await?;
     router.placement.wait_for(epoch(answer.collection.as_ref()), deadline).await?;
     Ok(answer)
 }
@@ -53,7 +55,8 @@ pub(crate) async fn update(
         }
     }
     let send = |mut meta: Meta, request| async move { meta.update(request).await };
-    let answer: v1::UpdateCollectionResponse = router.fanout.meta(deadline, request, send).await?;
+    let answer: v1::UpdateCollectionResponse =
+        router.fanout.meta(deadline, Resend::IfRefused, request, send).await?;
     router.placement.wait_for(epoch(answer.collection.as_ref()), deadline).await?;
     Ok(answer)
 }
@@ -68,7 +71,7 @@ pub(crate) async fn delete(
     let known = router.placement.known(deadline).await?;
     let doomed = known.collection(&name).map(|c| c.id);
     let send = |mut meta: Meta, request| async move { meta.delete(request).await };
-    let answer = router.fanout.meta(deadline, request, send).await?;
+    let answer = router.fanout.meta(deadline, Resend::IfRefused, request, send).await?;
     let is_gone = |map: &flotilla_proto::placement::PlacementMap| match doomed {
         Some(id) => map.collection_by_id(id).is_none(),
         None => map.epoch > known.epoch || map.collection(&name).is_none(),

@@ -1,4 +1,5 @@
-//! A shard node for tests: the services `Shard` and `Meta` over a naive store in memory, with refusals on demand.
+//! A shard node for tests: the services `Shard` and `Meta` over a naive store in memory, with refusals on demand. Several
+//! of them may share one store, as replicas that never lag would.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use futures::Stream;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
 
@@ -29,6 +30,10 @@ pub(crate) enum Fault {
     Refuse(Refusal),
     /// Never answered.
     Hang,
+    /// Done, but never answered: the way back is cut.
+    Swallow,
+    /// Answered after this time.
+    Slow(Duration),
 }
 
 /// A call as the node saw it.
@@ -38,6 +43,8 @@ pub(crate) struct Seen {
     pub epoch: u64,
     pub timeout: Option<String>,
     pub view: u64,
+    pub partition: u64,
+    pub fresh: Option<shard::Freshness>,
 }
 
 #[derive(Default)]
@@ -51,12 +58,21 @@ struct Store {
 #[derive(Clone)]
 pub(crate) struct Fake(Arc<Inner>);
 
-struct Inner {
-    id: NodeId,
+/// What nodes of one cluster share.
+struct Common {
     maps: watch::Sender<PlacementMap>,
     stores: Mutex<BTreeMap<PartitionId, Store>>,
+    /// Who leads each partition; one that is not named is led by whoever is asked.
+    leaders: Mutex<BTreeMap<PartitionId, Option<NodeId>>>,
+}
+
+struct Inner {
+    id: NodeId,
+    common: Arc<Common>,
+    is_paused: watch::Sender<bool>,
     faults: Mutex<Vec<(&'static str, Fault)>>,
     seen: Mutex<Vec<Seen>>,
+    kill: Mutex<Option<oneshot::Sender<()>>>,
     /// Told when a hanging call was dropped.
     pub cancelled: Notify,
 }
@@ -78,14 +94,38 @@ impl Fake {
         };
         let nodes = addresses.iter().enumerate().map(node).collect();
         let map = PlacementMap { epoch: Epoch(1), nodes, ..Default::default() };
+        let common =
+            Common { maps: watch::Sender::new(map), stores: Mutex::default(), leaders: Mutex::default() };
+        Fake::of(id, Arc::new(common))
+    }
+
+    fn of(id: u64, common: Arc<Common>) -> Fake {
         Fake(Arc::new(Inner {
             id: NodeId(id),
-            maps: watch::Sender::new(map),
-            stores: Mutex::default(),
+            common,
+            is_paused: watch::Sender::new(false),
             faults: Mutex::default(),
             seen: Mutex::default(),
+            kill: Mutex::default(),
             cancelled: Notify::new(),
         }))
+    }
+
+    /// Another node of the same cluster.
+    pub(crate) fn beside(&self, id: u64) -> Fake {
+        Fake::of(id, self.0.common.clone())
+    }
+
+    /// From now on `leader` leads every partition of the map; nobody, if none.
+    pub(crate) fn lead(&self, leader: Option<u64>) {
+        let map = self.map();
+        let led = map.partitions().map(|(_, partition)| (partition.id, leader.map(NodeId)));
+        *self.0.common.leaders.lock() = led.collect();
+    }
+
+    /// Answers nothing until it goes on, as a stopped process would.
+    pub(crate) fn pause(&self, is_paused: bool) {
+        self.0.is_paused.send_replace(is_paused);
     }
 
     pub(crate) fn fault(&self, operation: &'static str, fault: Fault) {
@@ -101,12 +141,12 @@ impl Fake {
     }
 
     pub(crate) fn map(&self) -> PlacementMap {
-        self.0.maps.borrow().clone()
+        self.0.common.maps.borrow().clone()
     }
 
     /// Changes the node's map; `is_told` sends it to those who watch.
     pub(crate) fn change(&self, is_told: bool, change: impl FnOnce(&mut PlacementMap)) {
-        self.0.maps.send_if_modified(|map| {
+        self.0.common.maps.send_if_modified(|map| {
             change(map);
             is_told
         });
@@ -114,14 +154,14 @@ impl Fake {
 
     /// Records of all partitions.
     pub(crate) fn len(&self) -> usize {
-        self.0.stores.lock().values().map(|s| s.records.len()).sum()
+        self.0.common.stores.lock().values().map(|s| s.records.len()).sum()
     }
 
     /// Puts every record where the map says it belongs, as a move of slots would.
     pub(crate) fn rehome(&self, name: &str) {
         let map = self.map();
         let placement = map.collection(name).unwrap();
-        let mut stores = self.0.stores.lock();
+        let mut stores = self.0.common.stores.lock();
         let all: Vec<Record> =
             stores.values_mut().flat_map(|s| std::mem::take(&mut s.records).into_values()).collect();
         for record in all {
@@ -155,9 +195,12 @@ impl Fake {
     ) -> Result<(CollectionPlacement, PartitionId), Status> {
         let target = target.cloned().unwrap();
         let timeout = request.metadata().get("grpc-timeout").map(|t| t.to_str().unwrap().to_owned());
-        let (partition, epoch) = (target.partition, target.epoch);
-        self.0.seen.lock().push(Seen { operation, epoch, timeout, view });
+        let (partition, epoch, fresh) = (target.partition, target.epoch, target.fresh);
+        self.0.seen.lock().push(Seen { operation, epoch, timeout, view, partition, fresh });
         self.strike(operation).await?;
+        if fresh.is_none_or(|fresh| fresh.consistency() == v1::Consistency::Linearizable) {
+            self.check_leader(PartitionId(partition))?;
+        }
         let map = self.map();
         let id: CollectionId = target.collection_id.parse().unwrap();
         let placement = map.collection_by_id(id).cloned();
@@ -172,20 +215,38 @@ impl Fake {
         }
     }
 
+    fn check_leader(&self, partition: PartitionId) -> Result<(), Status> {
+        match self.0.common.leaders.lock().get(&partition) {
+            Some(leader) if *leader != Some(self.0.id) => {
+                let leader = leader.map(|node| node.0);
+                Err(Refusal::NotLeader { partition: partition.0, leader }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn strike(&self, operation: &'static str) -> Result<(), Status> {
-        let fault = {
-            let mut faults = self.0.faults.lock();
-            let at = faults.iter().position(|(o, _)| *o == operation);
-            at.map(|at| faults.remove(at).1)
-        };
-        match fault {
-            None => Ok(()),
+        let _ = self.0.is_paused.subscribe().wait_for(|is_paused| !is_paused).await;
+        match self.take_fault(|o, fault| *o == operation && !matches!(fault, Fault::Swallow)) {
+            None | Some(Fault::Swallow) => Ok(()),
             Some(Fault::Refuse(refusal)) => Err(refusal.into()),
-            Some(Fault::Hang) => {
-                let _told = OnDrop(&self.0.cancelled);
-                std::future::pending().await
+            Some(Fault::Hang) => self.hang().await,
+            Some(Fault::Slow(time)) => {
+                tokio::time::sleep(time).await;
+                Ok(())
             }
         }
+    }
+
+    fn take_fault(&self, strikes: impl Fn(&&'static str, &Fault) -> bool) -> Option<Fault> {
+        let mut faults = self.0.faults.lock();
+        let at = faults.iter().position(|(operation, fault)| strikes(operation, fault))?;
+        Some(faults.remove(at).1)
+    }
+
+    async fn hang<T>(&self) -> T {
+        let _told = OnDrop(&self.0.cancelled);
+        std::future::pending().await
     }
 
     fn matching(
@@ -196,10 +257,45 @@ impl Fake {
     ) -> Result<(Vec<Record>, u64), Status> {
         let filter = filter.map(filter_from_wire).transpose()?;
         let compiled = filter.map(|f| Compiled::new(&f, &placement.spec)).transpose()?;
-        let mut stores = self.0.stores.lock();
+        let mut stores = self.0.common.stores.lock();
         let store = stores.entry(partition).or_default();
         let passes = |r: &&Record| compiled.as_ref().is_none_or(|c| c.matches(&r.key, &r.payload));
         Ok((store.records.values().filter(passes).cloned().collect(), store.log_index))
+    }
+
+    /// Carries a write out, once per request id.
+    fn apply(
+        &self,
+        partition: PartitionId,
+        message: shard::WriteRequest,
+        doomed: &[Record],
+    ) -> Result<shard::WriteResponse, Status> {
+        use shard::write_request::Command;
+        let mut stores = self.0.common.stores.lock();
+        let store = stores.entry(partition).or_default();
+        let id = message.request.map(|r| (r.client, r.serial)).filter(|(client, _)| *client != 0);
+        let is_new = id.is_none_or(|id| store.serials.insert(id));
+        store.log_index += u64::from(is_new);
+        let log_index = store.log_index;
+        let affected = match message.command.unwrap() {
+            _ if !is_new => 0,
+            Command::Upsert(batch) => {
+                for record in &batch.records {
+                    let mut record = record_from_wire("r", record.clone())?;
+                    record.version = log_index;
+                    store.records.insert(record.key.clone(), record);
+                }
+                batch.records.len()
+            }
+            Command::Delete(list) => {
+                let key = |key: &v1::Key| key_from_wire("k", Some(key.clone())).unwrap();
+                list.keys.iter().filter(|k| store.records.remove(&key(k)).is_some()).count()
+            }
+            Command::DeleteFilter(_) => {
+                doomed.iter().filter(|r| store.records.remove(&r.key).is_some()).count()
+            }
+        };
+        Ok(shard::WriteResponse { affected: affected as u64, log_index })
     }
 }
 
@@ -230,7 +326,7 @@ impl Shard for Fake {
         r: Request<shard::DigestsRequest>,
     ) -> Result<Response<shard::DigestsResponse>, Status> {
         let (_, partition) = self.enter("digests", &r, r.get_ref().target.as_ref(), 0).await?;
-        let log_index = self.0.stores.lock().entry(partition).or_default().log_index;
+        let log_index = self.0.common.stores.lock().entry(partition).or_default().log_index;
         let replica = v1::ReplicaDigest {
             partition: partition.0,
             node: self.0.id.0,
@@ -249,31 +345,11 @@ impl Shard for Fake {
             Some(Command::DeleteFilter(f)) => self.matching(&placement, partition, Some(f.clone()))?.0,
             _ => Vec::new(),
         };
-        let mut stores = self.0.stores.lock();
-        let store = stores.entry(partition).or_default();
-        let id = message.request.map(|r| (r.client, r.serial)).filter(|(client, _)| *client != 0);
-        let is_new = id.is_none_or(|id| store.serials.insert(id));
-        store.log_index += u64::from(is_new);
-        let log_index = store.log_index;
-        let affected = match message.command.unwrap() {
-            _ if !is_new => 0,
-            Command::Upsert(batch) => {
-                for record in &batch.records {
-                    let mut record = record_from_wire("r", record.clone())?;
-                    record.version = log_index;
-                    store.records.insert(record.key.clone(), record);
-                }
-                batch.records.len()
-            }
-            Command::Delete(list) => {
-                let key = |key: &v1::Key| key_from_wire("k", Some(key.clone())).unwrap();
-                list.keys.iter().filter(|k| store.records.remove(&key(k)).is_some()).count()
-            }
-            Command::DeleteFilter(_) => {
-                doomed.iter().filter(|r| store.records.remove(&r.key).is_some()).count()
-            }
-        };
-        Ok(Response::new(shard::WriteResponse { affected: affected as u64, log_index }))
+        let written = self.apply(partition, message, &doomed)?;
+        if self.take_fault(|o, fault| *o == "write" && matches!(fault, Fault::Swallow)).is_some() {
+            return self.hang().await;
+        }
+        Ok(Response::new(written))
     }
 
     async fn import(
@@ -316,7 +392,7 @@ impl Shard for Fake {
         let view = r.get_ref().view;
         let (_, partition) = self.enter("get", &r, r.get_ref().target.as_ref(), view).await?;
         let message = r.into_inner();
-        let mut stores = self.0.stores.lock();
+        let mut stores = self.0.common.stores.lock();
         let store = stores.entry(partition).or_default();
         let key = |key: v1::Key| key_from_wire("k", Some(key)).unwrap();
         let found = message.keys.into_iter().filter_map(|k| store.records.get(&key(k)).cloned());
@@ -460,7 +536,7 @@ impl Meta for Fake {
 
     async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         self.strike("watch").await?;
-        let maps = tokio_stream::wrappers::WatchStream::new(self.0.maps.subscribe());
+        let maps = tokio_stream::wrappers::WatchStream::new(self.0.common.maps.subscribe());
         Ok(Response::new(maps.map(|map| Ok(map_to_wire(&map))).boxed()))
     }
 }
@@ -468,6 +544,38 @@ impl Meta for Fake {
 impl Fake {
     pub(crate) fn id(&self) -> NodeId {
         self.0.id
+    }
+
+    /// Whoever is asked leads.
+    pub(crate) fn lead_none_named(&self) {
+        self.0.common.leaders.lock().clear();
+    }
+
+    /// The highest log index of a partition.
+    pub(crate) fn log_index(&self) -> u64 {
+        self.0.common.stores.lock().values().map(|store| store.log_index).max().unwrap_or(0)
+    }
+
+    /// Serves on a thread of its own, so that it can be killed.
+    pub(crate) fn serve_apart(&self, listener: std::net::TcpListener) {
+        let (kill, killed) = oneshot::channel::<()>();
+        *self.0.kill.lock() = Some(kill);
+        let fake = self.clone();
+        listener.set_nonblocking(true).unwrap();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                fake.serve(tokio_stream::wrappers::TcpListenerStream::new(listener));
+                drop(fake);
+                drop(killed.await);
+            });
+        });
+    }
+
+    /// Closes its port and breaks its connections.
+    pub(crate) fn kill(&self) {
+        self.0.kill.lock().take();
     }
 }
 

@@ -1,39 +1,60 @@
 //! One call to one partition: to the right node, in time, again where that helps; and many such calls at once.
 //!
-//! What a refusal means is [`refusal::advice`]'s to say. Here it is acted upon, inside the request's deadline:
+//! A call is a row of **tries**, each to one replica, inside the request's deadline:
 //! - a stale view: the newer placement is learnt and the whole request starts over ([`Miss::Stale`]);
-//! - not the leader: the named leader is asked, else the next replica, else all again after a pause;
-//! - unavailable, or the connection broke: likewise, if sending twice is harmless ([`Resend`]);
+//! - not the leader: the named leader is asked, else the next replica, else all again after a short pause;
+//! - unavailable, or the connection broke: the next replica, likewise;
+//! - damaged data: the next replica; told when there is none that could do better;
+//! - no answer within [`Options::patience`](crate::Options): the next replica **as well**, while the first keeps its
+//!   chance, so that a node that is frozen costs little and one that is only slow is not given up;
+//! - a read that a replica may answer, and no answer by the time most are there: a hedge ([`hedge`](crate::hedge));
 //! - anything else is the caller's to know.
 //!
-//! The node gets the time left less a margin as its own deadline. Calls run inside the caller's future: dropping it
+//! The first good answer wins and the other tries are dropped. Sending twice is harmless: reads change nothing, and every
+//! write carries an id ([`write`](crate::write)). Replicas that lately failed are asked last
+//! ([`health`](crate::health)).
+//!
+//! A node gets the time left less a margin as its own deadline. Calls run inside the caller's future: dropping it
 //! cancels them.
 
+mod course;
+mod meta;
+mod route;
+mod verdict;
+
 use std::collections::HashMap;
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_proto::ids::{NodeId, PartitionId};
-use flotilla_proto::refusal::{self, Advice, Refusal};
+use flotilla_proto::ids::{LogIndex, NodeId, PartitionId};
+use flotilla_proto::refusal::Refusal;
 use flotilla_proto::shard;
-use flotilla_proto::shard::meta_client::MetaClient;
 use flotilla_proto::shard::shard_client::ShardClient;
-use flotilla_proto::v1::{Coverage, PartitionIndex};
+use flotilla_proto::v1::Consistency;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 
+use self::course::Course;
+pub(crate) use self::meta::Resend;
+use self::verdict::is_missing;
 use crate::admission::{Deadline, exceeded};
-use crate::backoff::Backoff;
+use crate::chance::Chance;
+use crate::health::Health;
+use crate::hedge::Hedges;
 use crate::metrics::Metrics;
 use crate::placement::{Placement, View};
 use crate::pool::Pool;
+use crate::read::options::{Preference, ReadOptions};
 
-const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+/// Between two rounds over the replicas: short, since a new leader is there within seconds.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+/// Of the time left, the part after which the next replica is asked as well.
+const PATIENCE_PART: u32 = 3;
 /// Calls of one request under way at once, at most.
 const WIDTH: usize = 64;
 /// Leaders remembered, at most.
@@ -54,19 +75,51 @@ impl From<Status> for Miss {
     }
 }
 
-/// Whether sending a call a second time is harmless when the first one's fate is unknown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resend {
-    /// Reads, and writes that carry a request id.
-    Freely,
-    /// Only if the first one was refused, or never left.
-    IfRefused,
+/// An answer, and the node that gave it.
+#[derive(Clone, Debug)]
+pub struct Answer<T> {
+    /// What it says.
+    pub value: T,
+    /// Whose it is.
+    pub node: NodeId,
+}
+
+/// Which replicas may answer, and which are asked first.
+#[derive(Clone, Copy, Debug)]
+pub enum Whom<'a> {
+    /// The leader alone.
+    Leader,
+    /// Whoever these options allow.
+    Reader(&'a ReadOptions),
+    /// This node first, since it has the view of this log index; any other that is as far will do.
+    Viewer(NodeId, LogIndex),
+}
+
+impl Whom<'_> {
+    fn is_leader(self) -> bool {
+        match self {
+            Whom::Leader => true,
+            Whom::Reader(options) => options.is_linearizable(),
+            Whom::Viewer(..) => false,
+        }
+    }
+
+    fn fresh(self, partition: PartitionId) -> Option<shard::Freshness> {
+        match self {
+            Whom::Leader => None,
+            Whom::Reader(options) => Some(options.fresh(partition)),
+            Whom::Viewer(_, at_least) => {
+                let consistency = Consistency::Any.into();
+                Some(shard::Freshness { consistency, max_lag_ms: 0, at_least })
+            }
+        }
+    }
 }
 
 /// What a call carries to the node.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// The partition and the caller's epoch.
+    /// The partition, the caller's epoch, and how fresh the answer must be.
     pub target: shard::Target,
     timeout: Duration,
 }
@@ -95,74 +148,143 @@ pub struct Fanout {
     pool: Arc<Pool>,
     placement: Arc<Placement>,
     metrics: Metrics,
+    health: Health,
+    hedges: Hedges,
+    chance: Arc<Chance>,
+    patience_max: Duration,
     leaders: RwLock<HashMap<PartitionId, NodeId>>,
+    meta_leader: Mutex<Option<String>>,
 }
 
 impl Fanout {
-    /// Calls by `placement` over the channels of `pool`.
-    pub fn new(pool: Arc<Pool>, placement: Arc<Placement>, metrics: Metrics) -> Fanout {
-        Fanout { pool, placement, metrics, leaders: RwLock::default() }
+    /// Calls by `placement` over the channels of `pool`. `patience_max` bounds the wait for one replica before the next one is
+    /// asked as well.
+    pub(crate) fn new(
+        pool: Arc<Pool>,
+        placement: Arc<Placement>,
+        metrics: Metrics,
+        chance: Arc<Chance>,
+        patience_max: Duration,
+    ) -> Fanout {
+        Fanout {
+            pool,
+            placement,
+            health: Health::new(chance.clone(), metrics.clone()),
+            metrics,
+            hedges: Hedges::default(),
+            chance,
+            patience_max,
+            leaders: RwLock::default(),
+            meta_leader: Mutex::default(),
+        }
     }
 
-    /// One call to `partition`, sent by `send` as often as advice, `resend` and the deadline allow.
+    /// One call of `verb` to `partition`, sent by `send` to one replica after the other until one answers.
     pub async fn call<T, F>(
         &self,
         view: &View,
         partition: PartitionId,
         deadline: Deadline,
-        resend: Resend,
+        (verb, whom): (&'static str, Whom<'_>),
         send: impl Fn(ShardClient<Channel>, Call) -> F,
-    ) -> Result<T, Miss>
+    ) -> Result<Answer<T>, Miss>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut route = Route::new(view.replicas(partition), self.leader(partition));
+        let mut target = view.target(partition);
+        target.fresh = whom.fresh(partition);
+        let mut course = Course::new(self, self.order(view, partition, whom), deadline, verb, whom);
+        let mut tries = FuturesUnordered::new();
         loop {
-            let status = match self.shard(view, partition, route.node) {
-                Ok(client) => {
-                    let call = Call { target: view.target(partition), timeout: deadline.for_next_hop() };
-                    match send(client, call).await {
-                        Ok(answer) => {
-                            self.remember(partition, route.node);
-                            return Ok(answer.into_inner());
-                        }
-                        Err(status) => status,
+            if let Some(node) = course.next()? {
+                let (since, target, send) = (Instant::now(), target.clone(), &send);
+                tries.push(async move {
+                    let end = self.send(view, node, target, deadline, send).await;
+                    (node, since, end)
+                });
+            }
+            match ended(&mut tries, course.alarm()).await {
+                Some((node, since, Ok(value))) => {
+                    course.answered(node, since.elapsed());
+                    if whom.is_leader() {
+                        self.remember(partition, node);
                     }
+                    return Ok(Answer { value, node });
                 }
-                Err(status) => status,
-            };
-            match next(&status, resend) {
-                Advice::TellCaller => return Err(Miss::Failed(told(status))),
-                Advice::Reroute(newer) => {
-                    if let Some(newer) = newer {
-                        self.placement.learn(*newer)?;
-                    }
-                    self.metrics.retries.inc();
-                    return Err(Miss::Stale);
-                }
-                Advice::GoTo(node) => self.pause(route.go_to(node.map(NodeId)), deadline, &status).await?,
+                Some((node, _, Err(status))) => course.refused(node, status)?,
+                None => course.rung(),
             }
         }
     }
 
-    fn shard(
+    /// One try.
+    async fn send<T, F>(
         &self,
         view: &View,
-        partition: PartitionId,
-        node: Option<NodeId>,
-    ) -> Result<ShardClient<Channel>, Status> {
-        let address = node.and_then(|node| view.address(node));
-        let unknown =
-            || Refusal::Unavailable(format!("partition {partition} has no replica of known address"));
-        self.pool.shard(address.ok_or_else(unknown)?)
+        node: NodeId,
+        target: shard::Target,
+        deadline: Deadline,
+        send: &impl Fn(ShardClient<Channel>, Call) -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let unknown = || Refusal::Unavailable(format!("the address of node {node} is not known"));
+        let client = self.pool.shard(view.address(node).ok_or_else(unknown)?)?;
+        Ok(send(client, Call { target, timeout: deadline.for_next_hop() }).await?.into_inner())
+    }
+
+    /// The replicas that may answer, in the order in which they are asked if all are healthy.
+    fn order(&self, view: &View, partition: PartitionId, whom: Whom<'_>) -> Vec<NodeId> {
+        let Some(partition) = view.partition(partition) else { return Vec::new() };
+        let mut order = partition.replicas.clone();
+        if whom.is_leader() {
+            // A replica that only comes may lead before the map says that it is there.
+            order.extend(partition.change.and_then(|change| change.add));
+        } else {
+            order.extend(&partition.learners);
+        }
+        let mut seen = Vec::with_capacity(order.len());
+        order.retain(|node| {
+            !seen.contains(node) && {
+                seen.push(*node);
+                true
+            }
+        });
+        let leader = self.leader(partition.id).filter(|node| order.contains(node)).or(order.first().copied());
+        let now = Instant::now();
+        let times: HashMap<NodeId, Duration> = match whom {
+            Whom::Leader => HashMap::new(),
+            _ => order.iter().map(|node| (*node, self.health.time(*node, now))).collect(),
+        };
+        match whom {
+            _ if whom.is_leader() => order.sort_by_key(|node| Some(*node) != leader),
+            Whom::Viewer(node, _) => order.sort_by_key(|other| (*other != node, times.get(other).copied())),
+            Whom::Reader(options) => match options.preference {
+                Preference::Leader => {
+                    order.sort_by_key(|node| (Some(*node) != leader, times.get(node).copied()));
+                }
+                Preference::Nearest => order.sort_by_key(|node| times.get(node).copied()),
+                Preference::Replica => {
+                    self.chance.shuffle(&mut order);
+                    order.sort_by_key(|node| Some(*node) == leader);
+                }
+            },
+            Whom::Leader => {}
+        }
+        order
+    }
+
+    /// How long one replica may keep silent before the next one is asked as well.
+    fn patience(&self, deadline: Deadline) -> Duration {
+        (deadline.left() / PATIENCE_PART).min(self.patience_max)
     }
 
     fn leader(&self, partition: PartitionId) -> Option<NodeId> {
         self.leaders.read().get(&partition).copied()
     }
 
-    fn remember(&self, partition: PartitionId, node: Option<NodeId>) {
-        let Some(node) = node else { return };
+    fn remember(&self, partition: PartitionId, node: NodeId) {
         if self.leader(partition) == Some(node) {
             return;
         }
@@ -176,7 +298,7 @@ impl Fanout {
     /// Waits before the next try; gives up if the deadline comes first.
     async fn pause(&self, pause: Duration, deadline: Deadline, cause: &Status) -> Result<(), Status> {
         if deadline.left() <= pause {
-            return Err(exceeded(&format!("the time was up; the last refusal was: {}", cause.message())));
+            return Err(given_up(Some(cause)));
         }
         self.metrics.retries.inc();
         if !pause.is_zero() {
@@ -184,53 +306,43 @@ impl Fanout {
         }
         Ok(())
     }
+}
 
-    /// One call to the meta group, by whichever node leads it. A call whose fate is unknown is not sent again.
-    pub async fn meta<T, F, M>(
-        &self,
-        deadline: Deadline,
-        message: M,
-        send: impl Fn(MetaClient<Channel>, tonic::Request<M>) -> F,
-    ) -> Result<T, Status>
-    where
-        F: Future<Output = Result<Response<T>, Status>>,
-        M: Clone,
-    {
-        let mut backoff = Backoff::new(PAUSE.0, PAUSE.1);
-        let mut addresses = self.placement.addresses();
-        addresses.reverse();
-        loop {
-            let address = addresses.pop().ok_or_else(|| Status::unavailable("no node is known"))?;
-            let client = self.pool.meta(&address)?;
-            let status = match send(client, with_timeout(message.clone(), deadline.for_next_hop())).await {
-                Ok(answer) => return Ok(answer.into_inner()),
-                Err(status) => status,
-            };
-            let Advice::GoTo(leader) = next(&status, Resend::IfRefused) else { return Err(told(status)) };
-            let mut pause = Duration::ZERO;
-            if addresses.is_empty() {
-                pause = backoff.pause();
-                addresses = self.placement.addresses();
-                addresses.reverse();
-            }
-            self.pause(pause, deadline, &status).await?;
-            let map = self.placement.map();
-            if let Some(node) = leader.and_then(|id| map.as_ref()?.node(NodeId(id))) {
-                addresses.retain(|other| *other != node.address);
-                addresses.push(node.address.clone());
-            }
+/// The status of a call whose time is up.
+fn given_up(last: Option<&Status>) -> Status {
+    let last = last.map_or("there is no replica", Status::message);
+    exceeded(&format!("the time was up; the last refusal was: {last}"))
+}
+
+/// The next try to end; none if the alarm rings first.
+async fn ended<F: Future>(tries: &mut FuturesUnordered<F>, alarm: Option<Instant>) -> Option<F::Output> {
+    let ended = async {
+        match tries.next().await {
+            Some(end) => end,
+            None => std::future::pending().await,
         }
+    };
+    match alarm {
+        Some(at) => tokio::time::timeout_at(at, ended).await.ok(),
+        None => Some(ended.await),
     }
 }
 
-/// Runs the calls, [`WIDTH`] at once, and gives their answers in the order of the calls; the first miss ends it.
-pub async fn gather<T>(calls: Vec<BoxFuture<'_, Result<T, Miss>>>) -> Result<Vec<T>, Miss> {
-    let mut answers: Vec<Option<T>> = calls.iter().map(|_| None).collect();
+/// Runs the calls, [`WIDTH`] at once, and gives their answers in the order of the calls. The first miss ends it, unless the
+/// answer `allows_partial`: then a call whose partition did not answer gives why.
+pub async fn gather<T>(
+    calls: Vec<BoxFuture<'_, Result<T, Miss>>>,
+    allows_partial: bool,
+) -> Result<Vec<Result<T, Status>>, Miss> {
+    let mut ends: Vec<Option<Result<T, Status>>> = calls.iter().map(|_| None).collect();
     let mut running = Running::new(calls);
     while let Some((n, end)) = running.next().await {
-        answers[n] = Some(end?);
+        ends[n] = Some(match end {
+            Err(Miss::Failed(status)) if allows_partial && is_missing(&status) => Err(status),
+            end => Ok(end?),
+        });
     }
-    Ok(answers.into_iter().flatten().collect())
+    Ok(ends.into_iter().flatten().collect())
 }
 
 /// Runs the calls, [`WIDTH`] at once, to the end of each, and gives how each ended, in the order of the calls.
@@ -263,99 +375,4 @@ impl<'a, R: 'a> Running<'a, R> {
         }
         self.started.next().await
     }
-}
-
-/// The coverage of an answer made of these partitions at these log indexes.
-pub fn coverage(asked: usize, indexes: impl IntoIterator<Item = (PartitionId, u64)>) -> Coverage {
-    let index = |(partition, log_index): (PartitionId, u64)| PartitionIndex {
-        partition: partition.0,
-        log_index,
-        node: 0,
-    };
-    let mut indexes: Vec<PartitionIndex> = indexes.into_iter().map(index).collect();
-    indexes.sort_unstable_by_key(|i| i.partition);
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Coverage {
-        partitions_asked: count(asked),
-        partitions_answered: count(indexes.len()),
-        indexes,
-        missing: Vec::new(),
-    }
-}
-
-/// Which replica is asked next.
-struct Route<'a> {
-    replicas: &'a [NodeId],
-    node: Option<NodeId>,
-    tried: Vec<NodeId>,
-    backoff: Backoff,
-}
-
-impl<'a> Route<'a> {
-    fn new(replicas: &'a [NodeId], leader: Option<NodeId>) -> Route<'a> {
-        let leader = leader.filter(|node| replicas.contains(node)).or(replicas.first().copied());
-        Route { replicas, node: leader, tried: Vec::new(), backoff: Backoff::new(PAUSE.0, PAUSE.1) }
-    }
-
-    /// Turns to `named`, else to a replica not tried yet, else starts over; returns the pause before it.
-    fn go_to(&mut self, named: Option<NodeId>) -> Duration {
-        self.tried.extend(self.node);
-        let is_new = |node: &NodeId| !self.tried.contains(node);
-        let untried = named.filter(is_new).or_else(|| self.replicas.iter().copied().find(is_new));
-        if untried.is_some() {
-            self.node = untried;
-            return Duration::ZERO;
-        }
-        self.tried.clear();
-        self.node = named.or(self.replicas.first().copied());
-        self.backoff.pause()
-    }
-}
-
-/// The advice of a status, as far as `resend` allows to follow it.
-fn next(status: &Status, resend: Resend) -> Advice {
-    let advice = match refusal::advice(status) {
-        Advice::TellCaller if is_broken_connection(status) => Advice::GoTo(None),
-        advice => advice,
-    };
-    let is_refused = status.code() == Code::FailedPrecondition || never_left(status);
-    match advice {
-        Advice::GoTo(_) if resend == Resend::IfRefused && !is_refused => Advice::TellCaller,
-        advice => advice,
-    }
-}
-
-/// Whether the status was made here, of a broken connection, rather than sent by the node.
-fn is_broken_connection(status: &Status) -> bool {
-    status.source().is_some()
-        && !is_timeout(status)
-        && matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled)
-}
-
-/// tonic's word for a timeout, at either end.
-fn is_timeout(status: &Status) -> bool {
-    status.code() == Code::Cancelled && status.message() == "Timeout expired"
-}
-
-/// Whether no connection came about, so that the call cannot have arrived.
-fn never_left(status: &Status) -> bool {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
-}
-
-/// A node's status as the caller is told it: code, message and details, without the hop's own headers.
-fn told(status: Status) -> Status {
-    if is_timeout(&status) {
-        return exceeded("a node did not answer in time");
-    }
-    if is_broken_connection(&status) {
-        return Refusal::Unavailable(format!("the connection to a node broke: {}", status.message())).into();
-    }
-    Status::with_details(status.code(), status.message(), bytes::Bytes::copy_from_slice(status.details()))
 }

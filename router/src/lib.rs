@@ -3,7 +3,7 @@
 //!
 //! Two straight lines run through it, calls only go down: `service` (the edge, thin) -> [`write`], [`read`] or
 //! [`search`] (what the verb means) -> [`fanout`] (one call to one partition, with its deadline, retries and rerouting) ->
-//! the node; and back through [`merge`] (pure). Beside them stand [`placement`] (the map, watched), [`pool`] (address ->
+//! the node; and back through [`merge`] (pure) and [`coverage`]. Beside them stand [`placement`] (the map, watched), [`pool`] (address ->
 //! channel), [`admission`] (how many requests at once) and [`server`] (ports, health, metrics, draining).
 //!
 //! Invariants: a request fixes one view of the map and so sees each slot once; if a node says the view is stale, the
@@ -13,6 +13,7 @@
 //! It holds no data and decides no placement: a router can be killed at any time and loses nothing.
 
 pub mod admission;
+pub mod coverage;
 pub mod fanout;
 pub mod inproc;
 pub mod merge;
@@ -25,8 +26,11 @@ pub mod server;
 pub mod write;
 
 mod backoff;
+mod chance;
 mod cluster;
 mod collections;
+mod health;
+mod hedge;
 mod router;
 mod service;
 

@@ -3,12 +3,15 @@
 
 use std::future::Future;
 
+use flotilla_proto::v1::Coverage;
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     core::Collector,
 };
 use tokio::time::Instant;
 use tonic::Status;
+
+use crate::coverage::Covered;
 
 /// Upper edges of the latency buckets, in seconds: they hit the targets that users are promised.
 const EDGES: [f64; 17] =
@@ -25,6 +28,14 @@ pub struct Metrics {
     pub queue_depth: IntGauge,
     /// Calls to nodes that were sent again.
     pub retries: IntCounter,
+    /// Reads that were sent to a second replica because the first was slow, by operation.
+    pub hedges: IntCounterVec,
+    /// Hedges that answered before the first replica, by operation.
+    pub hedges_won: IntCounterVec,
+    /// Times that a node was put last because it did not answer.
+    pub circuit_opens: IntCounter,
+    /// Answers that lack a partition, by operation.
+    pub partial_answers: IntCounterVec,
 }
 
 impl Metrics {
@@ -34,6 +45,7 @@ impl Metrics {
     /// If the registry holds one of the names already.
     pub fn new(registry: Registry) -> Result<Metrics, prometheus::Error> {
         let seconds = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(EDGES.to_vec());
+        let by_operation = |name: &str, help: &str| IntCounterVec::new(Opts::new(name, help), &["operation"]);
         let metrics = Metrics {
             duration: HistogramVec::new(
                 seconds("flotilla_operation_duration_seconds", "Time of an operation at the router"),
@@ -48,15 +60,35 @@ impl Metrics {
                 "Time of a search at the router, answered or refused",
             ))?,
             queue_depth: IntGauge::new("flotilla_request_queue_depth", "Requests that wait for a permit")?,
-            retries: IntCounter::new("flotilla_retries_total", "Calls to nodes that were sent again")?,
+            retries: IntCounter::new("flotilla_router_retries_total", "Calls to nodes that were sent again")?,
+            hedges: by_operation(
+                "flotilla_router_hedges_total",
+                "Reads sent to a second replica because the first was slow",
+            )?,
+            hedges_won: by_operation(
+                "flotilla_router_hedges_won_total",
+                "Hedges that answered before the first replica",
+            )?,
+            circuit_opens: IntCounter::new(
+                "flotilla_router_circuit_opens_total",
+                "Times that a node was put last because it did not answer",
+            )?,
+            partial_answers: by_operation(
+                "flotilla_router_partial_answers_total",
+                "Answers that lack a partition, as their callers allowed",
+            )?,
             registry,
         };
-        let all: [Box<dyn Collector>; 5] = [
+        let all: [Box<dyn Collector>; 9] = [
             Box::new(metrics.duration.clone()),
             Box::new(metrics.operations.clone()),
             Box::new(metrics.search.clone()),
             Box::new(metrics.queue_depth.clone()),
             Box::new(metrics.retries.clone()),
+            Box::new(metrics.hedges.clone()),
+            Box::new(metrics.hedges_won.clone()),
+            Box::new(metrics.circuit_opens.clone()),
+            Box::new(metrics.partial_answers.clone()),
         ];
         all.into_iter().try_for_each(|one| metrics.registry.register(one))?;
         Ok(metrics)
@@ -78,6 +110,19 @@ impl Metrics {
             self.search.observe(seconds);
         }
         result
+    }
+
+    /// The coverage of an answer to `operation` for the wire; a partial one is counted.
+    ///
+    /// # Errors
+    /// If no partition answered.
+    pub fn covered(&self, operation: &'static str, covered: Covered) -> Result<Coverage, Status> {
+        let is_partial = covered.is_partial();
+        let coverage = covered.told()?;
+        if is_partial {
+            self.partial_answers.with_label_values(&[operation]).inc();
+        }
+        Ok(coverage)
     }
 
     /// The whole registry in the text format.

@@ -24,12 +24,13 @@ use tonic::Status;
 
 use crate::admission::Deadline;
 use crate::backoff::Backoff;
+use crate::chance::Chance;
 use crate::pool::Pool;
 
 const FOLLOW_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 const VIEW_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 /// A node that does not answer within this is passed over.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// A watch that lasted this long was a good one.
 const GOOD_WATCH: Duration = Duration::from_secs(1);
 /// How long a caller waits for the watch to bring what it just changed, before it asks.
@@ -39,6 +40,7 @@ const WATCH_LAG: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Placement {
     pool: Arc<Pool>,
+    chance: Arc<Chance>,
     seeds: Vec<String>,
     map: ArcSwapOption<PlacementMap>,
     installed: watch::Sender<u64>,
@@ -61,20 +63,15 @@ impl Deref for View {
 }
 
 impl View {
-    /// What a node is told about the caller's view.
+    /// What a node is told about the caller's view; how fresh the answer must be is added by who asks.
     pub fn target(&self, partition: PartitionId) -> shard::Target {
-        let epoch = self.map.epoch.max(self.epoch).0;
+        let epoch = self.epoch.0;
         shard::Target { collection_id: self.id.to_string(), partition: partition.0, epoch, fresh: None }
     }
 
     /// Where `node` serves.
     pub fn address(&self, node: NodeId) -> Option<&str> {
         self.map.node(node).map(|node| node.address.as_str())
-    }
-
-    /// The partition's replicas, the preferred leader first.
-    pub fn replicas(&self, partition: PartitionId) -> &[NodeId] {
-        self.partitions.iter().find(|p| p.id == partition).map_or(&[], |p| &p.replicas)
     }
 
     /// Whether each key belongs to the same partition in both views.
@@ -86,9 +83,10 @@ impl View {
 
 impl Placement {
     /// Nothing known yet; `seeds` are asked first, and whenever no node of the map answers.
-    pub fn new(pool: Arc<Pool>, seeds: Vec<String>) -> Placement {
+    pub(crate) fn new(pool: Arc<Pool>, seeds: Vec<String>, chance: Arc<Chance>) -> Placement {
         Placement {
             pool,
+            chance,
             seeds,
             map: ArcSwapOption::empty(),
             installed: watch::Sender::new(0),
@@ -131,7 +129,7 @@ impl Placement {
     ) -> Result<(), Status> {
         let mut backoff = Backoff::new(WATCH_LAG, VIEW_PAUSE.1);
         loop {
-            let soon = deadline.at_most(backoff.pause());
+            let soon = deadline.at_most(backoff.pause(&self.chance));
             match self.wait_until(soon, &wanted).await {
                 Ok(_) => return Ok(()),
                 Err(late) if deadline.left().is_zero() => return Err(late),
@@ -227,10 +225,13 @@ impl Placement {
         }
     }
 
-    /// Where to ask: the nodes of the map, then the seeds.
+    /// Where to ask: the nodes that vote in the meta group, the other nodes of the map, then the seeds.
     pub fn addresses(&self) -> Vec<String> {
-        let mut all: Vec<String> =
-            self.map().iter().flat_map(|map| map.nodes.iter().map(|n| n.address.clone())).collect();
+        let mut all = Vec::new();
+        if let Some(map) = self.map() {
+            let (meta, others): (Vec<_>, Vec<_>) = map.nodes.iter().partition(|n| map.meta.contains(&n.id));
+            all.extend(meta.into_iter().chain(others).map(|node| node.address.clone()));
+        }
         all.extend(self.seeds.iter().cloned());
         let mut seen = std::collections::HashSet::new();
         all.retain(|address| seen.insert(address.clone()));
@@ -286,7 +287,7 @@ impl Placement {
                 }
             }
             self.is_reachable.send_if_modified(|was| std::mem::replace(was, is_heard) != is_heard);
-            tokio::time::sleep(backoff.pause()).await;
+            tokio::time::sleep(backoff.pause(&self.chance)).await;
         }
     }
 
@@ -338,7 +339,7 @@ impl Views<'_> {
             view = self.placement.view(self.name, self.deadline).await?;
         }
         if self.last == Some(stamp(&view)) {
-            tokio::time::sleep(self.backoff.pause().min(self.deadline.left())).await;
+            tokio::time::sleep(self.backoff.pause(&self.placement.chance).min(self.deadline.left())).await;
             view = self.placement.view(self.name, self.deadline).await?;
         }
         if self.deadline.left().is_zero() {

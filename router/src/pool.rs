@@ -18,8 +18,8 @@ use crate::inproc::Connector;
 pub const INPROC: &str = "inproc";
 /// Channels kept, at most: beyond it all are dropped and dialled anew as they are needed.
 const CHANNELS_MAX: usize = 4_096;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes under way to us, unread, at most: of one call, and of one connection.

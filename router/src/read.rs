@@ -1,5 +1,6 @@
 //! The other reads: get by key, count, and a collection's status. Pages stand in [`scan`].
 
+pub mod options;
 pub mod scan;
 mod token;
 
@@ -20,8 +21,10 @@ use tonic::Status;
 
 use crate::Router;
 use crate::admission::Deadline;
-use crate::fanout::{Miss, Resend, coverage, gather, settle};
+use crate::coverage::Covered;
+use crate::fanout::{Answer, Miss, Whom, gather, settle};
 use crate::placement::View;
+use crate::read::options::ReadOptions;
 
 /// A status waits no longer than this for a partition.
 const STATUS_MAX: Duration = Duration::from_secs(5);
@@ -53,10 +56,11 @@ pub async fn get(
             Ok(key)
         })
         .collect::<Result<_, flotilla_proto::refusal::Violation>>()?;
+    let options = ReadOptions::new(request.read.as_ref())?;
     let mut views = router.placement.views(&request.collection, deadline);
     loop {
         let view = views.next().await?;
-        match get_once(router, &view, &request, &keys, deadline).await {
+        match get_once(router, &view, &request, &keys, &options, deadline).await {
             Ok(answer) => return Ok(answer),
             Err(Miss::Stale) => {}
             Err(Miss::Failed(status)) => return Err(status),
@@ -69,8 +73,10 @@ async fn get_once(
     view: &View,
     request: &v1::GetRequest,
     keys: &[Key],
+    options: &ReadOptions,
     deadline: Deadline,
 ) -> Result<v1::GetResponse, Miss> {
+    let deadline = options.deadline(deadline);
     let mut wanted: BTreeMap<PartitionId, Vec<v1::Key>> = BTreeMap::new();
     for (key, wire) in keys.iter().zip(&request.keys) {
         let owner =
@@ -79,32 +85,35 @@ async fn get_once(
     }
     let chunk = records_per_call(view, request.with_vectors);
     let chunks = wanted.iter().flat_map(|(p, keys)| keys.chunks(chunk).map(move |keys| (*p, keys.to_vec())));
+    let chunks: Vec<(PartitionId, Vec<v1::Key>)> = chunks.collect();
+    let asked: Vec<PartitionId> = chunks.iter().map(|(partition, _)| *partition).collect();
     let one = |(partition, keys): (PartitionId, Vec<v1::Key>)| -> BoxFuture<'_, _> {
-        Box::pin(async move {
-            let send = |mut shard: shard::shard_client::ShardClient<_>, call: crate::fanout::Call| {
-                let message = call.request(shard::GetRequest {
-                    target: call.target(),
-                    keys: keys.clone(),
-                    with_payload: request.with_payload,
-                    with_vectors: request.with_vectors,
-                    view: 0,
-                });
-                async move { shard.get(message).await }
-            };
-            Ok((partition, router.fanout.call(view, partition, deadline, Resend::Freely, send).await?))
-        })
+        let whom = ("get", Whom::Reader(options));
+        Box::pin(router.fanout.call(view, partition, deadline, whom, move |mut shard, call| {
+            let message = call.request(shard::GetRequest {
+                target: call.target(),
+                keys: keys.clone(),
+                with_payload: request.with_payload,
+                with_vectors: request.with_vectors,
+                view: 0,
+            });
+            async move { shard.get(message).await }
+        }))
     };
-    let answers: Vec<(PartitionId, shard::GetResponse)> = gather(chunks.map(one).collect()).await?;
-    let mut indexes = BTreeMap::new();
+    let ends = gather(chunks.into_iter().map(one).collect(), options.allows_partial).await?;
+    let mut covered = Covered::default();
     let mut found: HashMap<Key, v1::Record> = HashMap::new();
-    for (partition, answer) in answers {
-        indexes.insert(partition, answer.log_index);
-        for record in answer.records {
+    for (partition, end) in asked.into_iter().zip(ends) {
+        let Some(answer) = covered.take(partition, end, |answer: &shard::GetResponse| answer.log_index)
+        else {
+            continue;
+        };
+        for record in answer.value.records {
             found.insert(key_from_wire("record.key", record.key.clone()).map_err(Status::from)?, record);
         }
     }
     let records = keys.iter().filter_map(|key| found.get(key).cloned()).collect();
-    Ok(v1::GetResponse { records, coverage: Some(coverage(indexes.len(), indexes)) })
+    Ok(v1::GetResponse { records, coverage: Some(router.metrics.covered("get", covered)?) })
 }
 
 /// How many records pass the filter.
@@ -113,28 +122,33 @@ pub async fn count(
     request: v1::CountRequest,
     deadline: Deadline,
 ) -> Result<v1::CountResponse, Status> {
+    let options = ReadOptions::new(request.read.as_ref())?;
     let mut views = router.placement.views(&request.collection, deadline);
     loop {
         let view = views.next().await?;
         check_filter(&view, request.filter.as_ref())?;
+        let time = options.deadline(deadline);
+        let whom = ("count", Whom::Reader(&options));
         let one = |partition: &Partition| -> BoxFuture<'_, _> {
-            Box::pin(router.fanout.call(&view, partition.id, deadline, Resend::Freely, |mut shard, call| {
+            Box::pin(router.fanout.call(&view, partition.id, time, whom, |mut shard, call| {
                 let message = shard::CountRequest { target: call.target(), filter: request.filter.clone() };
                 let message = call.request(message);
                 async move { shard.count(message).await }
             }))
         };
-        let answers: Vec<shard::CountResponse> = match gather(view.partitions.iter().map(one).collect()).await
-        {
-            Ok(answers) => answers,
+        let calls = view.partitions.iter().map(one).collect();
+        let ends = match gather(calls, options.allows_partial).await {
+            Ok(ends) => ends,
             Err(Miss::Stale) => continue,
             Err(Miss::Failed(status)) => return Err(status),
         };
-        let indexes = view.partitions.iter().map(|p| p.id).zip(answers.iter().map(|a| a.log_index));
-        return Ok(v1::CountResponse {
-            count: answers.iter().map(|a| a.count).sum(),
-            coverage: Some(coverage(view.partitions.len(), indexes)),
-        });
+        let mut covered = Covered::default();
+        let mut count = 0;
+        for (partition, end) in view.partitions.iter().zip(ends) {
+            let answer = covered.take(partition.id, end, |answer: &shard::CountResponse| answer.log_index);
+            count += answer.map_or(0, |answer| answer.value.count);
+        }
+        return Ok(v1::CountResponse { count, coverage: Some(router.metrics.covered("count", covered)?) });
     }
 }
 
@@ -153,11 +167,14 @@ pub async fn collection_status(
     deadline: Deadline,
 ) -> Result<v1::GetCollectionResponse, Status> {
     let deadline = deadline.at_most(STATUS_MAX);
+    let options = ReadOptions::whole_or_part();
     let mut views = router.placement.views(name, deadline);
     loop {
         let view = views.next().await?;
+        let time = options.deadline(deadline);
+        let whom = ("status", Whom::Reader(&options));
         let one = |partition: &Partition| -> BoxFuture<'_, _> {
-            Box::pin(router.fanout.call(&view, partition.id, deadline, Resend::Freely, |mut shard, call| {
+            Box::pin(router.fanout.call(&view, partition.id, time, whom, |mut shard, call| {
                 let message = call.request(shard::StatusRequest { target: call.target() });
                 async move { shard.status(message).await }
             }))
@@ -176,17 +193,18 @@ pub async fn collection_status(
 
 /// One status of many. The progress of indexing is weighted by records.
 fn sum(
-    ends: impl Iterator<Item = (PartitionId, Result<shard::StatusResponse, Miss>)>,
+    ends: impl Iterator<Item = (PartitionId, Result<Answer<shard::StatusResponse>, Miss>)>,
 ) -> Result<v1::CollectionStatus, Status> {
     let mut total = v1::CollectionStatus::default();
-    let mut indexes = Vec::new();
-    let (mut asked, mut weights, mut progress) = (0, 0.0, 0.0);
+    let mut covered = Covered::default();
+    let (mut answered, mut weights, mut progress) = (0, 0.0, 0.0);
     let mut failure = None;
     for (partition, end) in ends {
-        asked += 1;
         match end {
-            Ok(answer) => {
-                let part = answer.status.unwrap_or_default();
+            Ok(Answer { value, node }) => {
+                answered += 1;
+                covered.answered(partition, value.log_index, node);
+                let part = value.status.unwrap_or_default();
                 let weight = part.records.max(1) as f64;
                 weights += weight;
                 progress += weight * part.index_progress;
@@ -195,18 +213,20 @@ fn sum(
                 total.growing_records += part.growing_records;
                 total.unindexed_vectors += part.unindexed_vectors;
                 total.disk_bytes += part.disk_bytes;
-                indexes.push((partition, answer.log_index));
             }
-            Err(Miss::Failed(status)) => failure = Some(status),
+            Err(Miss::Failed(status)) => {
+                covered.missed(partition, &status);
+                failure = Some(status);
+            }
             Err(Miss::Stale) => {}
         }
     }
     match failure {
-        Some(status) if indexes.is_empty() => Err(status),
-        _ if asked == 0 => Err(Refusal::Internal("the collection has no partitions".into()).into()),
+        Some(status) if answered == 0 => Err(status),
+        None if answered == 0 => Err(Refusal::Internal("the collection has no partitions".into()).into()),
         _ => {
             total.index_progress = progress / f64::max(weights, 1.0);
-            total.coverage = Some(coverage(asked, indexes));
+            total.coverage = Some(covered.told()?);
             Ok(total)
         }
     }

@@ -9,11 +9,13 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::admission::{Admission, Deadline};
+use crate::chance::Chance;
 use crate::fanout::Fanout;
 use crate::inproc::Connector;
 use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::pool::{INPROC, Pool};
+use crate::write::ids::Ids;
 
 /// What a router can be told.
 #[derive(Clone, Debug)]
@@ -28,6 +30,12 @@ pub struct Options {
     pub requests_max: usize,
     /// Requests that wait beyond that. Default 1,000.
     pub queue_max: usize,
+    /// How long one replica may keep silent before the next one is asked as well; at most a third of the time left.
+    /// Default 1 s.
+    pub patience: Duration,
+    /// Seed of jitter, of the spread over replicas and of the identities of writes: a router with the same seed does the
+    /// same again. Default: none, the operating system gives one.
+    pub seed: Option<u64>,
 }
 
 impl Default for Options {
@@ -38,6 +46,8 @@ impl Default for Options {
             deadline_max: Duration::from_secs(600),
             requests_max: 512,
             queue_max: 1_000,
+            patience: Duration::from_secs(1),
+            seed: None,
         }
     }
 }
@@ -49,6 +59,8 @@ pub struct Router {
     pub(crate) fanout: Fanout,
     pub(crate) admission: Admission,
     pub(crate) metrics: Metrics,
+    pub(crate) chance: Arc<Chance>,
+    pub(crate) ids: Ids,
     deadline_default: Duration,
     is_draining: watch::Sender<bool>,
     follower: tokio::task::JoinHandle<()>,
@@ -67,14 +79,18 @@ impl Router {
     ) -> Result<Arc<Router>, prometheus::Error> {
         let metrics = Metrics::new(registry)?;
         let pool = Arc::new(Pool::new(inproc));
-        let placement = Arc::new(Placement::new(pool.clone(), options.nodes));
+        let chance = Arc::new(Chance::new(options.seed));
+        let placement = Arc::new(Placement::new(pool.clone(), options.nodes, chance.clone()));
+        let patience = options.patience;
         let Options { requests_max, queue_max, deadline_default, deadline_max, .. } = options;
         Ok(Arc::new(Router {
-            fanout: Fanout::new(pool, placement.clone(), metrics.clone()),
+            fanout: Fanout::new(pool, placement.clone(), metrics.clone(), chance.clone(), patience),
             follower: tokio::spawn(placement.clone().follow()),
             placement,
             admission: Admission::new(requests_max, queue_max, deadline_default, deadline_max),
             metrics,
+            chance,
+            ids: Ids::default(),
             deadline_default,
             is_draining: watch::Sender::new(false),
         }))

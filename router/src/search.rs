@@ -1,13 +1,15 @@
 //! The root search: check, scatter, merge, cut, fetch.
 //!
 //! Each partition gives its nearest keys first, without payload; they are merged and cut, and only the winners' payloads and
-//! vectors are fetched, by the very view that was searched. If a winner is gone by then, the whole search runs again, a
+//! vectors are fetched, by the very view that was searched, on the node that has it; another replica will do if that one is
+//! gone, since a record of the same version is the same record. If a winner is gone by then, the whole search runs again, a
 //! bounded number of times; a hit is never left out silently.
 
 use std::collections::BTreeMap;
 
 use flotilla_proto::convert::{filter_from_wire, key_from_wire, key_to_wire, vector_from_wire};
 use flotilla_proto::filter::Compiled;
+use flotilla_proto::ids::{LogIndex, NodeId};
 use flotilla_proto::limits::{EF_MAX, LIMIT_DEFAULT, LIMIT_MAX};
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
@@ -18,9 +20,11 @@ use tonic::{Code, Status};
 
 use crate::Router;
 use crate::admission::Deadline;
-use crate::fanout::{Miss, Resend, coverage, gather};
+use crate::coverage::Covered;
+use crate::fanout::{Answer, Miss, Whom, gather};
 use crate::merge::{self, Partial};
 use crate::placement::View;
+use crate::read::options::ReadOptions;
 use crate::read::records_per_call;
 
 /// How often a search runs when winners vanish before they are fetched.
@@ -32,22 +36,23 @@ pub async fn search(
     request: v1::SearchRequest,
     deadline: Deadline,
 ) -> Result<v1::SearchResponse, Status> {
+    let options = ReadOptions::new(request.read.as_ref())?;
     let mut views = router.placement.views(&request.collection, deadline);
     let mut vanished = 0;
     for _ in 0..ROUNDS {
-        let (view, plan, answers) = loop {
+        let (view, plan, ends) = loop {
             let view = views.next().await?;
             let plan = Plan::new(&view, &request)?;
-            match scatter(router, &view, &plan, deadline).await {
-                Ok(answers) => break (view, plan, answers),
+            match scatter(router, &view, &plan, &options, deadline).await {
+                Ok(ends) => break (view, plan, ends),
                 Err(Miss::Stale) => {}
                 Err(Miss::Failed(status)) => return Err(status),
             }
         };
-        let (partials, found) = split(&view, answers, request.explain)?;
+        let (partials, mut found) = split(&view, ends, request.explain)?;
         let winners = plan.cut(merge::hits(partials, plan.offset, plan.limit));
-        match fetch(router, &view, &request, &winners, &found, deadline).await {
-            Ok(Fetched::All(records)) => return Ok(answer(&view, &plan, winners, records, found)),
+        match fetch(router, &view, &request, winners, &mut found, &options, deadline).await {
+            Ok(Fetched::All(records)) => return answer(router, &plan, records, found),
             Ok(Fetched::Vanished(count)) => {
                 vanished = count;
                 views = router.placement.views(&request.collection, deadline);
@@ -121,36 +126,43 @@ async fn scatter(
     router: &Router,
     view: &View,
     plan: &Plan,
+    options: &ReadOptions,
     deadline: Deadline,
-) -> Result<Vec<shard::SearchResponse>, Miss> {
+) -> Result<Vec<Result<Answer<shard::SearchResponse>, Status>>, Miss> {
+    let (deadline, whom) = (options.deadline(deadline), ("search", Whom::Reader(options)));
     let one = |partition: &flotilla_proto::placement::Partition| -> BoxFuture<'_, _> {
-        Box::pin(router.fanout.call(view, partition.id, deadline, Resend::Freely, |mut shard, call| {
+        Box::pin(router.fanout.call(view, partition.id, deadline, whom, |mut shard, call| {
             let message = shard::SearchRequest { target: call.target(), search: Some(plan.partial.clone()) };
             let message = call.request(message);
             async move { shard.search(message).await }
         }))
     };
-    gather(view.partitions.iter().map(one).collect()).await
+    gather(view.partitions.iter().map(one).collect(), options.allows_partial).await
 }
 
-/// The partitions' log indexes and plans, in the order of the partitions.
+/// What the first phase tells besides hits.
+#[derive(Default)]
 struct Found {
-    indexes: Vec<u64>,
+    covered: Covered,
+    /// By ordinal of the partition: the node that answered, and its view's log index. None: it did not.
+    views: Vec<Option<(NodeId, LogIndex)>>,
     plans: Vec<v1::PartitionPlan>,
 }
 
 fn split(
     view: &View,
-    answers: Vec<shard::SearchResponse>,
+    ends: Vec<Result<Answer<shard::SearchResponse>, Status>>,
     explain: bool,
 ) -> Result<(Vec<Vec<Partial>>, Found), Status> {
-    let mut found = Found { indexes: Vec::with_capacity(answers.len()), plans: Vec::new() };
-    let mut lists = Vec::with_capacity(answers.len());
-    for (from, answer) in answers.into_iter().enumerate() {
-        found.indexes.push(answer.log_index);
+    let mut found = Found::default();
+    let mut lists = Vec::with_capacity(ends.len());
+    for (from, (partition, end)) in view.partitions.iter().zip(ends).enumerate() {
+        let answer = found.covered.take(partition.id, end, |answer| answer.log_index);
+        found.views.push(answer.as_ref().map(|answer| (answer.node, answer.value.log_index)));
+        let Some(Answer { value: answer, .. }) = answer else { continue };
         if explain {
             let mut plan = answer.plan.unwrap_or_default();
-            plan.partition = view.partitions[from].id.0;
+            plan.partition = partition.id.0;
             found.plans.push(plan);
         }
         let partial = |hit: shard::PartialHit| {
@@ -166,9 +178,9 @@ fn damaged(violation: Violation) -> Status {
     Refusal::Internal(format!("a node's answer is damaged: {violation}")).into()
 }
 
-/// The records of the winners, or how many are gone.
+/// The winners with their records, or how many are gone.
 enum Fetched {
-    All(Vec<v1::Record>),
+    All(Vec<(Partial, v1::Record)>),
     Vanished(usize),
 }
 
@@ -176,49 +188,79 @@ async fn fetch(
     router: &Router,
     view: &View,
     request: &v1::SearchRequest,
-    winners: &[Partial],
-    found: &Found,
+    winners: Vec<Partial>,
+    found: &mut Found,
+    options: &ReadOptions,
     deadline: Deadline,
 ) -> Result<Fetched, Miss> {
     if !request.with_payload && !request.with_vectors {
-        return Ok(Fetched::All(winners.iter().map(bare).collect()));
+        let bare = |winner: Partial| {
+            let record = bare(&winner);
+            (winner, record)
+        };
+        return Ok(Fetched::All(winners.into_iter().map(bare).collect()));
     }
     let mut wanted: BTreeMap<usize, Vec<v1::Key>> = BTreeMap::new();
-    for winner in winners {
+    for winner in &winners {
         wanted.entry(winner.from).or_default().push(key_to_wire(&winner.key));
     }
     let chunk = records_per_call(view, request.with_vectors);
-    let chunks =
-        wanted.iter().flat_map(|(from, keys)| keys.chunks(chunk).map(move |keys| (*from, keys.to_vec())));
+    let chunks: Vec<(usize, Vec<v1::Key>)> = wanted
+        .iter()
+        .flat_map(|(from, keys)| keys.chunks(chunk).map(move |keys| (*from, keys.to_vec())))
+        .collect();
+    let asked: Vec<usize> = chunks.iter().map(|(from, _)| *from).collect();
+    let deadline = options.deadline(deadline);
+    let views = &found.views;
     let one = |(from, keys): (usize, Vec<v1::Key>)| -> BoxFuture<'_, _> {
         let partition = view.partitions[from].id;
-        Box::pin(router.fanout.call(view, partition, deadline, Resend::Freely, move |mut shard, call| {
+        let (node, at) = views[from].unwrap_or_default();
+        let whom = ("fetch", Whom::Viewer(node, at));
+        Box::pin(router.fanout.call(view, partition, deadline, whom, move |mut shard, call| {
             let message = call.request(shard::GetRequest {
                 target: call.target(),
                 keys: keys.clone(),
                 with_payload: request.with_payload,
                 with_vectors: request.with_vectors,
-                view: found.indexes[from],
+                view: at,
             });
             async move { shard.get(message).await }
         }))
     };
-    let answers: Vec<shard::GetResponse> = match gather(chunks.map(one).collect()).await {
-        // The view is gone, after a restart or a change of the leader.
-        Err(Miss::Failed(status)) if matches!(status.code(), Code::Aborted | Code::NotFound) => {
-            return Ok(Fetched::Vanished(winners.len()));
-        }
-        answers => answers?,
-    };
+    let calls = chunks.into_iter().map(one).collect();
+    let ends: Vec<Result<Answer<shard::GetResponse>, Status>> =
+        match gather(calls, options.allows_partial).await {
+            // The view is gone, after a restart or a change of the leader.
+            Err(Miss::Failed(status)) if matches!(status.code(), Code::Aborted | Code::NotFound) => {
+                return Ok(Fetched::Vanished(winners.len()));
+            }
+            ends => ends?,
+        };
     let mut records: BTreeMap<Key, v1::Record> = BTreeMap::new();
-    for record in answers.into_iter().flat_map(|answer| answer.records) {
-        records.insert(key_from_wire("records.key", record.key.clone()).map_err(damaged)?, record);
+    for (from, end) in asked.into_iter().zip(ends) {
+        let answer = match end {
+            Ok(answer) => answer.value,
+            Err(why) => {
+                found.covered.missed(view.partitions[from].id, &why);
+                found.views[from] = None;
+                continue;
+            }
+        };
+        for record in answer.records {
+            records.insert(key_from_wire("records.key", record.key.clone()).map_err(damaged)?, record);
+        }
     }
-    let taken: Vec<v1::Record> = winners
-        .iter()
-        .filter_map(|w| records.remove(&w.key).filter(|r| w.version == 0 || r.version == w.version))
+    // What a partition that fell silent had found is left out, and the coverage says so.
+    let there: Vec<Partial> = winners.into_iter().filter(|w| found.views[w.from].is_some()).collect();
+    let count = there.len();
+    let taken: Vec<(Partial, v1::Record)> = there
+        .into_iter()
+        .filter_map(|w| {
+            let record = records.remove(&w.key).filter(|r| w.version == 0 || r.version == w.version)?;
+            Some((w, record))
+        })
         .collect();
-    let gone = winners.len() - taken.len();
+    let gone = count - taken.len();
     Ok(if gone == 0 { Fetched::All(taken) } else { Fetched::Vanished(gone) })
 }
 
@@ -227,20 +269,18 @@ fn bare(winner: &Partial) -> v1::Record {
 }
 
 fn answer(
-    view: &View,
+    router: &Router,
     plan: &Plan,
-    winners: Vec<Partial>,
-    records: Vec<v1::Record>,
+    records: Vec<(Partial, v1::Record)>,
     found: Found,
-) -> v1::SearchResponse {
+) -> Result<v1::SearchResponse, Status> {
     let hit = |(winner, record): (Partial, v1::Record)| v1::Hit {
         record: Some(record),
         score: plan.distance.score(winner.distance),
     };
-    let indexes = view.partitions.iter().map(|p| p.id).zip(found.indexes);
-    v1::SearchResponse {
-        hits: winners.into_iter().zip(records).map(hit).collect(),
-        coverage: Some(coverage(view.partitions.len(), indexes)),
+    Ok(v1::SearchResponse {
+        hits: records.into_iter().map(hit).collect(),
+        coverage: Some(router.metrics.covered("search", found.covered)?),
         plans: found.plans,
-    }
+    })
 }

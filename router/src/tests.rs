@@ -1,5 +1,6 @@
 //! Every public call through the real server, over a pipe, against a fake node.
 
+mod cluster;
 mod faults;
 mod life;
 mod pages;

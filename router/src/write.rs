@@ -1,16 +1,16 @@
 //! The way of a write: check all of it, split it by partition, send the parts at once.
 //!
 //! Nothing is sent before the whole batch has passed, so that a batch with one bad record writes nothing. The request id
-//! goes with each part; each partition answers a second sending from its memory of the first. A part that a node refuses
-//! because the placement changed, or because its slots are moving, goes again by the newer placement, split anew if the
-//! keys fall differently by then. Parts that were acknowledged stay: a partition remembers requests by the slots they
-//! were about, so it takes records that moved to it since for what they are, new to it or not.
-//!
-//! A deletion by filter has no keys to split by. It goes again to every partition, and those that have done it say so;
-//! one without a request id gets one here, so that they can.
+//! goes with each part; each partition answers a second sending from its memory of the first. A request that brings no id
+//! gets one here ([`ids`]), so every write may be sent again and is applied once. A part that a node refuses because the
+//! placement changed, or because its slots are moving, goes again by the newer placement, split anew if the keys fall
+//! differently by then. Parts that were acknowledged stay: a partition remembers requests by the slots they were about, so
+//! it takes records that moved to it since for what they are, new to it or not. A deletion by filter has no keys to split
+//! by: it goes again to every partition, and those that have done it say so.
+
+pub(crate) mod ids;
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher as _, Hasher as _};
 
 use flotilla_proto::convert::{filter_from_wire, key_from_wire, record_from_wire, record_to_wire};
 use flotilla_proto::filter::Compiled;
@@ -26,7 +26,8 @@ use tonic::Status;
 
 use crate::Router;
 use crate::admission::Deadline;
-use crate::fanout::{Miss, Resend, coverage, settle};
+use crate::coverage::Covered;
+use crate::fanout::{Miss, Whom, settle};
 use crate::placement::View;
 
 /// A part of a write: what one partition is told.
@@ -36,15 +37,14 @@ type Part = (PartitionId, Command);
 #[derive(Default)]
 struct Acknowledged {
     affected: BTreeMap<PartitionId, u64>,
-    indexes: BTreeMap<PartitionId, u64>,
+    covered: Covered,
 }
 
 impl Acknowledged {
     /// One more part. Keys of two parts are distinct; a filter's second answer holds its first.
-    fn take(&mut self, partition: PartitionId, written: shard::WriteResponse, is_whole: bool) {
-        let affected = self.affected.entry(partition).or_default();
-        *affected = if is_whole { written.affected } else { *affected + written.affected };
-        self.indexes.insert(partition, written.log_index);
+    fn take(&mut self, partition: PartitionId, affected: u64, is_whole: bool) {
+        let known = self.affected.entry(partition).or_default();
+        *known = if is_whole { affected } else { *known + affected };
     }
 
     fn affected(&self) -> u64 {
@@ -61,10 +61,7 @@ pub async fn upsert(
     let view = router.placement.view(&request.collection, deadline).await?;
     let command = Command::Upsert(shard::Records { records: checked(&view, request.records)? });
     let done = write(router, &request.collection, command, request.request, deadline).await?;
-    Ok(v1::UpsertResponse {
-        upserted: done.affected(),
-        coverage: Some(coverage(done.indexes.len(), done.indexes)),
-    })
+    Ok(v1::UpsertResponse { upserted: done.affected(), coverage: Some(done.covered.told()?) })
 }
 
 /// The records, ready to send; the first that does not fit is named.
@@ -89,7 +86,7 @@ where
     S: Stream<Item = Result<v1::UpsertRequest, Status>> + Unpin,
 {
     let mut answer = v1::UpsertStreamResponse::default();
-    let mut indexes = BTreeMap::new();
+    let mut indexes: BTreeMap<u64, v1::PartitionIndex> = BTreeMap::new();
     while let Some(batch) = batches.next().await {
         let applied = match batch {
             Ok(batch) => router.batch(|deadline| upsert(router, batch, deadline)).await,
@@ -99,10 +96,16 @@ where
         answer.upserted += done.upserted;
         answer.batches += 1;
         for index in done.coverage.unwrap_or_default().indexes {
-            indexes.insert(PartitionId(index.partition), index.log_index);
+            indexes.insert(index.partition, index);
         }
     }
-    answer.coverage = Some(coverage(indexes.len(), indexes));
+    let count = u32::try_from(indexes.len()).unwrap_or(u32::MAX);
+    answer.coverage = Some(v1::Coverage {
+        partitions_asked: count,
+        partitions_answered: count,
+        indexes: indexes.into_values().collect(),
+        missing: Vec::new(),
+    });
     Ok(answer)
 }
 
@@ -139,10 +142,7 @@ pub async fn delete(
         }
     };
     let done = write(router, &request.collection, command, request.request, deadline).await?;
-    Ok(v1::DeleteResponse {
-        deleted: done.affected(),
-        coverage: Some(coverage(done.indexes.len(), done.indexes)),
-    })
+    Ok(v1::DeleteResponse { deleted: done.affected(), coverage: Some(done.covered.told()?) })
 }
 
 /// Splits, sends, and sends again what was refused as stale.
@@ -153,9 +153,9 @@ async fn write(
     request: Option<v1::RequestId>,
     deadline: Deadline,
 ) -> Result<Acknowledged, Status> {
-    let is_filter = matches!(command, Command::DeleteFilter(_));
-    let request = request.filter(|id| id.client != 0);
-    let request = if is_filter { Some(request.unwrap_or_else(fresh_id)) } else { request };
+    let given = request.filter(|id| id.client != 0);
+    let held = given.is_none().then(|| router.ids.take(&router.chance));
+    let request = given.or(held.as_ref().map(|held| held.id));
     let mut views = router.placement.views(name, deadline);
     let mut done = Acknowledged::default();
     let mut view = views.next().await?;
@@ -180,12 +180,6 @@ async fn write(
     }
 }
 
-/// A request id that nobody else has: the state of a hash map's hasher is drawn at random.
-fn fresh_id() -> v1::RequestId {
-    let drawn = std::hash::RandomState::new().build_hasher().finish();
-    v1::RequestId { client: drawn.max(1), serial: 1 }
-}
-
 /// Sends the parts at once. Returns those that were refused as stale; fails if one failed otherwise.
 async fn send(
     router: &Router,
@@ -195,22 +189,31 @@ async fn send(
     deadline: Deadline,
     done: &mut Acknowledged,
 ) -> Result<Vec<Part>, Status> {
-    let resend = if request.is_some() { Resend::Freely } else { Resend::IfRefused };
     let call = |(partition, command): &Part| -> futures::future::BoxFuture<'_, _> {
         let (partition, command) = (*partition, command.clone());
-        Box::pin(router.fanout.call(view, partition, deadline, resend, move |mut shard, call| {
-            let target = call.target();
-            let message =
-                call.request(shard::WriteRequest { target, request, command: Some(command.clone()) });
-            async move { shard.write(message).await }
-        }))
+        Box::pin(router.fanout.call(
+            view,
+            partition,
+            deadline,
+            ("write", Whom::Leader),
+            move |mut shard, call| {
+                let target = call.target();
+                let message =
+                    call.request(shard::WriteRequest { target, request, command: Some(command.clone()) });
+                async move { shard.write(message).await }
+            },
+        ))
     };
     let ends = settle(parts.iter().map(call).collect()).await;
     let mut stale = Vec::new();
     let mut failure = None;
     for (part, end) in parts.into_iter().zip(ends) {
         match end {
-            Ok(written) => done.take(part.0, written, matches!(part.1, Command::DeleteFilter(_))),
+            Ok(written) => {
+                let value: shard::WriteResponse = written.value;
+                done.take(part.0, value.affected, matches!(part.1, Command::DeleteFilter(_)));
+                done.covered.answered(part.0, value.log_index, written.node);
+            }
             Err(Miss::Stale) => stale.push(part),
             Err(Miss::Failed(status)) => failure = failure.or(Some(status)),
         }

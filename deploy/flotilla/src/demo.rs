@@ -122,7 +122,7 @@ impl DemoArgs {
         let started = clock::now();
         let running = self.start(folder).await.context("starting again")?;
         let client = running.client();
-        let count = client.count(COLLECTION, None).await?;
+        let count = client.count(COLLECTION, None).await?.count;
         let seconds = started.elapsed().as_secs_f64();
         say(&format!("Stopped, and started again from disk: {count} records answer after {seconds:.2} s"))?;
         ensure!(count == self.rows, "{} records were acknowledged, {count} are there", self.rows);

@@ -61,8 +61,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use flotilla_client::{
-    Client, CollectionSpec, Distance, Error, FieldType, Filter, Hit, Hnsw, IndexKind, Key, Kind, Record,
-    Scan, Search, Value, VectorSpec, With, filter,
+    Client, CollectionSpec, Consistency, Count, Distance, Error, FieldType, Filter, Get, Hit, Hnsw, Hosts,
+    IndexKind, Key, Kind, Read, ReadPreference, Record, Scan, Search, Tokens, Value, VectorSpec, With,
+    filter,
 };
 
 /// Opens the folder, made if it is missing, and gives a client of it. Everything runs in this process; no port is opened.
@@ -82,7 +83,7 @@ pub async fn open(folder: impl AsRef<Path>) -> anyhow::Result<Client> {
 /// ```no_run
 /// # async fn example() -> Result<(), flotilla::Error> {
 /// let client = flotilla::connect("http://127.0.0.1:15002").await?;
-/// println!("{} records", client.count("vms", None).await?);
+/// println!("{} records", client.count("vms", None).await?.count);
 /// # Ok(())
 /// # }
 /// ```

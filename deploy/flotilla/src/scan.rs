@@ -138,7 +138,7 @@ impl CountArgs {
     async fn count(self) -> anyhow::Result<()> {
         let client = self.target.client().await?;
         let started = clock::now();
-        let count = client.count(&self.collection, self.filter.as_ref()).await?;
+        let count = client.count(&self.collection, self.filter.as_ref()).await?.count;
         let ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
         let line = json!({"count": count, "ms": ms});
         Ok(writeln!(std::io::stdout().lock(), "{line}")?)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use flotilla_client::{Client, Found, Hit, Search, With};
+use flotilla_client::{Client, Found, Get, Hit, Search, With};
 use flotilla_node::env::clock;
 use flotilla_proto::filter::Filter;
 use flotilla_proto::record::Key;
@@ -165,8 +165,10 @@ fn row_of(path: &std::path::Path, row: u64) -> anyhow::Result<Vec<f32>> {
 }
 
 async fn vector_of(client: &Client, collection: &str, name: &str, key: Key) -> anyhow::Result<Vec<f32>> {
-    let found = client.get(collection, [key.clone()], With { payload: false, vectors: true }).await?;
-    let mut record = found.into_iter().next().with_context(|| format!("there is no record `{key}`"))?;
+    let found =
+        client.get(collection, Get::new([key.clone()]).with(With { payload: false, vectors: true })).await?;
+    let mut record =
+        found.records.into_iter().next().with_context(|| format!("there is no record `{key}`"))?;
     let held: Vec<String> = record.vectors.keys().cloned().collect();
     let wanted = match (name, held.as_slice()) {
         ("", [only]) => only,

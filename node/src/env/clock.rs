@@ -21,6 +21,17 @@ impl Instant {
         self.0.saturating_duration_since(earlier.0)
     }
 
+    /// The point so long before this one; where the clock does not reach back so far, its first point that does.
+    pub fn before(self, span: Duration) -> Instant {
+        let mut span = span;
+        loop {
+            if let Some(earlier) = self.0.checked_sub(span) {
+                return Instant(earlier);
+            }
+            span /= 2;
+        }
+    }
+
     /// This point as the runtime's timers want it (`tokio::time::sleep_until`, `timeout_at`).
     pub fn to_tokio(self) -> tokio::time::Instant {
         tokio::time::Instant::from_std(self.0)
@@ -72,6 +83,8 @@ mod tests {
         assert_eq!(start - later, Duration::ZERO);
         assert_eq!(later - start, Duration::from_millis(5));
         assert!(start + Duration::MAX > later);
+        assert_eq!(later.before(Duration::from_millis(5)), start);
+        assert!(start.before(Duration::MAX) <= start);
         assert!(unix_millis() > 1_600_000_000_000);
     }
 }

@@ -16,6 +16,7 @@ use flotilla_proto::placement::CollectionPlacement;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::Refusal;
 
+use crate::env::clock::{self, Instant};
 use crate::query::Curtain;
 use crate::storage::View;
 
@@ -68,26 +69,60 @@ impl Owned {
 /// Where a replica sits: what it owns now, and the curtain that was drawn last.
 #[derive(Default)]
 pub(super) struct Seat {
-    owned: ArcSwap<Owned>,
+    place: ArcSwap<Place>,
     curtain: ArcSwap<Curtain>,
+}
+
+/// What the replica owns, and what that replaced.
+#[derive(Clone, Default)]
+struct Place {
+    owned: Arc<Owned>,
+    /// Since when, if it ever owned something else.
+    since: Option<Instant>,
+    /// What it owned once. A replica that lags does not know yet that it gave it away.
+    lost: Area,
 }
 
 impl Seat {
     /// Takes a newer placement.
     pub fn take(&self, owned: Owned) {
-        if self.owned.load().epoch < owned.epoch {
-            self.owned.store(Arc::new(owned));
+        let former = self.place.load_full();
+        if former.owned.epoch >= owned.epoch {
+            return;
         }
+        let mut place = (*former).clone();
+        if former.owned.epoch != Epoch(0) && former.owned.area != owned.area {
+            place.since = Some(clock::now());
+            place.lost = former.lost.or(&former.owned.area).without(&owned.area);
+        }
+        place.owned = Arc::new(owned);
+        self.place.store(Arc::new(place));
+    }
+
+    /// As another replica of the partition sat.
+    pub fn take_after(&self, former: &Seat) {
+        self.place.store(former.place.load_full());
     }
 
     /// By the newest placement.
     pub fn owned(&self) -> Arc<Owned> {
-        self.owned.load_full()
+        self.place.load().owned.clone()
+    }
+
+    /// Since when it owns what it does; none if that never changed. A replica that has applied everything that was
+    /// acknowledged by then has what came, and knows what it gave away.
+    pub fn since(&self) -> Option<Instant> {
+        self.place.load().since
     }
 
     /// What hides the view's rows from an owner of `owned`, if any must be.
     pub fn curtain(&self, view: &View, owned: &Owned) -> Result<Option<Arc<Curtain>>, Refusal> {
-        let hidden = view.presence().hidden(&owned.area).map_err(|_| owned.stale())?;
+        let presence = view.presence();
+        let mut hidden = presence.hidden(&owned.area).map_err(|_| owned.stale())?;
+        let lost = &self.place.load().lost;
+        if !lost.is_within(&presence.absent) {
+            hidden = hidden.or(&lost.without(&presence.absent).without(&owned.area));
+        }
         if hidden.is_empty() {
             return Ok(None);
         }

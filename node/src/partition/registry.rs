@@ -198,15 +198,6 @@ impl Registry {
         }
     }
 
-    /// The log index that a read of the partition must have applied, if this node leads it; else 0.
-    pub async fn read_index(&self, id: PartitionId) -> u64 {
-        let held = self.held.read().get(&id).cloned();
-        match held {
-            Some(Held::Serving(replica)) => replica.group().read_index().await.unwrap_or(0),
-            _ => 0,
-        }
-    }
-
     /// The folder of a partition's replica.
     pub fn folder_of(&self, id: PartitionId) -> PathBuf {
         self.folder.join(id.to_string())

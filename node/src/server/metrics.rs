@@ -30,9 +30,11 @@ enum Figure {
     LogIndex,
     AppliedIndex,
     PurgedIndex,
+    LagMs,
+    LagEntries,
 }
 
-const FIGURES: [(Figure, &str, &str); 11] = [
+const FIGURES: [(Figure, &str, &str); 13] = [
     (Figure::Records, "partition_records", "live records of the partition"),
     (Figure::Segments, "partition_segments", "sealed segments"),
     (Figure::Growing, "partition_growing_records", "rows not yet sealed"),
@@ -48,6 +50,12 @@ const FIGURES: [(Figure, &str, &str); 11] = [
     (Figure::LogIndex, "raft_log_index", "last log index held"),
     (Figure::AppliedIndex, "raft_applied_index", "last log index applied"),
     (Figure::PurgedIndex, "raft_purged_index", "log index up to which the log is purged"),
+    (Figure::LagMs, "replica_lag_ms", "how far the replica is behind its leader, at most; absent: not known"),
+    (
+        Figure::LagEntries,
+        "replica_lag_entries",
+        "log entries that the leader had acknowledged and this replica lacks",
+    ),
 ];
 
 fn gauge(name: &str, help: &str, label: &str) -> Option<IntGaugeVec> {
@@ -73,6 +81,7 @@ impl Gauges {
         for replica in self.registry.serving() {
             let status = replica.status();
             let ((term, last, purged), applied) = replica.numbers();
+            let (lag, lag_entries) = replica.lag_figures();
             let id = replica.id().to_string();
             for (figure, gauge) in &self.partition {
                 let value = match figure {
@@ -87,6 +96,11 @@ impl Gauges {
                     Figure::LogIndex => last,
                     Figure::AppliedIndex => applied,
                     Figure::PurgedIndex => purged,
+                    Figure::LagMs => match lag {
+                        Some(lag) => u64::try_from(lag.as_millis()).unwrap_or(u64::MAX),
+                        None => continue,
+                    },
+                    Figure::LagEntries => lag_entries,
                 };
                 gauge.with_label_values(&[&id]).set(i64::try_from(value).unwrap_or(i64::MAX));
             }

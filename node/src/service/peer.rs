@@ -86,10 +86,8 @@ impl peer_server::Peer for PeerService {
         if cluster != self.peers.cluster().to_string() {
             return Err(Refusal::Unavailable("another cluster is meant".to_owned()).into());
         }
-        let mut indexes = Vec::with_capacity(partitions.len());
-        for partition in partitions {
-            indexes.push(self.registry.read_index(PartitionId(partition)).await);
-        }
+        let partitions: Vec<PartitionId> = partitions.into_iter().map(PartitionId).collect();
+        let indexes = self.registry.read_indexes(&partitions).await;
         Ok(Response::new(peer::ReadIndexesResponse { indexes }))
     }
 

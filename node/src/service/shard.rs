@@ -10,7 +10,8 @@ use flotilla_proto::convert::{
 };
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::{CollectionId, Epoch, PartitionId};
-use flotilla_proto::limits::{EF_MAX, LIMIT_DEFAULT, LIMIT_MAX};
+use flotilla_proto::limits::{EF_MAX, LAG_MS_DEFAULT, LAG_MS_MAX, LIMIT_DEFAULT, LIMIT_MAX};
+use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::schema::{CollectionSpec, Distance, IndexKind};
@@ -21,9 +22,13 @@ use tonic::{Request, Response, Status};
 use super::{time_left, within};
 use crate::machine::command::RequestId;
 use crate::meta::Meta;
+use crate::partition::fresh::{Consistency, Fresh};
 use crate::partition::registry::Registry;
-use crate::partition::{Owned, Parts, Replica, Search, Write};
+use crate::partition::{Owned, Parts, Replica, Scan, Search, Write};
 use crate::query;
+
+/// How long a caller may wait for this node to learn of a newer map, at most: another node may know it.
+const FOLLOW_MAX: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub struct ShardService {
@@ -35,6 +40,27 @@ impl ShardService {
     /// Over this node's replicas.
     pub fn new(registry: Arc<Registry>, meta: Arc<Meta>) -> ShardService {
         ShardService { registry, meta }
+    }
+
+    /// Waits until this node knows the collection as it is at `epoch`, and its replicas follow it: so that all partitions
+    /// of one request are read at one epoch of their collection.
+    async fn follow(&self, collection: CollectionId, epoch: Epoch, within: Duration) -> Result<(), Refusal> {
+        let known = |map: &PlacementMap| map.collection_by_id(collection).map(|placement| placement.epoch);
+        let is_there = |map: &Arc<PlacementMap>| map.epoch >= epoch || known(map) >= Some(epoch);
+        let mut maps = self.meta.watch();
+        let wait = maps.wait_for(is_there);
+        let at = match tokio::time::timeout(within, wait).await {
+            Ok(Ok(map)) => known(&map),
+            Ok(Err(_)) => return Err(Refusal::Unavailable("the node is stopping".to_owned())),
+            Err(_) => {
+                let why = format!("this node does not know the map at epoch {epoch} yet");
+                return Err(Refusal::Unavailable(why));
+            }
+        };
+        match at {
+            Some(at) => self.registry.wait_for(at, within).await,
+            None => Ok(()),
+        }
     }
 
     /// The replica that the caller means, if the caller's map is new enough for it.
@@ -51,6 +77,7 @@ impl ShardService {
             Violation::new("target.collection_id", format!("`{}` is not an id", target.collection_id))
         })?;
         let id = PartitionId(target.partition);
+        self.follow(collection, Epoch(target.epoch), left.min(FOLLOW_MAX)).await?;
         let replica = self.registry.replica(id, Epoch(target.epoch), left).await?;
         let map = self.meta.map();
         let placement = map.collection_by_id(collection);
@@ -132,6 +159,22 @@ fn max_distance(distance: Distance, score: f32) -> f32 {
     }
 }
 
+/// How fresh the caller wants the answer, which it awaits for `left`.
+fn fresh_from_wire(target: Option<&shard::Target>, left: Duration) -> Result<Fresh, Violation> {
+    let fresh = target.and_then(|target| target.fresh).unwrap_or_default();
+    let consistency = match v1::Consistency::try_from(fresh.consistency) {
+        Ok(v1::Consistency::Unspecified | v1::Consistency::Linearizable) => Consistency::Linearizable,
+        Ok(v1::Consistency::Any) => Consistency::Any,
+        Ok(v1::Consistency::Bounded) => match fresh.max_lag_ms {
+            0 => Consistency::Bounded(Duration::from_millis(LAG_MS_DEFAULT)),
+            lag @ 1..=LAG_MS_MAX => Consistency::Bounded(Duration::from_millis(lag)),
+            lag => return Err(Violation::range("target.fresh.max_lag_ms", 1, LAG_MS_MAX, lag)),
+        },
+        Err(_) => return Err(Violation::range("target.fresh.consistency", 0, 3, fresh.consistency)),
+    };
+    Ok(Fresh { consistency, at_least: fresh.at_least, within: left })
+}
+
 fn plan_to_wire(partition: PartitionId, plan: &query::PlanReport) -> v1::PartitionPlan {
     v1::PartitionPlan {
         partition: partition.0,
@@ -167,12 +210,13 @@ impl shard_server::Shard for ShardService {
     ) -> Result<Response<shard::SearchResponse>, Status> {
         let left = time_left(&request);
         let shard::SearchRequest { target, search } = request.into_inner();
+        let fresh = fresh_from_wire(target.as_ref(), left)?;
         let search = search.ok_or_else(|| Violation::new("search", "is missing"))?;
         let explain = search.explain;
         let (id, answer, log_index) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
             let search = search_from_wire(search, &replica.spec())?;
-            let (answer, log_index) = replica.search(search, &owned).await?;
+            let (answer, log_index) = replica.search(search, fresh, &owned).await?;
             Ok((replica.id(), answer, log_index))
         })
         .await?;
@@ -192,10 +236,11 @@ impl shard_server::Shard for ShardService {
     async fn get(&self, request: Request<shard::GetRequest>) -> Result<Response<shard::GetResponse>, Status> {
         let left = time_left(&request);
         let shard::GetRequest { target, keys, with_payload, with_vectors, view } = request.into_inner();
+        let fresh = fresh_from_wire(target.as_ref(), left)?;
         let (records, log_index) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
             let parts = Parts { payload: with_payload, vectors: with_vectors };
-            replica.get(keys_from_wire(keys)?, parts, view, &owned).await
+            replica.get(keys_from_wire(keys)?, parts, view, fresh, &owned).await
         })
         .await?;
         let records = records.into_iter().map(record_to_wire).collect();
@@ -209,6 +254,7 @@ impl shard_server::Shard for ShardService {
         let left = time_left(&request);
         let shard::ScanRequest { target, filter, limit, after, with_payload, with_vectors, view } =
             request.into_inner();
+        let fresh = fresh_from_wire(target.as_ref(), left)?;
         if limit == 0 || limit > LIMIT_MAX {
             return Err(Violation::range("limit", 1, LIMIT_MAX, limit).into());
         }
@@ -217,7 +263,8 @@ impl shard_server::Shard for ShardService {
             let filter = compiled(filter, &replica.spec())?;
             let after = after.map(|key| key_from_wire("after", Some(key))).transpose()?;
             let parts = Parts { payload: with_payload, vectors: with_vectors };
-            replica.scan(filter, after, limit as usize, parts, view, &owned).await
+            let scan = Scan { filter, after, limit: limit as usize, parts };
+            replica.scan(scan, view, fresh, &owned).await
         })
         .await?;
         let records = records.into_iter().map(record_to_wire).collect();
@@ -230,9 +277,10 @@ impl shard_server::Shard for ShardService {
     ) -> Result<Response<shard::CountResponse>, Status> {
         let left = time_left(&request);
         let shard::CountRequest { target, filter } = request.into_inner();
+        let fresh = fresh_from_wire(target.as_ref(), left)?;
         let (count, log_index) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
-            replica.count(compiled(filter, &replica.spec())?, &owned).await
+            replica.count(compiled(filter, &replica.spec())?, fresh, &owned).await
         })
         .await?;
         Ok(Response::new(shard::CountResponse { count, log_index }))

@@ -5,12 +5,16 @@
 //! on behind the last key handed out, by the newer view.
 //!
 //! Pages read the partitions as they are when asked: a record written between two pages is seen if its key lies ahead.
+//!
+//! If the caller allows it, a partition that does not answer in time is **left out** of the page, and of all later pages of the
+//! same stream; the coverage names it. The page after a single one asks it again, behind the last key as all others: so
+//! no key comes twice, and what its keys before that were is missing, as the page before has said.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use flotilla_proto::convert::{key_from_wire, key_to_wire};
-use flotilla_proto::ids::CollectionId;
+use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
 use flotilla_proto::limits::{LIMIT_MAX, MESSAGE_BYTES_MAX, PAGE_DEFAULT};
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
@@ -20,10 +24,12 @@ use futures::future::BoxFuture;
 use prost::Message as _;
 use tonic::Status;
 
+use super::options::ReadOptions;
 use super::{check_filter, records_per_call, token};
 use crate::Router;
 use crate::admission::Deadline;
-use crate::fanout::{Miss, Resend, coverage, gather};
+use crate::coverage::Covered;
+use crate::fanout::{Answer, Miss, Whom, gather};
 use crate::merge::{self, Room, Run, Stop};
 use crate::placement::View;
 
@@ -42,7 +48,7 @@ pub async fn scan(
     if limit > LIMIT_MAX {
         return Err(Violation::range("limit", 1, LIMIT_MAX, limit).into());
     }
-    Scan::new(request).page(router, limit as usize, deadline).await
+    Scan::new(request)?.page(router, limit as usize, deadline).await
 }
 
 /// Pages one after the other, each fetched when the caller takes it. The first is fetched at once, so that a wrong request is
@@ -52,7 +58,7 @@ pub async fn scan_stream(
     request: v1::ScanRequest,
 ) -> Result<impl Stream<Item = Result<v1::ScanResponse, Status>> + Send + 'static, Status> {
     let left = if request.limit == 0 { u64::MAX } else { u64::from(request.limit) };
-    let mut pages = Pages { router, scan: Scan::new(request), left };
+    let mut pages = Pages { router, scan: Scan::new(request)?, left };
     let first = pages.next().await?;
     let rest = if pages.is_over(&first) { None } else { Some(pages) };
     let rest = futures::stream::try_unfold(rest, |pages| async move {
@@ -88,8 +94,10 @@ impl Pages {
 /// A scan under way.
 struct Scan {
     request: v1::ScanRequest,
+    options: ReadOptions,
     collection: Option<CollectionId>,
     last: Option<Key>,
+    left_out: BTreeMap<PartitionId, Status>,
     cursors: Option<Cursors>,
 }
 
@@ -97,12 +105,14 @@ struct Scan {
 struct Cursors {
     view: View,
     runs: Vec<Run<v1::Record>>,
-    indexes: Vec<u64>,
+    answered: Vec<Option<(NodeId, LogIndex)>>,
 }
 
 impl Scan {
-    fn new(request: v1::ScanRequest) -> Scan {
-        Scan { request, collection: None, last: None, cursors: None }
+    fn new(request: v1::ScanRequest) -> Result<Scan, Violation> {
+        let options = ReadOptions::new(request.read.as_ref())?;
+        let left_out = BTreeMap::new();
+        Ok(Scan { request, options, collection: None, last: None, left_out, cursors: None })
     }
 
     async fn page(
@@ -124,15 +134,17 @@ impl Scan {
                 }
             };
             match merge::page(&mut cursors.runs, &mut page, &mut room, v1::Record::encoded_len) {
-                Stop::Full => return Ok(self.answer(page, true)),
-                Stop::End => return Ok(self.answer(page, false)),
+                Stop::Full => return self.answer(router, page, true),
+                Stop::End => return self.answer(router, page, false),
                 Stop::Dry => {}
             }
             if let Some((key, _)) = page.last() {
                 self.last = Some(key.clone());
             }
-            match cursors.fill(router, &self.request, self.last.as_ref(), room, deadline).await {
-                Ok(()) => {}
+            let time = self.options.deadline(deadline);
+            let ask = Ask { request: &self.request, options: &self.options, last: self.last.as_ref() };
+            match cursors.fill(router, ask, room, time).await {
+                Ok(missing) => self.left_out.extend(missing),
                 Err(Miss::Stale) => self.cursors = None,
                 Err(Miss::Failed(status)) => return Err(status),
             }
@@ -153,12 +165,18 @@ impl Scan {
             _ => {}
         }
         self.collection = Some(view.id);
-        let runs = view.partitions.iter().map(|_| Run::default()).collect();
-        let indexes = vec![0; view.partitions.len()];
-        Ok(Cursors { view, runs, indexes })
+        let run = |id| Run { more: !self.left_out.contains_key(id), ..Run::default() };
+        let runs = view.partitions.iter().map(|partition| run(&partition.id)).collect();
+        let answered = vec![None; view.partitions.len()];
+        Ok(Cursors { view, runs, answered })
     }
 
-    fn answer(&mut self, page: Vec<(Key, v1::Record)>, is_full: bool) -> v1::ScanResponse {
+    fn answer(
+        &mut self,
+        router: &Router,
+        page: Vec<(Key, v1::Record)>,
+        is_full: bool,
+    ) -> Result<v1::ScanResponse, Status> {
         if let Some((key, _)) = page.last() {
             self.last = Some(key.clone());
         }
@@ -170,35 +188,51 @@ impl Scan {
             }
             _ => String::new(),
         };
-        let covered = cursors.map(|c| {
-            coverage(c.indexes.len(), c.view.partitions.iter().map(|p| p.id).zip(c.indexes.iter().copied()))
-        });
-        v1::ScanResponse {
+        let mut covered = Covered::default();
+        for (partition, answered) in cursors.iter().flat_map(|c| c.view.partitions.iter().zip(&c.answered)) {
+            match (self.left_out.get(&partition.id), answered) {
+                (Some(why), _) => covered.missed(partition.id, why),
+                (None, Some((node, index))) => covered.answered(partition.id, *index, *node),
+                (None, None) => {}
+            }
+        }
+        Ok(v1::ScanResponse {
             items: page.into_iter().map(|(_, record)| record).collect(),
             next,
-            coverage: covered,
-        }
+            coverage: Some(router.metrics.covered("scan", covered)?),
+        })
     }
 }
 
+/// What a scan asks of each partition.
+#[derive(Clone, Copy)]
+struct Ask<'a> {
+    request: &'a v1::ScanRequest,
+    options: &'a ReadOptions,
+    last: Option<&'a Key>,
+}
+
 impl Cursors {
-    /// Asks each partition whose known records are used up for its next ones.
+    /// Asks each partition whose known records are used up for its next ones. Returns those that may be left out and were.
     async fn fill(
         &mut self,
         router: &Router,
-        request: &v1::ScanRequest,
-        last: Option<&Key>,
+        Ask { request, options, last }: Ask<'_>,
         room: Room,
         deadline: Deadline,
-    ) -> Result<(), Miss> {
+    ) -> Result<Vec<(PartitionId, Status)>, Miss> {
         let limit = self.share(request.with_vectors, room.records);
         let view = &self.view;
-        let one = |(at, run): (usize, &Run<v1::Record>)| -> Option<BoxFuture<'_, _>> {
-            if !run.records.is_empty() || !run.more {
-                return None;
-            }
-            Some(Box::pin(async move {
-                let send = |mut shard: shard::shard_client::ShardClient<_>, call: crate::fanout::Call| {
+        let is_dry = |run: &Run<v1::Record>| run.records.is_empty() && run.more;
+        let dry: Vec<usize> = (0..self.runs.len()).filter(|at| is_dry(&self.runs[*at])).collect();
+        let one = |at: &usize| -> BoxFuture<'_, _> {
+            let whom = ("scan", Whom::Reader(options));
+            Box::pin(router.fanout.call(
+                view,
+                view.partitions[*at].id,
+                deadline,
+                whom,
+                move |mut shard, call| {
                     let message = call.request(shard::ScanRequest {
                         target: call.target(),
                         filter: request.filter.clone(),
@@ -209,20 +243,27 @@ impl Cursors {
                         view: 0,
                     });
                     async move { shard.scan(message).await }
-                };
-                let partition = view.partitions[at].id;
-                Ok((at, router.fanout.call(view, partition, deadline, Resend::Freely, send).await?))
-            }))
+                },
+            ))
         };
-        let calls = self.runs.iter().enumerate().filter_map(one).collect();
-        let answers: Vec<(usize, shard::ScanResponse)> = gather(calls).await?;
-        for (at, answer) in answers {
-            self.indexes[at] = answer.log_index;
-            self.runs[at] = run(answer, last).map_err(|why| {
-                Status::from(Refusal::Internal(format!("partition {}: {why}", self.view.partitions[at].id)))
-            })?;
+        let ends: Vec<Result<Answer<shard::ScanResponse>, Status>> =
+            gather(dry.iter().map(one).collect(), options.allows_partial).await?;
+        let mut missing = Vec::new();
+        for (at, end) in dry.into_iter().zip(ends) {
+            let id = self.view.partitions[at].id;
+            match end {
+                Ok(Answer { value, node }) => {
+                    self.answered[at] = Some((node, value.log_index));
+                    self.runs[at] = run(value, last)
+                        .map_err(|why| Status::from(Refusal::Internal(format!("partition {id}: {why}"))))?;
+                }
+                Err(why) => {
+                    self.runs[at].more = false;
+                    missing.push((id, why));
+                }
+            }
         }
-        Ok(())
+        Ok(missing)
     }
 
     /// Records that each partition is asked for: its share of the page and a little more.

@@ -5,7 +5,7 @@
 //! scores tie with the last one to within rounding.
 
 use anyhow::{Context as _, ensure};
-use flotilla_client::{Client, Found, Page, Scan, Search, With};
+use flotilla_client::{Client, Counted, Found, Page, Scan, Search, With};
 use flotilla_node::env::clock;
 use flotilla_proto::filter::{Bounds, Filter};
 use flotilla_proto::record::{Key, Record};
@@ -39,7 +39,7 @@ pub struct Answers {
     near: Timed<Found>,
     near_and_large: Timed<Found>,
     page: Timed<Page>,
-    count: Timed<u64>,
+    count: Timed<Counted>,
     exact: [Found; 2],
 }
 
@@ -77,7 +77,7 @@ impl Answers {
             title("a page: owner is platform and memory_mb >= 262144", self.page.millis, None),
             output::records_table(page, &FIELDS),
             title("count: power_state is on and cpu >= 8", self.count.millis, None),
-            format!("  {}\n", self.count.answer),
+            format!("  {}\n", self.count.answer.count),
         ]
         .concat()
     }
@@ -92,7 +92,7 @@ impl Answers {
 
     /// Refuses answers that are not the same.
     pub fn compare(&self, after: &Answers) -> anyhow::Result<()> {
-        let (before_count, after_count) = (self.count.answer, after.count.answer);
+        let (before_count, after_count) = (self.count.answer.count, after.count.answer.count);
         ensure!(before_count == after_count, "the count was {before_count} and is {after_count}");
         ensure!(
             unversioned(&self.page.answer.records) == unversioned(&after.page.answer.records),
