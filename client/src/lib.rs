@@ -41,6 +41,7 @@
 pub mod filter;
 
 mod client;
+mod cluster;
 mod collections;
 mod error;
 mod hosts;

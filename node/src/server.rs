@@ -38,6 +38,7 @@ use crate::env::{clock, random, task};
 use crate::log::Lanes;
 use crate::meta::Meta;
 use crate::meta::catalogue::Change;
+use crate::meta::growth::Thresholds;
 use crate::partition::lag;
 use crate::partition::registry::Registry;
 use crate::partition::{Replica, Shared};
@@ -71,6 +72,8 @@ pub struct Options {
     pub lag: lag::Options,
     /// What a new collection gets where its creator says nothing.
     pub defaults: Defaults,
+    /// When a collection gets more partitions by itself.
+    pub growth: Thresholds,
 }
 
 /// How a node belongs to a cluster.
@@ -107,6 +110,7 @@ impl Options {
             raft: raft::Options::default(),
             lag: lag::Options::default(),
             defaults: Defaults::default(),
+            growth: Thresholds::default(),
         }
     }
 
@@ -187,7 +191,8 @@ impl Node {
         let mover = Arc::new(Mover::new(registry.clone(), meta.clone(), peers.clone()));
         tasks.push(task::spawn(registry.clone().follow(meta.watch())));
         tasks.push(task::spawn(Keeper::new(registry.clone(), meta.clone(), peers.clone()).run()));
-        let steward = Steward::new(registry.clone(), meta.clone(), peers.clone(), mover.clone());
+        let steward =
+            Steward::new(registry.clone(), meta.clone(), peers.clone(), mover.clone(), options.growth);
         tasks.push(task::spawn(steward.run()));
         tasks.push(task::spawn(lag::follow(registry.clone(), peers.clone(), options.lag)));
         tasks.push(task::spawn(follow_rate(meta.clone(), home.throttle)));

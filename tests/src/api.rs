@@ -81,6 +81,10 @@ impl Api {
         search: SearchClient.search(SearchRequest) -> SearchResponse;
         /// The placement map.
         describe: ClusterClient.describe(DescribeRequest) -> DescribeResponse;
+        /// Queues the moves of a goal.
+        apply: ClusterClient.apply(ApplyRequest) -> ApplyResponse;
+        /// Moves queued, under way and ended.
+        moves: ClusterClient.moves(MovesRequest) -> MovesResponse;
     }
 
     /// Every record that passes, page by page, with payload and vectors.

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, collections, config, demo, import, node, router, scan, search, up};
+use crate::{bench, collections, config, demo, grow, import, node, router, scan, search, up};
 
 /// A distributed vector and record database in one binary.
 ///
@@ -47,6 +47,8 @@ enum Command {
     Count(scan::CountArgs),
     /// Lists, creates, describes and deletes collections
     Collections(collections::CollectionsArgs),
+    /// Gives a collection more partitions, online
+    Grow(grow::GrowArgs),
     /// Measures the index alone, or a running server
     Bench(bench::BenchArgs),
     /// Checks and shows the configuration
@@ -77,6 +79,7 @@ impl Cli {
             Command::Scan(args) => args.run(),
             Command::Count(args) => args.run(),
             Command::Collections(args) => args.run(),
+            Command::Grow(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::Config(args) => args.run(),
         }

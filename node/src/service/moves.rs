@@ -109,6 +109,12 @@ impl Mover {
         }
     }
 
+    /// Has a collection grow to so many partitions.
+    pub async fn grow(&self, collection: String, partitions: u32) -> Result<(), Refusal> {
+        let goal = Some(WireGoal::Grow(v1::Grow { collection, partitions }));
+        self.apply(v1::ApplyRequest { plan: Some(v1::PlanRequest { goal }), epoch: 0 }).await.map(drop)
+    }
+
     /// Makes the plan happen.
     pub async fn apply(&self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, Refusal> {
         let goal = asked(&request.plan.unwrap_or_default());
