@@ -1,30 +1,45 @@
-//! What an operator asks of the cluster: plans, and the moves that carry them out.
+//! What operators do: plan, apply and watch moves, and compare replicas.
 
 use flotilla_proto::v1;
-use flotilla_proto::v1::plan_request::Goal;
+use futures::{Stream, TryStreamExt as _};
 
-use crate::{Client, ReadPreference, Result};
+use crate::{Client, Error, ReadPreference, Result};
 
 impl Client {
     /// What would have to be done for a goal; nothing happens.
-    pub async fn plan(&self, goal: Goal) -> Result<v1::PlanResponse> {
+    pub async fn plan(&self, goal: v1::PlanRequest) -> Result<v1::PlanResponse> {
         let send = |channel, request| async move { Client::cluster(channel).plan(request).await };
-        self.repeated(v1::PlanRequest { goal: Some(goal) }, ReadPreference::Master, send).await
+        self.repeated(goal, ReadPreference::Master, send).await
     }
 
-    /// Queues the moves of a plan that was made at `epoch` (0: at any); returns their numbers.
-    ///
-    /// # Errors
-    /// [`Kind::Retry`](crate::Kind) if the map has changed since, or the fate is unknown: look, and plan again.
-    pub async fn apply(&self, goal: Goal, epoch: u64) -> Result<Vec<u64>> {
-        let plan = Some(v1::PlanRequest { goal: Some(goal) });
+    /// Queues the moves of a plan made at `epoch` (0: whatever the plan would be now); returns their numbers.
+    pub async fn apply(&self, goal: v1::PlanRequest, epoch: u64) -> Result<Vec<u64>> {
+        let message = v1::ApplyRequest { plan: Some(goal), epoch };
         let send = |channel, request| async move { Client::cluster(channel).apply(request).await };
-        Ok(self.once(v1::ApplyRequest { plan, epoch }, send).await?.moves)
+        Ok(self.once(message, send).await?.moves)
     }
 
-    /// Every move that is queued or under way, and the last ones that ended.
+    /// The moves queued, under way and lately ended.
     pub async fn moves(&self) -> Result<v1::MovesResponse> {
         let send = |channel, request| async move { Client::cluster(channel).moves(request).await };
         self.repeated(v1::MovesRequest {}, ReadPreference::Master, send).await
+    }
+
+    /// Pauses or resumes moves, aborts one (0: all), or sets the rate of copying.
+    pub async fn control(&self, message: v1::ControlRequest) -> Result<()> {
+        let send = |channel, request| async move { Client::cluster(channel).control(request).await };
+        self.once(message, send).await.map(drop)
+    }
+
+    /// Compares the replicas of each partition at one log index: of one collection, or of all where none is named. `deep`
+    /// reads every record. One answer per collection; all of it within [`crate::Options::timeout`].
+    pub async fn verify(
+        &self,
+        collection: Option<&str>,
+        deep: bool,
+    ) -> Result<impl Stream<Item = Result<v1::VerifyResponse>> + Send + 'static + use<>> {
+        let message = v1::VerifyRequest { collection: collection.unwrap_or_default().to_owned(), deep };
+        let send = |channel, request| async move { Client::cluster(channel).verify(request).await };
+        Ok(self.once(message, send).await?.map_err(Error::from))
     }
 }

@@ -64,7 +64,7 @@ pub use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};
 pub use flotilla_proto::placement::{CollectionPlacement, Node, Partition, PlacementMap};
 pub use flotilla_proto::record::{Key, Payload, Record, Value};
 pub use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, Hnsw, IndexKind, VectorSpec};
-pub use flotilla_proto::v1::{CollectionStatus, Coverage, PartitionPlan};
+pub use flotilla_proto::v1::{CollectionStatus, Coverage, PartitionPlan, ReplicaDigest, VerifyResponse};
 
 /// What a call gives.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -203,6 +203,7 @@ fn calls_can_be_sent_between_threads() {
     fn sent<F: Send>(_: impl Fn(Client) -> F) {}
     sent(|c| async move { c.describe().await.is_ok() });
     sent(|c| async move { c.watch(0).await.is_ok() });
+    sent(|c| async move { c.verify(None, true).await.is_ok() });
     sent(|c| async move { c.health().await.is_ok() });
     sent(|c| async move { c.list_collections().await.is_ok() });
     sent(|c| async move { c.get_collection("c").await.is_ok() });

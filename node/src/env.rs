@@ -10,6 +10,8 @@
 //! caller must treat the file as lost, since the kernel may already have dropped the dirty pages.
 
 pub mod clock;
+#[cfg(any(test, feature = "faults"))]
+pub mod faults;
 pub mod fs;
 pub mod mmap;
 pub mod random;

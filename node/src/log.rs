@@ -15,7 +15,8 @@
 //! - *prefix*: segments are deleted from the oldest on, never in the middle, so a truncation outlives what it
 //!   truncated. Before a segment goes, the marks living in it are written again at the end (`writer/reclaim`).
 //! - *poison*: after a failed write or sync a lane accepts nothing more, ever; the sync is not repeated, since the kernel
-//!   may have dropped the pages it could not write.
+//!   may have dropped the pages it could not write. A full disk is no failure: the lane waits for space, and goes on
+//!   ([`GroupLog::full`] says so meanwhile). A purge waits too, so space must come from elsewhere.
 //!
 //! **Recovery** replays all records in order (`recovery`). The bytes after the last valid record are a *torn tail* when
 //! nothing valid of a later run follows: it is cut off, with a report. Anything else that does not read back is
@@ -257,4 +258,8 @@ pub struct Stats {
     pub queued_bytes: u64,
     /// Bytes of bodies in memory now.
     pub cached_bytes: u64,
+    /// Lanes that wait for space on the disk now.
+    pub lanes_full: u64,
+    /// Lanes that take nothing more.
+    pub lanes_poisoned: u64,
 }

@@ -10,12 +10,17 @@
 
 pub mod command;
 mod dedup;
+mod digests;
+mod kept;
 pub mod moves;
 mod partition;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use flotilla_proto::ids::LogIndex;
 
+pub use digests::{Digests, VIEW_AGE_MAX};
 pub use partition::{PartitionMachine, Signals};
 
 use crate::storage::Fault;

@@ -10,8 +10,13 @@
 //! payloads of the winners come from the very state that was searched.
 
 mod admit;
+#[cfg(test)]
+mod damage;
+pub mod equality;
 pub mod fresh;
 pub mod hand;
+#[cfg(test)]
+mod house;
 pub mod lag;
 mod owned;
 pub mod registry;
@@ -27,6 +32,7 @@ use flotilla_proto::placement::CollectionPlacement;
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, at_most};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use self::fresh::Fresh;
@@ -34,17 +40,18 @@ use self::lag::Watched;
 pub use self::owned::Owned;
 use self::owned::Seat;
 use self::views::Views;
-use crate::env::task;
+use crate::env::{clock, task};
 use crate::log::Lanes;
 use crate::machine::command::{Body, Command, RequestId};
 use crate::machine::moves::{Ledger, Step, StepRejection};
-use crate::machine::{PartitionMachine, Rejection, Reply, Signals};
+use crate::machine::{Digests, PartitionMachine, Rejection, Reply, Signals, VIEW_AGE_MAX};
+use crate::peers::Peers;
 use crate::query::{self, Curtain};
 use crate::raft::door::Door;
 use crate::raft::{self, Group, inbox};
 use crate::storage::store::{self, Status, Store};
-use crate::storage::{Fault, SegmentView};
-use crate::worker::Worker;
+use crate::storage::{Fault, Quarantine, SegmentView};
+use crate::worker::{self, Worker};
 
 /// How long opening waits for the replay of the log; after that, calls wait by themselves.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -121,6 +128,8 @@ pub struct Shared {
     pub read_permits: Arc<Semaphore>,
     /// Background jobs that may run at one time on this node.
     pub work_permits: Arc<Semaphore>,
+    /// How the background works.
+    pub worker: worker::Options,
 }
 
 /// One copy of a partition, on this node.
@@ -136,7 +145,11 @@ pub struct Replica {
     views: Views,
     lag: Watched,
     read_permits: Arc<Semaphore>,
-    worker: Worker,
+    worker: Arc<Worker>,
+    digests: Arc<Digests>,
+    quarantine: Arc<Quarantine>,
+    peers: Arc<Peers>,
+    warden: Mutex<Option<task::JoinHandle<()>>>,
 }
 
 impl Replica {
@@ -159,12 +172,14 @@ impl Replica {
         let at = folder.clone();
         let opened = task::spawn_cpu(move || {
             inbox::recover(&at).map_err(|e| Fault::io(&at, &e))?;
-            Store::open(&at, spec, options)
+            let quarantine = Quarantine::of(&at)?;
+            let (store, restored) = Store::open(&at, spec, options)?;
+            Ok::<_, Fault>((store, restored, quarantine))
         });
-        let opened = opened.await;
-        let (store, restored) = opened.map_err(|_| Fault::Cancelled)??;
-        let store = Arc::new(store);
-        let signals = Signals::default();
+        let (store, restored, quarantine) = opened.await.map_err(|_| Fault::Cancelled)??;
+        let (store, quarantine) = (Arc::new(store), Arc::new(quarantine));
+        let signals = Signals { quarantine: quarantine.clone(), ..Signals::default() };
+        let digests = signals.digests.clone();
         let machine = PartitionMachine::new(collection, store.clone(), restored, signals.clone())?;
         let ledger = machine.ledger();
         let group = Arc::new(Group::open(id, start, log, machine, folder.clone(), &shared.home).await?);
@@ -174,12 +189,15 @@ impl Replica {
         {
             tracing::warn!(partition = id.0, %late, "the replica is opened but not ready yet");
         }
-        let worker = Worker::start(store.clone(), group.clone(), signals, shared.work_permits.clone());
+        let worker =
+            Worker::start(store.clone(), group.clone(), signals, shared.work_permits.clone(), shared.worker);
+        let worker = Arc::new(worker);
+        let warden = watch_over(group.clone(), worker.clone(), quarantine.clone(), digests.clone());
+        let warden = Mutex::new(Some(task::spawn(warden)));
         let (views, lag, seat) = (Views::default(), Watched::default(), Seat::default());
-        let read_permits = shared.read_permits.clone();
-        let node = group.node();
-        let held = Replica {
-            node,
+        let (read_permits, peers) = (shared.read_permits.clone(), shared.home.peers.clone());
+        Ok(Replica {
+            node: group.node(),
             id,
             collection,
             folder,
@@ -191,8 +209,11 @@ impl Replica {
             lag,
             read_permits,
             worker,
-        };
-        Ok(held)
+            digests,
+            quarantine,
+            peers,
+            warden,
+        })
     }
 
     /// Its group.
@@ -245,6 +266,21 @@ impl Replica {
         &self.ledger
     }
 
+    /// From now on this replica answers nothing, and its group stops: it neither votes nor leads. The reason is kept in its
+    /// folder until the replica is rebuilt.
+    pub fn quarantine(&self, reason: &str) {
+        self.quarantine.enter(reason);
+    }
+
+    /// Why it answers nothing; `None` while it serves.
+    pub fn quarantined(&self) -> Option<&str> {
+        self.quarantine.reason()
+    }
+
+    fn serves(&self) -> Result<(), Refusal> {
+        self.quarantined().map_or(Ok(()), |why| Err(registry::quarantined(self.id, why)))
+    }
+
     /// Writes: returns when the write is durable, applied and visible here. The keys must be among those `owned`.
     pub async fn write(
         &self,
@@ -252,12 +288,14 @@ impl Replica {
         write: Write,
         owned: &Owned,
     ) -> Result<Written, Refusal> {
+        self.serves()?;
         if let Some(step) = admit::due(&self.ledger.moves(), owned) {
             let _is_taken = self.step(step).await?;
         }
         let body = admit::admit(&self.store.spec(), &self.ledger.moves(), owned, write)?;
         self.worker.wait_while_behind().await;
-        match self.propose(request, body).await? {
+        let proposed = self.propose(request, body).await;
+        match proposed.map_err(|why| self.serves().err().unwrap_or(why))? {
             Reply::Written { affected, log_index } => Ok(Written { affected, log_index }),
             Reply::Rejected(Rejection::Moved) => Err(owned.stale()),
             Reply::Rejected(rejection) => Err(self.rejected(rejection)),
@@ -454,15 +492,23 @@ impl Replica {
     }
 
     fn broken(&self, fault: &Fault) -> Refusal {
-        tracing::error!(partition = self.id.0, %fault, "a read failed");
-        match fault {
-            Fault::Cancelled => Refusal::DeadlineExceeded("the caller has gone".to_owned()),
-            fault => Refusal::DataLoss(format!("partition {}: {fault}", self.id)),
+        if matches!(fault, Fault::Cancelled) {
+            return Refusal::DeadlineExceeded("the caller has gone".to_owned());
         }
+        tracing::error!(partition = self.id.0, %fault, "a read failed");
+        if matches!(fault, Fault::Damaged { .. }) {
+            self.quarantine.note(fault);
+        }
+        registry::quarantined(self.id, &fault.to_string())
     }
 
     /// Stops worker and group; what is in memory only will be replayed from the log.
     pub async fn stop(&self) {
+        let warden = self.warden.lock().take();
+        if let Some(warden) = warden {
+            warden.abort();
+            let _ = warden.await;
+        }
         self.worker.stop().await;
         self.group.stop().await;
     }
@@ -471,6 +517,30 @@ impl Replica {
     pub fn folder(&self) -> &std::path::Path {
         &self.folder
     }
+}
+
+/// Stops group and worker of a replica once it is quarantined; until then lets go of views that nobody came for.
+async fn watch_over(
+    group: Arc<Group<PartitionMachine>>,
+    worker: Arc<Worker>,
+    quarantine: Arc<Quarantine>,
+    digests: Arc<Digests>,
+) {
+    let expiry = async {
+        loop {
+            digests.view_kept().await;
+            while digests.expire() {
+                clock::sleep(VIEW_AGE_MAX).await;
+            }
+        }
+    };
+    tokio::select! {
+        () = quarantine.entered() => {}
+        why = group.broken() => quarantine.enter(&why),
+        () = expiry => {}
+    }
+    group.stop().await;
+    worker.stop().await;
 }
 
 fn read_record(

@@ -21,6 +21,7 @@
 //! or may not be applied; callers retry with the same request id.
 
 pub mod door;
+mod failure;
 pub mod inbox;
 pub mod log_store;
 mod members;
@@ -121,6 +122,7 @@ pub struct Group<M: Machine> {
     id: PartitionId,
     node: NodeId,
     raft: openraft::Raft<Types, StateMachine<M>>,
+    log: GroupLog,
     proposals: Proposals<M>,
     /// The last log index found at boot: see the boot gate.
     boot_index: LogIndex,
@@ -152,7 +154,7 @@ impl<M: Machine> Group<M> {
         let has_voted = log.vote().map_err(|e| broken("log", &e))?.is_some();
         let boot_index = log.state().map_err(|e| broken("log", &e))?.last_index.unwrap_or(0);
         let boot_index = boot_index.max(machine.applied().map_or(0, |id| id.index));
-        let store = LogStore::new(log);
+        let store = LogStore::new(log.clone());
         if let Some(applied) = machine.applied() {
             store.follow_state(applied).await.map_err(|e| broken("log", &e))?;
         }
@@ -163,8 +165,8 @@ impl<M: Machine> Group<M> {
         is_open.store(true, Ordering::SeqCst);
         let votes_from = if has_voted { clock::now() + home.options.lease() } else { clock::now() };
         let heartbeat = Duration::from_millis(home.options.heartbeat_ms);
-        let proposals = Proposals::start(id, raft.clone());
-        let group = Group { id, node, raft, proposals, boot_index, votes_from, heartbeat };
+        let proposals = Proposals::start(id, raft.clone(), log.clone());
+        let group = Group { id, node, raft, log, proposals, boot_index, votes_from, heartbeat };
         if group.raft.is_initialized().await.map_err(|e| broken("open", &e))? {
             // Nobody else can lead: no need to wait for silence.
             if group.members().is_alone(node) {
@@ -194,6 +196,7 @@ impl<M: Machine> Group<M> {
     /// A refusal before the command was handed over says where else to go. After that, [`Refusal::Unavailable`] means
     /// unknown: the command may or may not be applied.
     pub async fn propose(&self, command: Bytes) -> Result<Reply, Refusal> {
+        self.has_space()?;
         self.proposals.propose(command).await
     }
 
@@ -215,7 +218,7 @@ impl<M: Machine> Group<M> {
             Err(RaftError::APIError(other)) => {
                 return Err(Refusal::Unavailable(format!("partition {}: {other}", self.id)));
             }
-            Err(RaftError::Fatal(why)) => return Err(stopped(self.id, &why)),
+            Err(RaftError::Fatal(why)) => return Err(self.stopped(&why)),
         };
         Ok(read.index().max(self.boot_index))
     }
@@ -257,7 +260,7 @@ impl<M: Machine> Group<M> {
 
     /// Tells the group that its machine's durable state has moved on, so that the log behind it can be purged.
     pub async fn purge_behind_durable(&self) -> Result<(), Refusal> {
-        self.raft.trigger().snapshot().await.map_err(|why| stopped(self.id, &why))
+        self.raft.trigger().snapshot().await.map_err(|why| self.stopped(&why))
     }
 
     /// Stops the group: no further command is applied. Idempotent.
@@ -277,10 +280,6 @@ impl<M: Machine> Group<M> {
     fn not_leader(&self, leader: Option<u64>) -> Refusal {
         Refusal::NotLeader { partition: self.id.0, leader }
     }
-}
-
-fn stopped(group: PartitionId, why: &dyn std::fmt::Display) -> Refusal {
-    Refusal::DataLoss(format!("partition {group} has stopped on this node: {why}"))
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ use crate::log::Lanes;
 use crate::meta::Meta;
 use crate::meta::catalogue::Change;
 use crate::meta::growth::Thresholds;
+use crate::partition::equality::{self, Equality, OnDivergent};
 use crate::partition::lag;
 use crate::partition::registry::Registry;
 use crate::partition::{Replica, Shared};
@@ -47,7 +48,7 @@ use crate::raft::outbox::Throttle;
 use crate::raft::{Home, Start};
 use crate::service::{MetaService, Mover, PeerService, RaftService, ShardService};
 use crate::storage::Fault;
-use crate::{log, raft, storage};
+use crate::{log, raft, storage, worker};
 
 pub use crate::service::Defaults;
 
@@ -70,6 +71,10 @@ pub struct Options {
     pub raft: raft::Options,
     /// How often leaders are asked how far their replicas lag.
     pub lag: lag::Options,
+    /// The background work of the partitions.
+    pub worker: worker::Options,
+    /// How replicas are compared.
+    pub equality: equality::Options,
     /// What a new collection gets where its creator says nothing.
     pub defaults: Defaults,
     /// When a collection gets more partitions by itself.
@@ -109,6 +114,8 @@ impl Options {
             store: storage::store::Options { index_threads: threads, ..Default::default() },
             raft: raft::Options::default(),
             lag: lag::Options::default(),
+            worker: worker::Options::default(),
+            equality: equality::Options::default(),
             defaults: Defaults::default(),
             growth: Thresholds::default(),
         }
@@ -135,6 +142,7 @@ pub struct Node {
     registry: Arc<Registry>,
     peers: Arc<Peers>,
     mover: Arc<Mover>,
+    equality: Arc<Equality>,
     tasks: Mutex<Vec<task::JoinHandle<()>>>,
     defaults: Defaults,
 }
@@ -174,6 +182,7 @@ impl Node {
             home: home.clone(),
             read_permits: Arc::new(Semaphore::new(threads * 4)),
             work_permits: Arc::new(Semaphore::new(1)),
+            worker: options.worker,
         };
         let partitions = folder.path().join("partitions");
         let registry = Arc::new(Registry::new(partitions, lanes.clone(), shared));
@@ -196,8 +205,15 @@ impl Node {
         tasks.push(task::spawn(steward.run()));
         tasks.push(task::spawn(lag::follow(registry.clone(), peers.clone(), options.lag)));
         tasks.push(task::spawn(follow_rate(meta.clone(), home.throttle)));
-        let tasks = Mutex::new(tasks);
-        Ok(Node { folder, lanes, meta, registry, peers, mover, tasks, defaults: options.defaults })
+        // A replica that is told that it differs goes into quarantine, where the steward finds it.
+        let on_divergent: OnDivergent = Arc::new(|partition, node| {
+            tracing::error!(partition = partition.0, node = node.0, "a replica differs from the others");
+        });
+        let equality = Equality::new(own, registry.clone(), peers.clone(), options.equality, on_divergent);
+        let equality = Arc::new(equality);
+        tasks.push(task::spawn(equality.clone().run()));
+        let (tasks, defaults) = (Mutex::new(tasks), options.defaults);
+        Ok(Node { folder, lanes, meta, registry, peers, mover, equality, tasks, defaults })
     }
 
     /// Its number in the cluster.
@@ -294,7 +310,7 @@ impl Node {
 
     /// What the node's metrics are read from.
     pub fn gauges(&self) -> metrics::Gauges {
-        metrics::Gauges::new(self.registry.clone(), self.lanes.clone())
+        metrics::Gauges::new(self.registry.clone(), self.lanes.clone(), self.equality.divergences())
     }
 
     /// Its data folder.

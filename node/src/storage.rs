@@ -19,12 +19,14 @@
 
 mod blobs;
 mod column;
+pub mod digest;
 mod glimpse;
 mod growing;
 mod manifest;
 pub mod payload_index;
 mod plan;
 mod presence;
+pub mod quarantine;
 pub mod row;
 #[cfg(test)]
 mod sample;
@@ -42,7 +44,9 @@ use flotilla_proto::record::{Key, Payload};
 
 use crate::index::{Bitset, Neighbor, Stats};
 
+pub use digest::Digest;
 pub use presence::{Elsewhere, Presence};
+pub use quarantine::Quarantine;
 pub use row::StoredRow;
 pub use store::{Options, Restored, Status, Store};
 pub use view::View;
@@ -150,6 +154,8 @@ pub trait SegmentView: Send + Sync {
     fn find(&self, key: &Key) -> Result<Option<u32>, Fault>;
     /// The row's payload.
     fn payload(&self, row: u32) -> Result<Payload, Fault>;
+    /// The row as it is stored, to the bit: the same in whatever kind of segment it lies.
+    fn stored(&self, row: u32) -> Result<StoredRow, Fault>;
     /// The row's vector of this name as the user gave it (to within rounding where it was scaled); `None` if the row has
     /// none.
     fn vector(&self, name: &str, row: u32) -> Option<Vec<f32>>;
@@ -157,8 +163,6 @@ pub trait SegmentView: Send + Sync {
     fn matching(&self, filter: &Compiled) -> Result<Bitset, Fault>;
     /// The nearest live rows, by distance then row.
     fn nearest(&self, ask: &Nearest<'_>, stats: &mut Stats) -> Result<Vec<Neighbor>, Fault>;
-    /// The row as it was written, to the bit.
-    fn stored(&self, row: u32) -> Result<StoredRow, Fault>;
     /// A number that no other rows of the partition ever have; none while rows still come.
     fn identity(&self) -> Option<u64>;
     /// Whether the vector can be searched without scanning it.

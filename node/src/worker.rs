@@ -7,8 +7,10 @@
 //! When no write came for [`IDLE`], rows that are still growing are frozen too, if they are enough for a graph: a
 //! collection at rest is indexed whole.
 //!
-//! A job that fails for want of space is tried again after a pause; one that fails otherwise stops this worker, and the
-//! replica goes on serving what it has.
+//! At a low rate, what is at rest is checked too: one sealed segment at a time is read whole.
+//!
+//! A job that fails for want of space is tried again after a pause; one that fails otherwise stops this worker and takes the
+//! replica into quarantine: what a sync or a read could not do is not to be trusted, and another replica has it whole.
 
 pub mod slots;
 
@@ -23,13 +25,26 @@ use crate::env::{clock, task};
 use crate::index::Progress;
 use crate::machine::{PartitionMachine, Signals};
 use crate::raft::Group;
-use crate::storage::Fault;
 use crate::storage::store::Store;
+use crate::storage::{Fault, Quarantine};
 
 /// How long without a write until growing rows are frozen.
 const IDLE: Duration = Duration::from_secs(1);
-/// How long to wait before trying again what failed for want of space.
-const PAUSE: Duration = Duration::from_secs(5);
+
+/// How the background works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How often one sealed segment of a replica is read whole and checked, one after the other (default 300 s). Zero: never.
+    pub verify_every: Duration,
+    /// How long to wait before trying again what failed for want of space (default 5 s).
+    pub space_pause: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { verify_every: Duration::from_secs(300), space_pause: Duration::from_secs(5) }
+    }
+}
 
 /// The worker of one replica.
 pub struct Worker {
@@ -46,7 +61,17 @@ struct Job {
     progress: Arc<Progress>,
     sealed: watch::Sender<u64>,
     freeze_wanted: Arc<AtomicBool>,
+    quarantine: Arc<Quarantine>,
+    options: Options,
+    verified: Mutex<Verified>,
     is_stopping: AtomicBool,
+}
+
+/// How far the check of what is at rest has come.
+struct Verified {
+    /// The segment that was checked last.
+    segment: u64,
+    at: clock::Instant,
 }
 
 impl Worker {
@@ -56,12 +81,25 @@ impl Worker {
         group: Arc<Group<PartitionMachine>>,
         signals: Signals,
         permits: Arc<Semaphore>,
+        options: Options,
     ) -> Worker {
-        let Signals { frozen: wake, freeze_wanted } = signals;
+        let Signals { frozen: wake, freeze_wanted, quarantine, .. } = signals;
         let progress = Arc::new(Progress::default());
         let is_stopping = AtomicBool::new(false);
         let (sealed, sealings) = watch::channel(0);
-        let job = Arc::new(Job { store, group, wake, permits, progress, sealed, freeze_wanted, is_stopping });
+        let job = Arc::new(Job {
+            store,
+            group,
+            wake,
+            permits,
+            progress,
+            sealed,
+            freeze_wanted,
+            quarantine,
+            options,
+            verified: Mutex::new(Verified { segment: 0, at: clock::now() }),
+            is_stopping,
+        });
         let task = task::spawn(job.clone().run());
         Worker { job, sealed: sealings, task: Mutex::new(Some(task)) }
     }
@@ -94,7 +132,11 @@ impl Worker {
 impl Job {
     async fn run(self: Arc<Job>) {
         loop {
-            match self.work().await {
+            let worked = async {
+                self.work().await?;
+                self.maybe_verify().await
+            };
+            match worked.await {
                 Ok(()) => self.rest().await,
                 Err(Fault::Cancelled) => {}
                 Err(fault @ Fault::Io { is_full: true, .. }) => {
@@ -103,7 +145,7 @@ impl Job {
                 }
                 Err(fault) => {
                     tracing::error!(%fault, "background work stops");
-                    return;
+                    return self.quarantine.note(&fault);
                 }
             }
             if self.is_stopping.load(Ordering::SeqCst) {
@@ -124,12 +166,37 @@ impl Job {
                     return self.wake.notified().await;
                 }
             }
+            if self.verify_is_due() {
+                return;
+            }
             written = now;
         }
     }
 
+    fn verify_is_due(&self) -> bool {
+        let every = self.options.verify_every;
+        !every.is_zero() && self.verified.lock().at.elapsed() >= every
+    }
+
+    /// Checks the next sealed segment, if it is time.
+    async fn maybe_verify(self: &Arc<Job>) -> Result<(), Fault> {
+        if !self.verify_is_due() {
+            return Ok(());
+        }
+        let checked = self.step(|job| {
+            let last = job.verified.lock().segment;
+            let next = job.store.verify_next(last)?;
+            *job.verified.lock() = Verified { segment: next.unwrap_or(0), at: clock::now() };
+            Ok(next.is_some())
+        });
+        checked.await?;
+        // What was found may be work.
+        self.wake.notify_one();
+        Ok(())
+    }
+
     async fn pause(&self) {
-        let _ = tokio::time::timeout(PAUSE, self.wake.notified()).await;
+        let _ = tokio::time::timeout(self.options.space_pause, self.wake.notified()).await;
     }
 
     /// Everything there is to do now, the most urgent first.

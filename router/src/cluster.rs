@@ -57,14 +57,15 @@ pub(crate) async fn control(
     router.fanout.meta(by, Resend::IfRefused, request, send).await
 }
 
-/// Compares the replicas of each partition, one collection after the other.
+/// Compares the replicas of each partition, one collection after the other, all by one deadline: a deep comparison reads
+/// every record, and only its caller knows how long that may take.
 pub(crate) async fn verify(
     router: Arc<Router>,
     request: v1::VerifyRequest,
+    by: Deadline,
 ) -> Result<impl Stream<Item = Result<v1::VerifyResponse, Status>> + Send + 'static, Status> {
     let names: Vec<String> = if request.collection.is_empty() {
-        let map = router.batch(|by| async move { Ok(by) }).await?;
-        let map = router.placement.known(map).await?;
+        let map = router.placement.known(by).await?;
         map.collections.iter().map(|c| c.spec.name.clone()).collect()
     } else {
         vec![request.collection]
@@ -73,7 +74,7 @@ pub(crate) async fn verify(
     let state = (router, names.into_iter());
     Ok(futures::stream::try_unfold(state, move |(router, mut names)| async move {
         let Some(name) = names.next() else { return Ok(None) };
-        let answer = router.batch(|by| verify_one(&router, &name, deep, by)).await?;
+        let answer = router.until(by, |by| verify_one(&router, &name, deep, by)).await?;
         Ok(Some((answer, (router, names))))
     }))
 }

@@ -142,12 +142,24 @@ impl Router {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let deadline = Deadline::after(self.deadline_default);
+        self.until(Deadline::after(self.deadline_default), work).await
+    }
+
+    /// Runs one piece of a stream: admitted, within the deadline.
+    pub(crate) async fn until<T, F>(
+        &self,
+        deadline: Deadline,
+        work: impl FnOnce(Deadline) -> F,
+    ) -> Result<T, Status>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
         let _permit = self.admission.enter(deadline, &self.metrics).await?;
         deadline.bound(work(deadline)).await
     }
 
-    fn deadline(&self, metadata: &MetadataMap) -> Deadline {
+    /// The deadline of a request.
+    pub(crate) fn deadline(&self, metadata: &MetadataMap) -> Deadline {
         self.admission.deadline(metadata)
     }
 }

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use flotilla_tests::api::{self, text_of};
+use flotilla_tests::process::{Finished, command, run};
 use flotilla_tests::seed::unit_vector;
-use flotilla_tests::server::{Finished, Server, command, run};
+use flotilla_tests::server::Server;
 
 const ROWS: usize = 300;
 const DIMS: usize = 8;

@@ -1,12 +1,16 @@
 //! Tests of the real binary as a real process: it is started on a free port of loopback over a temporary folder, spoken to
 //! through its public port only, killed, drained and started again. See `flotilla_tests` for the harness.
 //!
-//! `FLOTILLA_TEST_SEED` replays a run's random choices; `FLOTILLA_TEST_KILLS` makes the crash test longer or shorter.
+//! `FLOTILLA_TEST_SEED` replays a run's random choices; `FLOTILLA_TEST_KILLS` makes the crash tests longer or shorter and
+//! `FLOTILLA_TEST_STORM` the storm; `FLOTILLA_TEST_LOG` is the members' `RUST_LOG`, and `FLOTILLA_TEST_LOGS` a folder for the
+//! logs of those that fail.
 
 // A test's helper may give up as a test does; clippy exempts only functions marked as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cluster;
 mod commands;
+mod history;
 mod hostile;
 mod kill9;
 mod operator;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use flotilla_proto::v1;
 use flotilla_tests::api;
-use flotilla_tests::server::{Finished, Server, command, run};
+use flotilla_tests::process::{Finished, command, run};
+use flotilla_tests::server::Server;
 
 /// Starts `flotilla up` with these arguments, which must be refused; returns the line.
 fn refused(args: &[&str]) -> String {

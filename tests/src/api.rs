@@ -11,8 +11,8 @@ use flotilla_proto::v1::cluster_client::ClusterClient;
 use flotilla_proto::v1::collections_client::CollectionsClient;
 use flotilla_proto::v1::records_client::RecordsClient;
 use flotilla_proto::v1::search_client::SearchClient;
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 /// No call of a test takes longer.
 const CALL_WITHIN: Duration = Duration::from_secs(60);
@@ -23,6 +23,7 @@ const PAGE: u32 = 500;
 #[derive(Clone, Debug)]
 pub struct Api {
     channel: Channel,
+    deadline: Option<Duration>,
 }
 
 /// Unary calls: name, stub, request, answer.
@@ -35,7 +36,7 @@ macro_rules! calls {
         pub async fn $name(&self, request: v1::$request) -> Result<v1::$answer, Status> {
             let stub = $stub::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
             let mut stub = stub.max_encoding_message_size(usize::MAX);
-            Ok(stub.$call(request).await?.into_inner())
+            Ok(stub.$call(self.request(request)).await?.into_inner())
         }
     )*};
 }
@@ -48,7 +49,20 @@ impl Api {
     pub async fn connect(url: &str) -> anyhow::Result<Api> {
         let endpoint = Endpoint::from_shared(url.to_owned())?.timeout(CALL_WITHIN);
         let channel = endpoint.connect_timeout(CALL_WITHIN).tcp_nodelay(true).connect().await;
-        Ok(Api { channel: channel.with_context(|| format!("connecting to {url}"))? })
+        Ok(Api { channel: channel.with_context(|| format!("connecting to {url}"))?, deadline: None })
+    }
+
+    /// The same connection; each call says that its caller waits no longer than this.
+    pub fn within(&self, deadline: Duration) -> Api {
+        Api { channel: self.channel.clone(), deadline: Some(deadline) }
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(deadline) = self.deadline {
+            request.set_timeout(deadline);
+        }
+        request
     }
 
     /// The connection, for other services than ours.
@@ -81,10 +95,38 @@ impl Api {
         search: SearchClient.search(SearchRequest) -> SearchResponse;
         /// The placement map.
         describe: ClusterClient.describe(DescribeRequest) -> DescribeResponse;
-        /// Queues the moves of a goal.
+        /// What would have to be done for a goal.
+        plan: ClusterClient.plan(PlanRequest) -> PlanResponse;
+        /// Queues the moves of a plan.
         apply: ClusterClient.apply(ApplyRequest) -> ApplyResponse;
         /// Moves queued, under way and ended.
         moves: ClusterClient.moves(MovesRequest) -> MovesResponse;
+        /// Pauses, resumes or aborts moves.
+        control: ClusterClient.control(ControlRequest) -> ControlResponse;
+    }
+
+    /// Compares the replicas of each partition; one answer per collection.
+    ///
+    /// # Errors
+    /// The server's refusal, or the connection's end.
+    pub async fn verify(&self, collection: &str, deep: bool) -> Result<Vec<v1::VerifyResponse>, Status> {
+        let request = v1::VerifyRequest { collection: collection.to_owned(), deep };
+        let mut stub = ClusterClient::new(self.channel.clone());
+        let mut answers = stub.verify(self.request(request)).await?.into_inner();
+        let mut all = Vec::new();
+        while let Some(answer) = answers.message().await? {
+            all.push(answer);
+        }
+        Ok(all)
+    }
+
+    /// The map as it is now.
+    ///
+    /// # Errors
+    /// The server's refusal, or the connection's end.
+    pub async fn placement(&self) -> Result<v1::PlacementMap, Status> {
+        let described = self.describe(v1::DescribeRequest {}).await?;
+        described.placement.ok_or_else(|| Status::internal("described without a placement map"))
     }
 
     /// Every record that passes, page by page, with payload and vectors.

@@ -10,10 +10,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// If it gave none `within` this time; `what` names the condition.
-pub async fn eventually<T, F>(what: &str, within: Duration, mut probe: impl FnMut() -> F) -> anyhow::Result<T>
-where
-    F: Future<Output = Option<T>>,
-{
+pub async fn eventually<T>(
+    what: &str,
+    within: Duration,
+    mut probe: impl AsyncFnMut() -> Option<T>,
+) -> anyhow::Result<T> {
     let deadline = Instant::now() + within;
     loop {
         if let Some(found) = probe().await {

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, collections, config, demo, grow, import, node, router, scan, search, up};
+use crate::{bench, collections, config, ctl, demo, grow, import, node, router, scan, search, up, verify};
 
 /// A distributed vector and record database in one binary.
 ///
@@ -37,6 +37,8 @@ enum Command {
     Replica(node::NodeArgs),
     /// Serves the API of a cluster: stateless, run several
     Router(router::RouterArgs),
+    /// Shows and changes a cluster: its nodes, partitions and moves
+    Ctl(ctl::CtlArgs),
     /// Writes files of records and vectors into a collection
     Import(Box<import::ImportArgs>),
     /// Finds the records nearest to a vector
@@ -49,6 +51,8 @@ enum Command {
     Collections(collections::CollectionsArgs),
     /// Gives a collection more partitions, online
     Grow(grow::GrowArgs),
+    /// Compares the replicas of each partition
+    Verify(verify::VerifyArgs),
     /// Measures the index alone, or a running server
     Bench(bench::BenchArgs),
     /// Checks and shows the configuration
@@ -74,12 +78,14 @@ impl Cli {
             Command::Node(args) => args.run(false),
             Command::Replica(args) => args.run(true),
             Command::Router(args) => args.run(),
+            Command::Ctl(args) => args.run(),
             Command::Import(args) => args.run(),
             Command::Search(args) => args.run(),
             Command::Scan(args) => args.run(),
             Command::Count(args) => args.run(),
             Command::Collections(args) => args.run(),
             Command::Grow(args) => args.run(),
+            Command::Verify(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::Config(args) => args.run(),
         }

@@ -11,7 +11,7 @@ use clap::Args;
 use flotilla_client::{Client, Kind};
 use flotilla_node::env::clock;
 use flotilla_proto::v1::plan_request::Goal;
-use flotilla_proto::v1::{Grow, Move, MoveState};
+use flotilla_proto::v1::{Grow, Move, MoveState, PlanRequest};
 
 use crate::progress::Progress;
 use crate::target::{self, Target};
@@ -55,8 +55,9 @@ impl GrowArgs {
         })
     }
 
-    fn goal(&self) -> Goal {
-        Goal::Grow(Grow { collection: self.collection.clone(), partitions: self.partitions })
+    fn goal(&self) -> PlanRequest {
+        let grow = Grow { collection: self.collection.clone(), partitions: self.partitions };
+        PlanRequest { goal: Some(Goal::Grow(grow)) }
     }
 
     async fn grow(&self, client: &Client) -> anyhow::Result<()> {

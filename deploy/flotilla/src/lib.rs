@@ -40,6 +40,7 @@ pub mod bench;
 pub mod cli;
 pub mod collections;
 pub mod config;
+pub mod ctl;
 pub mod datetime;
 pub mod demo;
 pub mod embedded;
@@ -57,6 +58,7 @@ pub mod search;
 pub mod table;
 pub mod target;
 pub mod up;
+pub mod verify;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -9,6 +9,33 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+/// A kind of call that a test can make fail: see `faults`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Creating a file or a folder.
+    Create,
+    /// Reading bytes of an open file, or a whole one.
+    Read,
+    /// Writing bytes, or changing a file's length.
+    Write,
+    /// Reserving space.
+    Preallocate,
+    /// Making a file or a folder durable.
+    Sync,
+    /// Renaming.
+    Rename,
+    /// Giving a second name.
+    Link,
+}
+
+/// In tests, whether this call is to fail.
+fn may(op: Op, path: &Path) -> io::Result<()> {
+    #[cfg(any(test, feature = "faults"))]
+    super::faults::check(op, path).map_err(|error| named(path, error))?;
+    let _ = (op, path);
+    Ok(())
+}
+
 /// An open file.
 #[derive(Debug)]
 pub struct File {
@@ -28,11 +55,13 @@ pub fn open_write(path: &Path) -> io::Result<File> {
 
 /// Creates a file for reading and writing, or empties the one that is there.
 pub fn create(path: &Path) -> io::Result<File> {
+    may(Op::Create, path)?;
     File::with(real::OpenOptions::new().read(true).write(true).create(true).truncate(true), path)
 }
 
 /// Creates a file for reading and writing; fails with `AlreadyExists` if the name is taken.
 pub fn create_new(path: &Path) -> io::Result<File> {
+    may(Op::Create, path)?;
     File::with(real::OpenOptions::new().read(true).write(true).create_new(true), path)
 }
 
@@ -54,21 +83,25 @@ impl File {
 
     /// Fills `bytes` from `offset`; `UnexpectedEof` if the file ends before.
     pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        may(Op::Read, &self.path)?;
         self.file.read_exact_at(bytes, offset).map_err(|error| named(&self.path, error))
     }
 
     /// Reads some bytes from `offset`; 0 at the end of the file.
     pub fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        may(Op::Read, &self.path)?;
         self.file.read_at(bytes, offset).map_err(|error| named(&self.path, error))
     }
 
     /// Writes all of `bytes` at `offset`.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        may(Op::Write, &self.path)?;
         self.file.write_all_at(bytes, offset).map_err(|error| named(&self.path, error))
     }
 
     /// Writes all of `bytes` at the file's own position (the end, for a file opened by [`append`]).
     pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        may(Op::Write, &self.path)?;
         self.file.write_all(bytes).map_err(|error| named(&self.path, error))
     }
 
@@ -84,12 +117,14 @@ impl File {
 
     /// Cuts the file, or extends it with zeros that take no disk space yet.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
+        may(Op::Write, &self.path)?;
         self.file.set_len(len).map_err(|error| named(&self.path, error))
     }
 
     /// Extends the file to `len` zeros-until-written bytes with the disk space reserved, so that later writes do
     /// not meet a full disk. Where the file system cannot reserve, only the length is set.
     pub fn preallocate(&self, len: u64) -> io::Result<()> {
+        may(Op::Preallocate, &self.path)?;
         match fs2::FileExt::allocate(&self.file, len) {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
             other => other.map_err(|error| named(&self.path, error))?,
@@ -100,11 +135,13 @@ impl File {
     /// Makes the bytes written so far durable (`fdatasync`). After an error nothing may be assumed about them, and
     /// a second call that succeeds proves nothing.
     pub fn sync_data(&self) -> io::Result<()> {
+        may(Op::Sync, &self.path)?;
         self.file.sync_data().map_err(|error| named(&self.path, error))
     }
 
     /// Makes bytes and metadata durable (`fsync`); as [`File::sync_data`] after an error.
     pub fn sync_all(&self) -> io::Result<()> {
+        may(Op::Sync, &self.path)?;
         self.file.sync_all().map_err(|error| named(&self.path, error))
     }
 
@@ -122,6 +159,7 @@ impl io::Read for File {
 
 impl Write for File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        may(Op::Write, &self.path)?;
         self.file.write(bytes)
     }
 
@@ -142,6 +180,7 @@ fn named(path: &Path, error: io::Error) -> io::Error {
 
 /// The whole file. The caller knows the file to be small; there is no bound here.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    may(Op::Read, path)?;
     real::read(path).map_err(|error| named(path, error))
 }
 
@@ -155,7 +194,12 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_at(bytes, 0)?;
     file.sync_all()?;
     rename(&staged, path)?;
-    sync_dir(parent(path))
+    sync_dir(parent(path)).map_err(for_good)
+}
+
+/// A failure after which it is not known what is on the disk: never one that waiting for space would mend.
+pub fn for_good(error: io::Error) -> io::Error {
+    io::Error::other(error)
 }
 
 fn parent(path: &Path) -> &Path {
@@ -177,6 +221,7 @@ pub fn is_dir(path: &Path) -> io::Result<bool> {
 
 /// Creates a folder and those above it; one that is there already is fine.
 pub fn create_dir_all(path: &Path) -> io::Result<()> {
+    may(Op::Create, path)?;
     real::create_dir_all(path).map_err(|error| named(path, error))
 }
 
@@ -194,6 +239,7 @@ pub fn read_dir(path: &Path) -> io::Result<Vec<String>> {
 
 /// Renames a file or folder, replacing a file of the new name. Durable after [`sync_dir`] of the folder(s).
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    may(Op::Rename, to)?;
     real::rename(from, to).map_err(|error| named(from, error))
 }
 
@@ -207,8 +253,14 @@ pub fn remove_dir_all(path: &Path) -> io::Result<()> {
     real::remove_dir_all(path).map_err(|error| named(path, error))
 }
 
+/// Whether the error is that there is no space (left for us).
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Gives a file a second name on the same file system.
 pub fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
+    may(Op::Link, to)?;
     real::hard_link(from, to).map_err(|error| named(to, error))
 }
 

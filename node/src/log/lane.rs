@@ -8,15 +8,19 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::group::{Group, Place, cost};
 use super::recovery::Quarantine;
 use super::segment::Segment;
 use super::{Error, GroupId, LogEntry, Options};
+
+/// How long the writer waits until it looks for space again.
+const SPACE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Told once what became of a write.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -57,6 +61,8 @@ pub struct Lane {
     /// Rung when there is something to write, or the lane closes.
     pub work: Notify,
     space: Notify,
+    /// Rung when the lane closes while its writer waits for space on the disk.
+    closes: Condvar,
     shared: Mutex<Shared>,
     /// Makes the next sync fail.
     #[cfg(test)]
@@ -72,6 +78,8 @@ pub struct Shared {
     pub segments: BTreeMap<u32, Arc<Segment>>,
     pub closing: bool,
     failure: Option<String>,
+    /// What there is no space for on the disk, while the writer waits for some.
+    pub full: Option<String>,
     queue: Vec<Op>,
     queued_records: usize,
     pub queued_bytes: usize,
@@ -97,6 +105,7 @@ impl Lane {
             segments,
             closing: false,
             failure: None,
+            full: None,
             queue: Vec::new(),
             queued_records: 0,
             queued_bytes: 0,
@@ -111,6 +120,7 @@ impl Lane {
             counters: Counters::default(),
             work: Notify::new(),
             space: Notify::new(),
+            closes: Condvar::new(),
             shared: Mutex::new(shared),
             #[cfg(test)]
             sync_fault: std::sync::atomic::AtomicBool::new(false),
@@ -177,6 +187,38 @@ impl Lane {
     /// Whether nothing waits to be written.
     pub fn is_idle(&self) -> bool {
         self.shared.lock().queue.is_empty()
+    }
+
+    /// Why nothing can be written at the moment, although the lane works: the disk is full.
+    pub fn full(&self) -> Option<String> {
+        self.shared.lock().full.clone()
+    }
+
+    /// Waits a while for space on the disk. False if the lane closes meanwhile. Blocks: it is the writer's.
+    pub fn wait_for_space(&self, why: &io::Error) -> bool {
+        let mut shared = self.shared.lock();
+        if shared.full.is_none() {
+            tracing::error!(lane = self.number, %why, "the log waits for space on the disk");
+        }
+        shared.full = Some(why.to_string());
+        !shared.closing && {
+            self.closes.wait_for(&mut shared, SPACE_PAUSE);
+            !shared.closing
+        }
+    }
+
+    /// There is space again.
+    pub fn has_space(&self) {
+        if self.shared.lock().full.take().is_some() {
+            tracing::info!(lane = self.number, "there is space for the log again");
+        }
+    }
+
+    /// Refuses further calls and lets the writer end.
+    pub fn close(&self) {
+        self.shared.lock().closing = true;
+        self.closes.notify_all();
+        self.work.notify_one();
     }
 
     /// Ends the lane for good: all that is queued and all that comes later fails with `reason`.

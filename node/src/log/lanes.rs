@@ -84,8 +84,7 @@ impl Lanes {
 
     fn begin_close(&self) {
         for lane in &self.lanes {
-            lane.lock().closing = true;
-            lane.work.notify_one();
+            lane.close();
         }
     }
 
@@ -104,6 +103,8 @@ impl Lanes {
             stats.segments += shared.segments.len() as u64;
             stats.queued_bytes += shared.queued_bytes as u64;
             stats.cached_bytes += shared.recent_bytes as u64;
+            stats.lanes_full += u64::from(shared.full.is_some());
+            stats.lanes_poisoned += u64::from(matches!(lane.working(&shared), Err(Error::Poisoned { .. })));
         }
         stats
     }
@@ -337,6 +338,16 @@ impl GroupLog {
             Ok(Some(What::Purge(upto, log_id.clone())))
         };
         submit(&self.lane, self.id, HEADER_BYTES + log_id.len(), change).await
+    }
+
+    /// Why nothing can be written at the moment: the disk is full. What was queued waits and is written once there is space.
+    pub fn full(&self) -> Option<String> {
+        self.lane.full()
+    }
+
+    /// Why nothing will be written any more.
+    pub fn poisoned(&self) -> Option<Error> {
+        self.lane.working(&self.lane.lock()).err().filter(|error| matches!(error, Error::Poisoned { .. }))
     }
 
     /// What the log holds.

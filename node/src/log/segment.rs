@@ -70,7 +70,7 @@ pub fn create(
         return Err(error);
     }
     fs::rename(&made, &name)?;
-    fs::sync_dir(dir)?;
+    fs::sync_dir(dir).map_err(fs::for_good)?;
     Ok(Segment { file: fs::open_write(&name)?, title })
 }
 
@@ -78,7 +78,7 @@ fn write_new(path: &Path, title: &Title) -> io::Result<()> {
     let file = fs::create(path)?;
     file.preallocate(title.file_len)?;
     file.write_at(&title.encode(), 0)?;
-    file.sync_all()
+    file.sync_all().map_err(fs::for_good)
 }
 
 impl Title {

@@ -1,6 +1,7 @@
 //! Tests of the log as a whole: what a group sees, what a reopened folder remembers, and what damage does.
 
 mod damage;
+mod full;
 mod model;
 mod serving;
 

@@ -1,7 +1,7 @@
 //! The one loop that writes a lane: collect, write, sync, tell; then free what is no longer needed.
 //!
 //! It blocks on file calls and awaits only its queue, so it runs on a thread of its own or as a task of a
-//! simulator alike. The first failed write or sync ends it and poisons the lane.
+//! simulator alike. The first failed write or sync ends it and poisons the lane; only for space on the disk it waits.
 
 mod reclaim;
 
@@ -155,7 +155,7 @@ impl Writer {
     /// Writes what is staged; with `sync`, makes everything written so far durable and tells the places.
     fn flush(&mut self, sync: bool) -> io::Result<()> {
         if !self.staged.bytes.is_empty() {
-            self.active.file.write_at(&self.staged.bytes, self.end)?;
+            self.with_space(|| self.active.file.write_at(&self.staged.bytes, self.end))?;
             self.end += self.staged.bytes.len() as u64;
             self.lane.counters.records.fetch_add(self.staged.records, Ordering::Relaxed);
             self.lane.counters.bytes.fetch_add(self.staged.bytes.len() as u64, Ordering::Relaxed);
@@ -172,6 +172,21 @@ impl Writer {
             self.staged.placed.clear();
         }
         Ok(())
+    }
+
+    /// Does `work` as soon as there is space for it: a full disk is no failure. Nothing was acknowledged, what is queued waits,
+    /// and writing the same bytes once more to the same place does no harm. Never for a sync, whatever it failed with.
+    fn with_space<T>(&self, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match work() {
+                Err(why) if fs::is_full(&why) && self.lane.wait_for_space(&why) => {}
+                Err(why) => return Err(why),
+                Ok(done) => {
+                    self.lane.has_space();
+                    return Ok(done);
+                }
+            }
+        }
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -198,7 +213,8 @@ impl Writer {
         let len =
             self.lane.options.segment_bytes.max(SEGMENT_HEADER_BYTES as u64 + size + HEADER_BYTES as u64);
         let lane = self.lane.number as u32;
-        let segment = Arc::new(segment::create(&self.dir, lane, number, self.oldest, self.next_seq, len)?);
+        let made = || segment::create(&self.dir, lane, number, self.oldest, self.next_seq, len);
+        let segment = Arc::new(self.with_space(made)?);
         self.lane.lock().segments.insert(number, segment.clone());
         self.numbers.insert(number);
         self.active = segment;

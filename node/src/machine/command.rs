@@ -53,6 +53,11 @@ pub enum Body {
         /// The declared fields under which it is read.
         fields: BTreeMap<String, FieldType>,
     },
+    /// Change nothing; remember the digest of the records here, and with `deep` the records themselves for a while.
+    Digest {
+        /// Whether the records will be read.
+        deep: bool,
+    },
     /// Delete the records that pass, if the partition is still what the leader took it for.
     DeleteMatching {
         /// The condition.

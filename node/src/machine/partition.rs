@@ -19,12 +19,14 @@ use flotilla_proto::schema::{CollectionSpec, FieldType};
 use tokio::sync::Notify;
 
 use super::command::{Body, Command, RequestId};
-use super::dedup::{Dedup, Piece, Place, Window};
-use super::moves::{Ledger, Moves, Touched};
+use super::dedup::Place;
+use super::digests::Digests;
+use super::kept::{self, Kept};
+use super::moves::{Ledger, Moves};
 use super::{Machine, Rejection, Reply};
 use crate::query;
 use crate::storage::store::{Restored, Store};
-use crate::storage::{Fault, Presence, SegmentView, StoredRow};
+use crate::storage::{Fault, Presence, Quarantine, SegmentView, StoredRow};
 
 /// Between a machine and the background work on its store.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +35,10 @@ pub struct Signals {
     pub frozen: Arc<Notify>,
     /// Set when the next checkpoint is to freeze what grows.
     pub freeze_wanted: Arc<AtomicBool>,
+    /// What `Digest` commands left.
+    pub digests: Arc<Digests>,
+    /// Where a fault of the machine or of the background work takes the replica.
+    pub quarantine: Arc<Quarantine>,
 }
 
 /// Applies a partition's commands to its store.
@@ -59,6 +65,15 @@ struct Admitted<T> {
     seen_at: LogIndex,
 }
 
+fn decode(store: &Store, machine: &[u8]) -> Result<Kept, Fault> {
+    if machine.is_empty() {
+        return Ok(Kept::default());
+    }
+    let damaged =
+        |e| Fault::damaged(store.manifest_path(), 0, format!("the machine's state does not decode: {e}"));
+    Kept::decode(machine).map_err(damaged)
+}
+
 impl PartitionMachine {
     /// The machine over a store that was just opened.
     pub fn new(
@@ -67,14 +82,14 @@ impl PartitionMachine {
         restored: Restored,
         signals: Signals,
     ) -> Result<PartitionMachine, Fault> {
-        let Kept { mark, dedup, moves, touched } = Kept::decode(&restored.machine, &store)?;
+        let Kept { mark, dedup, digest, moves, touched } = decode(&store, &restored.machine)?;
         let ledger = Ledger::default();
         *ledger.dedup.lock() = dedup;
         *ledger.touched.lock() = touched;
         ledger.moves.send_replace(Arc::new(moves.clone()));
         let presence = moves.presence();
         store.set_presence(presence.clone());
-        store.publish(restored.applied);
+        store.begin_digest(digest)?;
         Ok(PartitionMachine {
             collection,
             store,
@@ -107,6 +122,11 @@ impl PartitionMachine {
             }
             Body::DeleteMatching { filter, fields, layout } => {
                 self.delete_matching(index, request, &filter, fields, layout)
+            }
+            Body::Digest { deep } => {
+                self.store.publish(index);
+                self.signals.digests.record(index, self.store.view(), deep);
+                Ok(Reply::Written { affected: 0, log_index: index })
             }
             Body::Move(step) => self.step(index, step),
         }
@@ -292,41 +312,9 @@ impl PartitionMachine {
         Ok(())
     }
 
-    /// See [`Kept`].
     fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
-        let dedup = self.ledger.dedup.lock();
-        let bytes = postcard::to_stdvec(&(&self.mark, &dedup.own))?;
-        if self.moves == Moves::default() && dedup.pieces.is_empty() {
-            return Ok(bytes);
-        }
-        postcard::to_extend(&(&self.moves, &dedup.pieces, &*self.ledger.touched.lock()), bytes)
-    }
-}
-
-/// What the machine keeps in the manifest besides the records: the mark and the window; behind them, if slots ever moved,
-/// the moves, the windows of what came, and the touched keys.
-#[derive(Default)]
-struct Kept {
-    mark: Vec<u8>,
-    dedup: Dedup,
-    moves: Moves,
-    touched: Touched,
-}
-
-impl Kept {
-    fn decode(bytes: &[u8], store: &Store) -> Result<Kept, Fault> {
-        if bytes.is_empty() {
-            return Ok(Kept::default());
-        }
-        let damaged = |e: postcard::Error| {
-            let reason = format!("the machine's state does not decode: {e}");
-            Fault::Damaged { file: store.manifest_path(), offset: 0, reason }
-        };
-        let ((mark, own), rest): ((Vec<u8>, Window), _) =
-            postcard::take_from_bytes(bytes).map_err(damaged)?;
-        let (moves, pieces, touched): (Moves, Vec<Piece>, Touched) =
-            if rest.is_empty() { Default::default() } else { postcard::from_bytes(rest).map_err(damaged)? };
-        Ok(Kept { mark, dedup: Dedup { own, pieces }, moves, touched })
+        let (dedup, touched) = (self.ledger.dedup.lock(), self.ledger.touched.lock());
+        kept::encode(&self.mark, &dedup, self.store.digest(), &self.moves, &touched)
     }
 }
 
@@ -341,7 +329,9 @@ impl Machine for PartitionMachine {
 
     fn apply(&mut self, index: LogIndex, command: &Bytes) -> Result<Reply, Fault> {
         match Command::decode(command) {
-            Ok(command) => self.carry_out(index, command),
+            Ok(command) => {
+                self.carry_out(index, command).inspect_err(|fault| self.signals.quarantine.note(fault))
+            }
             Err(rejection) => Ok(Reply::Rejected(rejection)),
         }
     }
@@ -358,7 +348,7 @@ impl Machine for PartitionMachine {
 
     fn link(&mut self, into: &std::path::Path) -> Result<Vec<u8>, Fault> {
         let (_, machine) = self.store.link_into(into)?;
-        if machine.is_empty() { Ok(Vec::new()) } else { Ok(Kept::decode(&machine, &self.store)?.mark) }
+        if machine.is_empty() { Ok(Vec::new()) } else { Ok(decode(&self.store, &machine)?.mark) }
     }
 
     fn checkpoint(&mut self) -> Result<(), Fault> {
@@ -367,7 +357,7 @@ impl Machine for PartitionMachine {
         }
         let machine = self.store.durable_machine();
         if !machine.is_empty() {
-            self.durable_mark = Kept::decode(&machine, &self.store)?.mark;
+            self.durable_mark = decode(&self.store, &machine)?.mark;
         }
         Ok(())
     }

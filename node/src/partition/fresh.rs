@@ -49,16 +49,20 @@ impl Replica {
     /// [`Refusal::NotLeader`] for a linearizable read elsewhere than at the leader; [`Refusal::Unavailable`] if this replica
     /// does not get there in time: another one may.
     pub async fn view(&self, fresh: Fresh) -> Result<View, Refusal> {
-        match fresh.consistency {
-            Consistency::Linearizable => drop(self.group.read_fence().await?),
-            Consistency::Bounded(lag) => self.catch_up(lag, fresh).await?,
-            Consistency::Any => self.reach(fresh).await?,
-        }
+        self.serves()?;
+        let reached = match fresh.consistency {
+            Consistency::Linearizable => self.group.read_fence().await.map(drop),
+            Consistency::Bounded(lag) => self.catch_up(lag, fresh).await,
+            Consistency::Any => self.reach(fresh).await,
+        };
+        // A replica that broke meanwhile says so, rather than that its group has stopped.
+        reached.map_err(|why| self.serves().err().unwrap_or(why))?;
         Ok(self.views.keep(self.store.view()))
     }
 
     /// The state that answered at `at`, if it is still at hand; else one that is so fresh, and no older than `at`.
     pub async fn view_at(&self, at: LogIndex, fresh: Fresh) -> Result<View, Refusal> {
+        self.serves()?;
         match self.views.find(at) {
             Some(view) => Ok(view),
             None => self.view(Fresh { at_least: fresh.at_least.max(at), ..fresh }).await,

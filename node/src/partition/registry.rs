@@ -190,10 +190,9 @@ impl Registry {
 
     /// Where the calls of other replicas of a partition come in.
     pub fn door(&self, id: PartitionId) -> Result<Arc<dyn Door>, Refusal> {
-        match self.held.read().get(&id) {
-            Some(Held::Serving(replica)) => Ok(replica.door()),
-            Some(Held::Opening) => Err(opening(id)),
-            Some(Held::Quarantined(why)) => Err(quarantined(id, why)),
+        let held = self.held.read().get(&id).cloned();
+        match held {
+            Some(held) => held.serving(id).map(|replica| replica.door()),
             None => Err(Refusal::Unavailable(format!("partition {id} has no replica here"))),
         }
     }
@@ -268,12 +267,23 @@ impl Registry {
         }
     }
 
+    /// Takes a replica out of service until it is rebuilt: see [`Replica::quarantine`]. False if none is held.
+    pub fn quarantine(&self, id: PartitionId, reason: &str) -> bool {
+        let held = self.held.read().get(&id).cloned();
+        match held {
+            Some(Held::Serving(replica)) => replica.quarantine(reason),
+            Some(Held::Quarantined(_)) => {}
+            Some(Held::Opening) | None => return false,
+        }
+        true
+    }
+
     /// Every serving replica.
     pub fn serving(&self) -> Vec<Arc<Replica>> {
         let held = self.held.read();
         let serving = |held: &Held| match held {
-            Held::Serving(replica) => Some(replica.clone()),
-            Held::Quarantined(_) | Held::Opening => None,
+            Held::Serving(replica) if replica.quarantined().is_none() => Some(replica.clone()),
+            Held::Serving(_) | Held::Quarantined(_) | Held::Opening => None,
         };
         held.values().filter_map(serving).collect()
     }
@@ -283,7 +293,8 @@ impl Registry {
         let held = self.held.read();
         let reason = |(id, held): (&PartitionId, &Held)| match held {
             Held::Quarantined(why) => Some((*id, why.clone())),
-            Held::Serving(_) | Held::Opening => None,
+            Held::Serving(replica) => replica.quarantined().map(|why| (*id, why.to_owned())),
+            Held::Opening => None,
         };
         held.iter().filter_map(reason).collect()
     }
@@ -304,7 +315,10 @@ impl Registry {
 impl Held {
     fn serving(self, id: PartitionId) -> Result<Arc<Replica>, Refusal> {
         match self {
-            Held::Serving(replica) => Ok(replica),
+            Held::Serving(replica) => match replica.quarantined() {
+                None => Ok(replica),
+                Some(why) => Err(quarantined(id, why)),
+            },
             Held::Opening => Err(opening(id)),
             Held::Quarantined(why) => Err(quarantined(id, &why)),
         }
@@ -315,8 +329,12 @@ fn opening(id: PartitionId) -> Refusal {
     Refusal::Unavailable(format!("partition {id} is being opened on this node"))
 }
 
-fn quarantined(id: PartitionId, why: &str) -> Refusal {
-    Refusal::DataLoss(format!("partition {id} is quarantined on this node: {why}"))
+/// The refusal of a replica that does not answer, and what there is to do about it.
+pub(super) fn quarantined(id: PartitionId, why: &str) -> Refusal {
+    Refusal::DataLoss(format!(
+        "partition {id} is quarantined on this node: {why}; ask another replica, from which it is rebuilt; \
+         if there is none, restore a backup"
+    ))
 }
 
 /// A fault that concerns the whole node rather than one replica.

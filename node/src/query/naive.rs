@@ -9,8 +9,8 @@ use flotilla_proto::record::{Key, Payload};
 use flotilla_proto::schema::Distance;
 
 use crate::index::{Bitset, Neighbor, Stats};
-use crate::storage::row::{StoredRow, StoredVector, encode_payload};
-use crate::storage::{Fault, Method, Nearest, SegmentView};
+use crate::storage::row::encode_payload;
+use crate::storage::{Fault, Method, Nearest, SegmentView, StoredRow};
 
 #[derive(Clone, Debug)]
 pub(super) struct Row {
@@ -74,6 +74,13 @@ impl SegmentView for Naive {
         Ok(self.rows[row as usize].payload.clone())
     }
 
+    fn stored(&self, row: u32) -> Result<StoredRow, Fault> {
+        let Row { key, payload, .. } = &self.rows[row as usize];
+        let payload =
+            encode_payload(payload).map_err(|error| Fault::damaged("memory", 0, error.to_string()))?;
+        Ok(StoredRow { key: key.to_bytes(), vectors: Vec::new(), payload })
+    }
+
     fn vector(&self, _: &str, row: u32) -> Option<Vec<f32>> {
         self.rows[row as usize].vector.clone()
     }
@@ -99,14 +106,6 @@ impl SegmentView for Naive {
         found.sort();
         found.truncate(ask.limit);
         Ok(found)
-    }
-
-    fn stored(&self, row: u32) -> Result<StoredRow, Fault> {
-        let row = &self.rows[row as usize];
-        let values = row.vector.iter().cloned();
-        let vectors = values.map(|values| StoredVector { ordinal: 0, norm: 1.0, values }).collect();
-        let payload = encode_payload(&row.payload).map_err(|_| Fault::Cancelled)?;
-        Ok(StoredRow { key: row.key.to_bytes(), vectors, payload })
     }
 
     fn identity(&self) -> Option<u64> {

@@ -9,10 +9,10 @@ use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Group;
 use super::network::{AppendHead, encode};
 use super::outbox::OfferHead;
 use super::types::{Entry, Types, Vote, decode_entry};
-use super::{Group, stopped};
 use crate::env::clock;
 use crate::machine::Machine;
 
@@ -73,7 +73,7 @@ impl<M: Machine> Door for Group<M> {
                 .all(|entry| !matches!(entry.payload, EntryPayload::Blank) || entry.log_id.index > 0)
         );
         let request = AppendEntriesRequest::<Types> { vote, prev_log_id, entries, leader_commit };
-        let answer = self.raft.append_entries(request).await.map_err(|why| stopped(self.id, &why))?;
+        let answer = self.raft.append_entries(request).await.map_err(|why| self.ended(&why))?;
         written(&answer)
     }
 
@@ -84,13 +84,13 @@ impl<M: Machine> Door for Group<M> {
             return Err(Refusal::Unavailable(format!("partition {}: no vote right after boot", self.id)));
         }
         let answer = if pre { self.raft.pre_vote(request).await } else { self.raft.vote(request).await };
-        written(&answer.map_err(|why| stopped(self.id, &why))?)
+        written(&answer.map_err(|why| self.ended(&why))?)
     }
 
     async fn transfer(&self, request: Bytes) -> Result<Bytes, Refusal> {
         let request: TransferLeaderRequest<Types> = read(&request)?;
         let answer = self.raft.handle_transfer_leader(request).await;
-        written(&answer.map_err(|why| stopped(self.id, &why))?)
+        written(&answer.map_err(|why| self.stopped(&why))?)
     }
 
     fn consider(&self, head: &Bytes) -> Result<Offer, Refusal> {

@@ -10,8 +10,8 @@ use openraft::error::{ClientWriteError, RaftError};
 use openraft::raft::Precondition;
 use openraft::{BasicNode, ChangeMembers};
 
+use super::Group;
 use super::types::LogId;
-use super::{Group, stopped};
 use crate::machine::Machine;
 
 /// A change that is not through after this long is looked at again.
@@ -63,6 +63,12 @@ impl<M: Machine> Group<M> {
             is_committed: stored.log_id() == now.committed_membership_config.log_id(),
             log_id: *stored.log_id(),
         }
+    }
+
+    /// The nodes that hold a replica: voters and learners.
+    pub fn holders(&self) -> Vec<NodeId> {
+        let members = self.members();
+        members.voters.into_iter().chain(members.learners).collect()
     }
 
     /// Who leads, if that is known here.
@@ -132,7 +138,7 @@ impl<M: Machine> Group<M> {
             Ok(Err(RaftError::APIError(why))) => {
                 Err(Refusal::Unavailable(format!("the membership of partition {} stays: {why}", self.id)))
             }
-            Ok(Err(RaftError::Fatal(why))) => Err(stopped(self.id, &why)),
+            Ok(Err(RaftError::Fatal(why))) => Err(self.stopped(&why)),
             Err(_) => {
                 let why = format!("the membership of partition {} changes slowly", self.id);
                 Err(Refusal::DeadlineExceeded(why))
@@ -142,7 +148,7 @@ impl<M: Machine> Group<M> {
 
     /// Asks `to` to take over, if this node leads. It does as soon as it holds everything.
     pub async fn hand_over(&self, to: NodeId) -> Result<(), Refusal> {
-        self.raft.trigger().transfer_leader(to.0).await.map_err(|why| stopped(self.id, &why))
+        self.raft.trigger().transfer_leader(to.0).await.map_err(|why| self.stopped(&why))
     }
 
     /// Hands the leadership to whichever voter lacks least; nothing if this node does not lead or is alone.

@@ -12,10 +12,11 @@ use openraft::raft::WriteResult;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::failure::stopped;
 use super::state_machine::StateMachine;
-use super::stopped;
 use super::types::{Proposal, Types};
 use crate::env::task;
+use crate::log::GroupLog;
 use crate::machine::{Machine, Reply};
 
 /// Proposals of one batch, and their bytes, at most.
@@ -41,9 +42,9 @@ type Raft<M> = openraft::Raft<Types, StateMachine<M>>;
 
 impl<M: Machine> Proposals<M> {
     /// Starts the group's task.
-    pub fn start(group: PartitionId, raft: Raft<M>) -> Proposals<M> {
+    pub fn start(group: PartitionId, raft: Raft<M>, log: GroupLog) -> Proposals<M> {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
-        let task = task::spawn(run(group, raft, waiting));
+        let task = task::spawn(run(group, raft, log, waiting));
         Proposals { group, queue, task: Mutex::new(Some(task)), machine: std::marker::PhantomData }
     }
 
@@ -73,7 +74,12 @@ impl<M: Machine> Drop for Proposals<M> {
     }
 }
 
-async fn run<M: Machine>(group: PartitionId, raft: Raft<M>, mut queue: mpsc::Receiver<Waiting>) {
+async fn run<M: Machine>(
+    group: PartitionId,
+    raft: Raft<M>,
+    log: GroupLog,
+    mut queue: mpsc::Receiver<Waiting>,
+) {
     while let Some(first) = queue.recv().await {
         let mut bytes = first.command.len();
         let mut batch = vec![first];
@@ -86,24 +92,29 @@ async fn run<M: Machine>(group: PartitionId, raft: Raft<M>, mut queue: mpsc::Rec
             batch.into_iter().map(|waiting| (Proposal(waiting.command), waiting.answer)).unzip();
         match raft.client_write_many(commands).await {
             Ok(mut results) => {
+                let log = log.clone();
                 task::spawn(async move {
                     for answer in answers {
                         let Some(result) = results.next().await else { return };
                         // A caller that has gone does not hear.
-                        let _ = answer.send(told(group, result));
+                        let _ = answer.send(told(group, &log, result));
                     }
                 });
             }
             Err(why) => {
                 for answer in answers {
-                    let _ = answer.send(Err(stopped(group, &why)));
+                    let _ = answer.send(Err(stopped(group, &log, &why)));
                 }
             }
         }
     }
 }
 
-fn told(group: PartitionId, result: Result<WriteResult<Types>, Fatal<Types>>) -> Result<Reply, Refusal> {
+fn told(
+    group: PartitionId,
+    log: &GroupLog,
+    result: Result<WriteResult<Types>, Fatal<Types>>,
+) -> Result<Reply, Refusal> {
     match result {
         Ok(Ok(written)) => Ok(written.response),
         Ok(Err(ClientWriteError::ForwardToLeader(to))) => {
@@ -112,6 +123,6 @@ fn told(group: PartitionId, result: Result<WriteResult<Types>, Fatal<Types>>) ->
         Ok(Err(other)) => Err(Refusal::Unavailable(format!(
             "partition {group}: {other}; whether the write is applied is unknown"
         ))),
-        Err(why) => Err(stopped(group, &why)),
+        Err(why) => Err(stopped(group, log, &why)),
     }
 }

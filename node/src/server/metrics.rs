@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntGaugeVec, Opts};
+use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 
 use crate::log::Lanes;
 use crate::partition::registry::Registry;
@@ -15,6 +15,8 @@ pub struct Gauges {
     lanes: Arc<Lanes>,
     partition: Vec<(Figure, IntGaugeVec)>,
     log: Option<IntGaugeVec>,
+    quarantined: Option<IntGaugeVec>,
+    divergences: Option<IntCounterVec>,
 }
 
 #[derive(Clone, Copy)]
@@ -64,14 +66,16 @@ fn gauge(name: &str, help: &str, label: &str) -> Option<IntGaugeVec> {
 
 impl Gauges {
     /// Over these.
-    pub fn new(registry: Arc<Registry>, lanes: Arc<Lanes>) -> Gauges {
+    pub fn new(registry: Arc<Registry>, lanes: Arc<Lanes>, divergences: Option<IntCounterVec>) -> Gauges {
         let partition = FIGURES
             .iter()
             .filter_map(|(figure, name, help)| Some((*figure, gauge(name, help, "partition")?)))
             .collect();
-        let help = "the log lanes together: counters since start, and segments and queued_bytes now";
+        let help = "the log lanes together: counters since start; segments, queued_bytes and lanes now";
         let log = gauge("log", help, "figure");
-        Gauges { registry, lanes, partition, log }
+        let help = "1 for each partition whose replica here answers nothing until it is rebuilt";
+        let quarantined = gauge("replica_quarantined", help, "partition");
+        Gauges { registry, lanes, partition, log, quarantined, divergences }
     }
 
     fn read(&self) {
@@ -83,6 +87,8 @@ impl Gauges {
             let ((term, last, purged), applied) = replica.numbers();
             let (lag, lag_entries) = replica.lag_figures();
             let id = replica.id().to_string();
+            // A counter that is there at 0 can be alerted on.
+            self.divergences.iter().for_each(|counter| drop(counter.with_label_values(&[&id])));
             for (figure, gauge) in &self.partition {
                 let value = match figure {
                     Figure::Records => status.records,
@@ -105,6 +111,15 @@ impl Gauges {
                 gauge.with_label_values(&[&id]).set(i64::try_from(value).unwrap_or(i64::MAX));
             }
         }
+        if let Some(gauge) = &self.quarantined {
+            gauge.reset();
+            for replica in self.registry.serving() {
+                gauge.with_label_values(&[&replica.id().to_string()]).set(0);
+            }
+            for (id, _) in self.registry.quarantined() {
+                gauge.with_label_values(&[&id.to_string()]).set(1);
+            }
+        }
         let stats = self.lanes.stats();
         for (figure, value) in [
             ("records", stats.records),
@@ -114,6 +129,8 @@ impl Gauges {
             ("sync_micros_max", stats.sync_micros_max),
             ("segments", stats.segments),
             ("queued_bytes", stats.queued_bytes),
+            ("lanes_full", stats.lanes_full),
+            ("lanes_poisoned", stats.lanes_poisoned),
         ] {
             if let Some(log) = &self.log {
                 log.with_label_values(&[figure]).set(i64::try_from(value).unwrap_or(i64::MAX));
@@ -125,12 +142,14 @@ impl Gauges {
 impl Collector for Gauges {
     fn desc(&self) -> Vec<&Desc> {
         let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.desc());
-        partition.chain(self.log.iter().flat_map(|log| log.desc())).collect()
+        let node = self.log.iter().chain(&self.quarantined).flat_map(|gauge| gauge.desc());
+        partition.chain(node).chain(self.divergences.iter().flat_map(|counter| counter.desc())).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         self.read();
         let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.collect());
-        partition.chain(self.log.iter().flat_map(|log| log.collect())).collect()
+        let node = self.log.iter().chain(&self.quarantined).flat_map(|gauge| gauge.collect());
+        partition.chain(node).chain(self.divergences.iter().flat_map(|counter| counter.collect())).collect()
     }
 }

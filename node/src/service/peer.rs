@@ -12,7 +12,7 @@ use flotilla_proto::ring::HASH_VERSION;
 use tonic::{Request, Response, Status};
 
 use super::raft::meant;
-use super::{facts, time_left, within};
+use super::{digests, facts, time_left, within};
 use crate::meta::Meta;
 use crate::meta::catalogue::{Change, Outcome};
 use crate::partition::registry::Registry;
@@ -93,9 +93,12 @@ impl peer_server::Peer for PeerService {
 
     async fn digest(
         &self,
-        _request: Request<peer::DigestRequest>,
+        request: Request<peer::DigestRequest>,
     ) -> Result<Response<peer::DigestResponse>, Status> {
-        Err(Status::unimplemented("digest"))
+        let left = time_left(&request);
+        let request = request.into_inner();
+        meant(&self.peers, request.to.as_ref())?;
+        Ok(Response::new(within(left, digests::answer(&self.registry, request, left)).await?))
     }
 
     async fn status(

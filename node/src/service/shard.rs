@@ -302,9 +302,16 @@ impl shard_server::Shard for ShardService {
 
     async fn digests(
         &self,
-        _: Request<shard::DigestsRequest>,
+        request: Request<shard::DigestsRequest>,
     ) -> Result<Response<shard::DigestsResponse>, Status> {
-        Err(Status::unimplemented("digests"))
+        let left = time_left(&request);
+        let shard::DigestsRequest { target, deep } = request.into_inner();
+        let replicas = within(left, async {
+            let (replica, _) = self.target(target, left).await?;
+            super::digests::of(&replica, deep, left).await
+        })
+        .await?;
+        Ok(Response::new(shard::DigestsResponse { replicas }))
     }
 
     async fn status(

@@ -50,6 +50,19 @@ impl Alive<'_> {
     }
 }
 
+/// The vectors of a row, bit by bit as they were written: an unscaled one has norm 1 whether its block has norms or not.
+pub(super) fn stored_vectors<'a>(
+    columns: impl Iterator<Item = Option<Column<'a>>>,
+    row: u32,
+) -> Vec<StoredVector> {
+    let stored = |(ordinal, column): (u16, Option<Column<'_>>)| {
+        let column = column?;
+        let slot = column.slot(row)?;
+        Some(StoredVector { ordinal, norm: column.norm(slot), values: column.rows.row(slot).to_vec() })
+    };
+    (0..).zip(columns).filter_map(stored).collect()
+}
+
 impl<'a> Column<'a> {
     /// The slot of a row, if the row has the vector.
     pub fn slot(&self, row: u32) -> Option<u32> {
@@ -63,12 +76,6 @@ impl<'a> Column<'a> {
     pub fn vector(&self, row: u32) -> Option<Vec<f32>> {
         let slot = self.slot(row)?;
         Some(unscaled(self.rows.row(slot), self.norm(slot)))
-    }
-
-    /// The row's vector as it is stored, under this ordinal.
-    pub fn stored(&self, row: u32, ordinal: u16) -> Option<StoredVector> {
-        let slot = self.slot(row)?;
-        Some(StoredVector { ordinal, norm: self.norm(slot), values: self.rows.row(slot).to_vec() })
     }
 
     /// What to scale a slot by to get what the user wrote.

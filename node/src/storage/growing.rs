@@ -22,7 +22,7 @@ use flotilla_proto::record::{Key, Payload};
 
 pub(super) use chunk::Chunk;
 
-use super::column::Alive;
+use super::column::{Alive, stored_vectors};
 use super::glimpse::Glimpse;
 use super::row::{StoredRow, decode_payload};
 use super::shape::{Shapes, VectorShape, ordinal};
@@ -68,12 +68,12 @@ impl Growing {
         self.chunks.push(Arc::new(last));
     }
 
-    /// The newest row of a key, and whether it lives.
-    pub fn newest(&self, key: &[u8]) -> Option<(u32, bool)> {
+    /// The newest row of a key, and its version if it lives.
+    pub fn newest(&self, key: &[u8]) -> Option<(u32, Option<LogIndex>)> {
         let row = *self.newest.get(key)?;
         let (chunk, local) = place(&self.chunks, row)?;
         let mark = chunk.deleted_at().get(local as usize)?.load(Ordering::Relaxed);
-        Some((row, mark == 0))
+        Some((row, (mark == 0).then(|| chunk.version(local))))
     }
 
     /// Marks a live row as deleted.
@@ -198,6 +198,16 @@ impl SegmentView for GrowingView {
         decode_payload(chunk.payload(local)).map_err(|_| garbled(row))
     }
 
+    fn stored(&self, row: u32) -> Result<StoredRow, Fault> {
+        let (chunk, local) = self.chunks.place(row).ok_or_else(|| garbled(row))?;
+        let columns = self.shapes.iter().enumerate().map(|(ordinal, shape)| chunk.column(ordinal, shape));
+        Ok(StoredRow {
+            key: chunk.key(local).to_vec(),
+            vectors: stored_vectors(columns, local),
+            payload: Bytes::copy_from_slice(chunk.payload(local)),
+        })
+    }
+
     fn vector(&self, name: &str, row: u32) -> Option<Vec<f32>> {
         let ordinal = ordinal(&self.shapes, name)?;
         let (chunk, local) = self.chunks.place(row)?;
@@ -228,16 +238,6 @@ impl SegmentView for GrowingView {
             }
         }
         Ok(top.into_sorted())
-    }
-
-    fn stored(&self, row: u32) -> Result<StoredRow, Fault> {
-        let (chunk, local) = self.chunks.place(row).ok_or_else(|| garbled(row))?;
-        let columns = self.shapes.iter().enumerate().map(|(ordinal, shape)| chunk.column(ordinal, shape));
-        Ok(StoredRow {
-            key: chunk.key(local).to_vec(),
-            vectors: columns.zip(0..).filter_map(|(column, n)| column?.stored(local, n)).collect(),
-            payload: Bytes::copy_from_slice(chunk.payload(local)),
-        })
     }
 
     fn identity(&self) -> Option<u64> {

@@ -39,7 +39,7 @@ use super::plan::Limits;
 use super::sealed::Sealed;
 use super::shape::Shapes;
 use super::view::{Part, Published, View};
-use super::{Fault, Presence};
+use super::{Digest, Fault, Presence, digest};
 use crate::env::fs;
 
 /// How a store works. The defaults are meant for a node; tests shrink them.
@@ -126,6 +126,9 @@ pub struct Store {
     sealing: Mutex<()>,
     commit: Mutex<Committed>,
     state: Mutex<State>,
+    /// Makes the next delete answer and do nothing.
+    #[cfg(test)]
+    pub(crate) skips_delete: std::sync::atomic::AtomicBool,
 }
 
 /// What the manifest says of the machine.
@@ -147,6 +150,8 @@ struct State {
     next_number: u64,
     /// The newest command's log index.
     written: LogIndex,
+    /// The rolling digest there.
+    digest: Digest,
     /// The manifest's log index.
     durable: LogIndex,
     /// Segments that the background is working on.
@@ -206,6 +211,21 @@ impl Store {
         frozen >= apply::FROZEN_MAX && self.needs_seal()
     }
 
+    /// The rolling digest after the last command: see [`super::digest`].
+    pub fn digest(&self) -> Digest {
+        self.state.lock().digest
+    }
+
+    /// Sets the rolling digest of the state that was just opened: as it was kept with that state, or counted from the rows
+    /// if it was not. Called before anything is applied.
+    pub fn begin_digest(&self, kept: Option<Digest>) -> Result<(), Fault> {
+        let digest = kept.map_or_else(|| digest::recount(&self.view(), &|| false), Ok)?;
+        let mut state = self.state.lock();
+        state.digest = digest;
+        self.publish_locked(&state);
+        Ok(())
+    }
+
     /// The newest published state.
     pub fn view(&self) -> View {
         View::of(self.published.load_full())
@@ -252,10 +272,36 @@ impl Store {
         sealed.iter().try_for_each(|segment| segment.verify())
     }
 
+    /// Checks every byte of the sealed segment with the lowest number above `after`, and returns that number; `None` behind the
+    /// last one. A graph that is damaged is taken out, to be built again.
+    pub fn verify_next(&self, after: u64) -> Result<Option<u64>, Fault> {
+        let above = |segment: &&Arc<Sealed>| segment.number() > after;
+        let next =
+            self.state.lock().sealed.iter().filter(above).min_by_key(|segment| segment.number()).cloned();
+        let Some(segment) = next else { return Ok(None) };
+        segment.verify_rows()?;
+        if let Err(fault) = segment.verify_graphs() {
+            tracing::error!(%fault, "a graph is taken out, to be built again");
+            self.drop_graphs(&segment)?;
+        }
+        Ok(Some(segment.number()))
+    }
+
     /// Fills the empty folder `into` (on the same file system) with hard links to the durable state: a folder that
     /// [`Store::open`] takes. Returns its log index and the machine's state there. Writes go on; no manifest is committed
     /// meanwhile.
+    ///
+    /// # Errors
+    /// The system's refusal; what was linked so far is removed.
     pub fn link_into(&self, into: &Path) -> Result<(LogIndex, Arc<Vec<u8>>), Fault> {
+        self.try_link_into(into).inspect_err(|_| {
+            if let Err(why) = fs::remove_dir_all(into) {
+                tracing::warn!(%why, "a folder of links that is half made stays");
+            }
+        })
+    }
+
+    fn try_link_into(&self, into: &Path) -> Result<(LogIndex, Arc<Vec<u8>>), Fault> {
         let commit = self.commit.lock();
         let io = |error: std::io::Error| Fault::io(into, &error);
         fs::create_dir_all(into).map_err(io)?;
@@ -294,7 +340,7 @@ impl State {
             segment: Arc::new(rows.chunks().bind(at, rows.live(), Arc::clone(&self.shapes))),
         });
         let presence = Arc::clone(&self.presence);
-        Published { at, parts: sealed.chain(in_memory).collect(), presence }
+        Published { at, digest: self.digest, parts: sealed.chain(in_memory).collect(), presence }
     }
 
     fn take_number(&mut self) -> u64 {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::Key;
 
-use super::{Fault, Presence, SegmentView};
+use super::{Digest, Fault, Presence, SegmentView};
 
 /// A segment of a view, with the number by which the store knows it.
 #[derive(Clone)]
@@ -23,6 +23,8 @@ pub(super) struct Part {
 pub(super) struct Published {
     /// The log index.
     pub at: LogIndex,
+    /// The rolling digest there.
+    pub digest: Digest,
     /// The segments, oldest first.
     pub parts: Vec<Part>,
     /// Whose rows they are.
@@ -38,7 +40,7 @@ impl Published {
         if let Some(part) = come {
             parts.insert(place.unwrap_or(parts.len()).min(parts.len()), part);
         }
-        Published { at: self.at, parts, presence: Arc::clone(&self.presence) }
+        Published { at: self.at, digest: self.digest, parts, presence: Arc::clone(&self.presence) }
     }
 }
 
@@ -64,6 +66,11 @@ impl View {
     /// Whose rows they are.
     pub fn presence(&self) -> &Presence {
         &self.published.presence
+    }
+
+    /// The rolling digest of its rows: see [`super::digest`].
+    pub fn digest(&self) -> Digest {
+        self.published.digest
     }
 
     /// The segments. A segment's ordinal is its place here; it holds for this view only.

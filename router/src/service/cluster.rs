@@ -48,7 +48,8 @@ impl Cluster for Edge {
         &self,
         request: Request<v1::VerifyRequest>,
     ) -> Result<Response<Self::VerifyStream>, Status> {
-        let answers = crate::cluster::verify(self.0.clone(), request.into_inner()).await?;
+        let by = self.0.deadline(request.metadata());
+        let answers = crate::cluster::verify(self.0.clone(), request.into_inner(), by).await?;
         Ok(Response::new(Box::pin(answers)))
     }
 

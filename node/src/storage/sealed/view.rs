@@ -8,7 +8,7 @@ use flotilla_proto::record::{Key, Payload};
 
 use super::{Sealed, header, keys};
 use crate::index::{Accept, Bitset, Graph, Neighbor, Stats, TopK};
-use crate::storage::column::{Alive, Column};
+use crate::storage::column::{Alive, Column, stored_vectors};
 use crate::storage::shape::ordinal;
 use crate::storage::{Fault, Method, Nearest, SegmentView, StoredRow};
 
@@ -90,6 +90,15 @@ impl SegmentView for SealedView {
         self.sealed.files.payloads.payload(row)
     }
 
+    fn stored(&self, row: u32) -> Result<StoredRow, Fault> {
+        let columns = (0..self.sealed.files.header.shapes.len()).map(|ordinal| self.sealed.column(ordinal));
+        Ok(StoredRow {
+            key: self.sealed.key_bytes(row)?.to_vec(),
+            vectors: stored_vectors(columns, row),
+            payload: self.sealed.stored_payload(row)?,
+        })
+    }
+
     fn vector(&self, name: &str, row: u32) -> Option<Vec<f32>> {
         self.sealed.column(ordinal(&self.sealed.files.header.shapes, name)?)?.vector(row)
     }
@@ -122,15 +131,6 @@ impl SegmentView for SealedView {
                 Ok(top.into_sorted())
             }
         }
-    }
-
-    fn stored(&self, row: u32) -> Result<StoredRow, Fault> {
-        let columns = (0..self.sealed.files.header.shapes.len()).map(|ordinal| self.sealed.column(ordinal));
-        Ok(StoredRow {
-            key: self.sealed.key_bytes(row)?.to_vec(),
-            vectors: columns.zip(0..).filter_map(|(column, n)| column?.stored(row, n)).collect(),
-            payload: self.sealed.stored_payload(row)?,
-        })
     }
 
     fn identity(&self) -> Option<u64> {

@@ -8,6 +8,7 @@ use flotilla_proto::record::Key;
 
 use super::{Fault, Frozen, State, Store};
 use crate::storage::Presence;
+use crate::storage::digest;
 use crate::storage::growing::{Growing, fits};
 use crate::storage::row::StoredRow;
 
@@ -16,6 +17,13 @@ use crate::storage::row::StoredRow;
 pub(super) const FROZEN_MAX: usize = 3;
 
 /// A live row.
+struct Live {
+    place: Place,
+    /// Its part of the rolling digest.
+    mark: u128,
+}
+
+/// Where a row stands.
 enum Place {
     Growing(u32),
     /// The frozen segment with this place in the queue.
@@ -37,9 +45,10 @@ impl Store {
             let reason = format!("row {at} of the command at {index} does not fit the collection");
             return Err(Fault::damaged(&self.dir, index, reason));
         }
-        let places = rows.iter().filter_map(|row| state.find(&row.key).transpose());
-        let places: Vec<Place> = places.collect::<Result<_, _>>()?;
-        places.into_iter().for_each(|place| state.mark(place, index));
+        let replaced = rows.iter().filter_map(|row| state.find(&row.key).transpose());
+        let replaced: Vec<Live> = replaced.collect::<Result<_, _>>()?;
+        replaced.into_iter().for_each(|row| state.mark(row, index));
+        rows.iter().for_each(|row| state.digest.add(digest::mark(&row.key, index)));
         let shapes = Arc::clone(&state.shapes);
         state.growing.append(index, &rows, &shapes);
         state.written = state.written.max(index);
@@ -55,10 +64,14 @@ impl Store {
         let mut keys: Vec<Vec<u8>> = keys.iter().map(Key::to_bytes).collect();
         keys.sort_unstable();
         keys.dedup();
-        let places = keys.iter().filter_map(|key| state.find(key).transpose());
-        let places: Vec<Place> = places.collect::<Result<_, _>>()?;
-        let found = places.len() as u64;
-        places.into_iter().for_each(|place| state.mark(place, index));
+        let gone = keys.iter().filter_map(|key| state.find(key).transpose());
+        let gone: Vec<Live> = gone.collect::<Result<_, _>>()?;
+        let found = gone.len() as u64;
+        #[cfg(test)]
+        if self.skips_delete.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            return Ok(found);
+        }
+        gone.into_iter().for_each(|row| state.mark(row, index));
         state.written = state.written.max(index);
         Ok(found)
     }
@@ -75,7 +88,7 @@ impl Store {
         self.publish_locked(&state);
     }
 
-    fn publish_locked(&self, state: &State) {
+    pub(super) fn publish_locked(&self, state: &State) {
         self.published.store(Arc::new(state.published(state.written)));
     }
 
@@ -123,25 +136,27 @@ fn last_of_each_key(rows: Vec<StoredRow>) -> Vec<StoredRow> {
 
 impl State {
     /// The live row of a key. The newest segment that knows the key decides.
-    fn find(&self, key: &[u8]) -> Result<Option<Place>, Fault> {
-        if let Some((row, lives)) = self.growing.newest(key) {
-            return Ok(lives.then_some(Place::Growing(row)));
+    fn find(&self, key: &[u8]) -> Result<Option<Live>, Fault> {
+        let live = |place, version| Live { place, mark: digest::mark(key, version) };
+        if let Some((row, version)) = self.growing.newest(key) {
+            return Ok(version.map(|version| live(Place::Growing(row), version)));
         }
         for (at, frozen) in self.frozen.iter().enumerate().rev() {
-            if let Some((row, lives)) = frozen.rows.newest(key) {
-                return Ok(lives.then_some(Place::Frozen(at, row)));
+            if let Some((row, version)) = frozen.rows.newest(key) {
+                return Ok(version.map(|version| live(Place::Frozen(at, row), version)));
             }
         }
         for (at, sealed) in self.sealed.iter().enumerate().rev() {
             if let Some(row) = sealed.live_row(key)? {
-                return Ok(Some(Place::Sealed(at, row)));
+                return Ok(Some(live(Place::Sealed(at, row), sealed.version(row))));
             }
         }
         Ok(None)
     }
 
-    fn mark(&mut self, place: Place, index: LogIndex) {
-        match place {
+    fn mark(&mut self, row: Live, index: LogIndex) {
+        self.digest.remove(row.mark);
+        match row.place {
             Place::Growing(row) => self.growing.mark(row, index),
             Place::Frozen(at, row) => {
                 if let Some(frozen) = self.frozen.get_mut(at) {

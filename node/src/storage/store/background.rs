@@ -35,12 +35,14 @@ impl Store {
         let come = match draft.rows() {
             0 => None,
             _ => {
-                let sealed = self.write(number, &draft, &Progress::new())?;
+                let sealed = self.or_removed(number, self.write(number, &draft, &Progress::new()))?;
                 Some((Arc::new(sealed), Some(draft)))
             }
         };
         let mut commit = self.commit.lock();
-        self.change(&mut commit, Committed { applied, machine }, Change { gone: vec![number], come })?;
+        let changed =
+            self.change(&mut commit, Committed { applied, machine }, Change { gone: vec![number], come });
+        self.or_removed(number, changed)?;
         drop(commit);
         self.sweep();
         Ok(Some(applied))
@@ -89,18 +91,42 @@ impl Store {
         let come = match draft.rows() {
             0 => None,
             _ => {
-                let merged = self.write_indexed(number, &draft, progress);
-                if merged.is_err() {
-                    self.remove_folder(&segment_dir(&self.dir, number))?;
-                }
-                Some((Arc::new(merged?), Some(draft)))
+                let merged = self.or_removed(number, self.write_indexed(number, &draft, progress))?;
+                Some((Arc::new(merged), Some(draft)))
             }
         };
         let gone = claim.segments.iter().map(|segment| segment.number()).collect();
-        self.commit_as_is(Change { gone, come })?;
+        self.or_removed(number, self.commit_as_is(Change { gone, come }))?;
         drop(claim);
         self.sweep();
         Ok(true)
+    }
+
+    /// What was done for the segment with this number; if it failed for want of space or was cancelled, without the folder
+    /// that it left half made. After any other failure nothing is touched: which manifest is on the disk is not known.
+    fn or_removed<T>(&self, number: u64, done: Result<T, Fault>) -> Result<T, Fault> {
+        if let Err(Fault::Cancelled | Fault::Io { is_full: true, .. }) = &done
+            && let Err(fault) = self.remove_folder(&segment_dir(&self.dir, number))
+        {
+            tracing::warn!(%fault, "a folder that is half made stays until the next start");
+        }
+        done
+    }
+
+    /// Goes on without the graphs of a segment. Nothing happens if the background works on it: it writes new ones.
+    pub(super) fn drop_graphs(&self, segment: &Arc<Sealed>) -> Result<(), Fault> {
+        let Some(claim) = self.claim_one(segment.number()) else { return Ok(()) };
+        let come = claim.segments.first().map(|segment| (Arc::new(segment.without_graphs()), None));
+        self.commit_as_is(Change { gone: vec![segment.number()], come })
+    }
+
+    /// Takes one segment, unless it is taken or gone.
+    fn claim_one(&self, number: u64) -> Option<Claim<'_>> {
+        let mut state = self.state.lock();
+        let segment = state.sealed.iter().find(|segment| segment.number() == number)?.clone();
+        let is_free = state.busy.insert(number);
+        drop(state);
+        is_free.then(|| Claim { store: self, segments: vec![segment] })
     }
 
     fn write_indexed(&self, number: u64, draft: &Draft, progress: &Progress) -> Result<Sealed, Fault> {

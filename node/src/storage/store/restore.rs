@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 
 use super::{Committed, Options, Restored, State, Store, segment_dir};
 use crate::env::fs;
-use crate::storage::Fault;
 use crate::storage::growing::Growing;
 use crate::storage::manifest::{MANIFEST, Manifest, SegmentEntry};
 use crate::storage::sealed::{Sealed, is_graph_file};
 use crate::storage::shape::{Shapes, shapes};
+use crate::storage::{Digest, Fault};
 
 impl Store {
     /// Opens the folder, or makes an empty store in one that is not there yet. Maps files and reads the small ones;
@@ -38,6 +38,7 @@ impl Store {
             growing_number: manifest.next_number,
             next_number: manifest.next_number + 1,
             written: applied,
+            digest: Digest::default(),
             durable: applied,
             busy: BTreeSet::new(),
             retired: Vec::new(),
@@ -51,6 +52,8 @@ impl Store {
             sealing: Mutex::new(()),
             commit: Mutex::new(Committed { applied, machine }),
             state: Mutex::new(state),
+            #[cfg(test)]
+            skips_delete: Default::default(),
         };
         Ok((store, Restored { applied, machine: manifest.machine }))
     }

@@ -3,6 +3,7 @@
 mod compat;
 mod crash;
 mod damage;
+mod digest;
 mod load;
 mod model;
 mod shape;

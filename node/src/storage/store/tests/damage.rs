@@ -4,6 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
+use crate::env::faults::{Failure, plant};
+use crate::env::fs::Op;
 
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
@@ -94,4 +96,56 @@ fn a_flipped_byte_is_noticed_or_harmless() {
         fs::write(path, &whole).unwrap();
     }
     assert!(noticed > 100, "{noticed} noticed, {late} by the full check, {harmless} harmless");
+}
+
+#[test]
+fn links_that_find_no_space_leave_nothing_behind() {
+    let (dir, mut dice) = (tempfile::tempdir().unwrap(), Dice::new(5));
+    let (store, _) = open(&dir.path().join("store"));
+    apply(&store, 1, &upsert(&mut dice, 30));
+    assert!(store.freeze(1, Vec::new()));
+    store.seal().unwrap();
+    let into = dir.path().join("copy");
+    for (op, times) in [(Op::Link, 1), (Op::Create, 1), (Op::Sync, 1)] {
+        let fault = plant(into.display().to_string(), op, Failure::Full, Some(times));
+        let refused = store.link_into(&into).unwrap_err();
+        assert!(matches!(refused, Fault::Io { is_full: true, .. }), "{refused}");
+        assert!(!into.exists() && fault.failed() == 1);
+    }
+    store.link_into(&into).unwrap();
+    assert_eq!(open(&into).0.view().live(), store.view().live());
+}
+
+#[test]
+fn segments_are_checked_one_after_the_other_and_a_rotten_graph_is_built_again() {
+    let (dir, mut dice) = (tempfile::tempdir().unwrap(), Dice::new(6));
+    let (store, _) = open(dir.path());
+    for index in 1..=2 {
+        apply(&store, index, &upsert(&mut dice, 45));
+        assert!(store.freeze(index, Vec::new()));
+        store.seal().unwrap();
+        store.build_graph(&Progress::new()).unwrap();
+    }
+    let first = store.verify_next(0).unwrap().unwrap();
+    let second = store.verify_next(first).unwrap().unwrap();
+    assert_eq!(store.verify_next(second).unwrap(), None);
+    let graph = dir.path().join(format!("seg-{second}/graph.0"));
+    let mut bytes = fs::read(&graph).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(&graph).unwrap();
+    fs::write(&graph, bytes).unwrap();
+    assert_eq!(store.verify_next(first).unwrap(), Some(second));
+    let indexed = |store: &Store| store.view().segments().filter(|segment| segment.is_indexed("a")).count();
+    assert_eq!(indexed(&store), 1, "taken out");
+    assert!(store.build_graph(&Progress::new()).unwrap());
+    assert_eq!(indexed(&store), 2, "and built again");
+    store.verify().unwrap();
+    // What the rows themselves lie in is not mended here.
+    let versions = dir.path().join(format!("seg-{second}/versions"));
+    let mut bytes = fs::read(&versions).unwrap();
+    bytes[3] ^= 1;
+    fs::remove_file(&versions).unwrap();
+    fs::write(&versions, bytes).unwrap();
+    assert!(matches!(store.verify_next(first), Err(Fault::Damaged { file, .. }) if file == versions));
 }

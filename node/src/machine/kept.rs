@@ -1,0 +1,116 @@
+//! What a partition's machine keeps in the manifest besides the records: a function of the log up to its mark.
+//!
+//! Layout: mark and deduplication window (postcard), then a version byte and what was added since (postcard), each version
+//! behind the one before it. A state of before there were additions ends after the window; what a state does not have is
+//! read as if there were none. A newer version than ours is read as far as ours reaches.
+
+use crate::machine::dedup::{Dedup, Piece, Window};
+use crate::machine::moves::{Moves, Touched};
+use crate::storage::Digest;
+
+/// 1: the digest. 2: slots that move.
+const VERSION: u8 = 2;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// Where the state stands: Raft's, opaque here.
+    pub mark: Vec<u8>,
+    /// Requests that were answered.
+    pub dedup: Dedup,
+    /// The rolling digest of the records; `None`: written before there was one.
+    pub digest: Option<Digest>,
+    /// Slots that come, go, came and went.
+    pub moves: Moves,
+    /// Keys written since a move began.
+    pub touched: Touched,
+}
+
+/// As the manifest holds it.
+pub fn encode(
+    mark: &Vec<u8>,
+    dedup: &Dedup,
+    digest: Digest,
+    moves: &Moves,
+    touched: &Touched,
+) -> Result<Vec<u8>, postcard::Error> {
+    let mut bytes = postcard::to_stdvec(&(mark, &dedup.own))?;
+    bytes.push(VERSION);
+    postcard::to_extend(&(Some(digest), moves, &dedup.pieces, touched), bytes)
+}
+
+impl Kept {
+    /// What such bytes say.
+    pub fn decode(bytes: &[u8]) -> Result<Kept, postcard::Error> {
+        let ((mark, own), rest): ((Vec<u8>, Window), _) = postcard::take_from_bytes(bytes)?;
+        let mut kept = Kept { mark, dedup: Dedup { own, pieces: Vec::new() }, ..Kept::default() };
+        let Some((&version, added)) = rest.split_first() else { return Ok(kept) };
+        if version == 0 {
+            return Err(postcard::Error::SerdeDeCustom);
+        }
+        let (digest, added): (Option<Digest>, _) = postcard::take_from_bytes(added)?;
+        kept.digest = digest;
+        if version > 1 {
+            let (moves, pieces, touched): (Moves, Vec<Piece>, Touched) = postcard::from_bytes(added)?;
+            (kept.moves, kept.dedup.pieces, kept.touched) = (moves, pieces, touched);
+        }
+        Ok(kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Serialize;
+
+    use super::*;
+    use crate::machine::Reply;
+    use crate::machine::command::RequestId;
+
+    /// The shape of before the digest.
+    #[derive(Serialize)]
+    struct Former {
+        mark: Vec<u8>,
+        window: Window,
+    }
+
+    fn window() -> Window {
+        let mut window = Window::default();
+        window.record(RequestId { client: 3, serial: 4 }, 9, 2);
+        window
+    }
+
+    fn check(kept: &Kept) {
+        let seen = kept.dedup.own.seen(RequestId { client: 3, serial: 4 });
+        assert_eq!(seen, Some(Reply::Written { affected: 2, log_index: 9 }));
+        assert_eq!(kept.mark, b"mark");
+    }
+
+    #[test]
+    fn it_comes_back_as_it_was() {
+        let dedup = Dedup { own: window(), pieces: Vec::new() };
+        let moves = Moves { layout: 7, ..Moves::default() };
+        let touched = Touched::from([(vec![1, 2], 5)]);
+        let bytes = encode(&b"mark".to_vec(), &dedup, Digest::default(), &moves, &touched).unwrap();
+        let kept = Kept::decode(&bytes).unwrap();
+        check(&kept);
+        assert_eq!(kept.digest, Some(Digest::default()));
+        assert_eq!((kept.moves, kept.touched), (moves.clone(), touched));
+        for cut in 0..bytes.len() {
+            assert!(Kept::decode(&bytes[..cut]).map_or(true, |kept| kept.moves != moves), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_state_of_before_the_digest_is_read_and_one_of_before_the_moves() {
+        let former = Former { mark: b"mark".to_vec(), window: window() };
+        let mut bytes = postcard::to_stdvec(&former).unwrap();
+        let kept = Kept::decode(&bytes).unwrap();
+        check(&kept);
+        assert_eq!(kept.digest, None);
+        bytes.push(1);
+        let bytes = postcard::to_extend(&Some(Digest::default()), bytes).unwrap();
+        let kept = Kept::decode(&bytes).unwrap();
+        check(&kept);
+        assert_eq!((kept.digest, kept.moves), (Some(Digest::default()), Moves::default()));
+    }
+}

@@ -1,0 +1,114 @@
+//! For tests: replicas as a whole, over real files, one voter each.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::area::Area;
+use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};
+use flotilla_proto::placement::{CollectionPlacement, Partition, PlacementMap};
+use flotilla_proto::record::Record;
+use flotilla_proto::schema::{CollectionSpec, Distance, Hnsw, IndexKind, Strategy, VectorSpec};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::registry::Registry;
+use super::*;
+use crate::log;
+
+pub const SELF: NodeId = NodeId(1);
+pub const COLLECTION: CollectionId = CollectionId::from_u128(5);
+pub const SOON: Duration = Duration::from_secs(20);
+pub const FRESH: Fresh =
+    Fresh { consistency: super::fresh::Consistency::Linearizable, at_least: 0, within: SOON };
+
+/// Every key, for each partition: these tests route by hand.
+pub fn whole() -> Owned {
+    Owned { epoch: Epoch(1), area: Area::of(&Strategy::ConsistentHash, 0..1024) }
+}
+
+/// A node's log and replicas.
+pub struct House {
+    pub lanes: Arc<Lanes>,
+    pub registry: Arc<Registry>,
+}
+
+fn placement(partitions: u64) -> PlacementMap {
+    let vector = VectorSpec { dims: 2, distance: Distance::Cosine, index: IndexKind::Hnsw(Hnsw::default()) };
+    let spec = CollectionSpec {
+        name: "c".into(),
+        vectors: [("default".into(), vector)].into(),
+        partitions: partitions as u32,
+        ..Default::default()
+    };
+    let partitions = (1..=partitions).map(|id| Partition::new(PartitionId(id), vec![SELF])).collect();
+    let collection = CollectionPlacement {
+        spec,
+        id: COLLECTION,
+        epoch: Epoch(1),
+        partitions,
+        slots: vec![0; 1024],
+        slot_move: None,
+    };
+    PlacementMap { epoch: Epoch(1), collections: vec![collection], ..Default::default() }
+}
+
+fn log_options() -> log::Options {
+    log::Options { lanes: 2, segment_bytes: 64 << 10, ..log::Options::default() }
+}
+
+impl House {
+    /// Opens what is in `dir`, with partitions 1 to `partitions`.
+    pub async fn open(dir: &Path, partitions: u64) -> House {
+        House::open_with(dir, partitions, worker::Options::default()).await
+    }
+
+    pub async fn open_with(dir: &Path, partitions: u64, worker: worker::Options) -> House {
+        let lanes = Lanes::open(&dir.join("log"), log_options()).unwrap().0;
+        let shared = Shared {
+            store: store::Options {
+                seal_rows: 50,
+                graph_rows_min: 25,
+                index_threads: 1,
+                ..Default::default()
+            },
+            home: raft::Home {
+                peers: Arc::new(Peers::new(SELF, Uuid::nil())),
+                throttle: Arc::default(),
+                options: raft::Options { heartbeat_ms: 50, ..Default::default() },
+            },
+            read_permits: Arc::new(Semaphore::new(4)),
+            work_permits: Arc::new(Semaphore::new(1)),
+            worker,
+        };
+        let registry = Arc::new(Registry::new(dir.join("partitions"), lanes.clone(), shared));
+        registry.trust_map();
+        registry.reconcile(&placement(partitions)).await;
+        House { lanes, registry }
+    }
+
+    pub async fn replica(&self, id: u64) -> Result<Arc<Replica>, Refusal> {
+        let found = self.registry.replica(PartitionId(id), Epoch(1), SOON).await?;
+        Ok(found.unwrap())
+    }
+
+    pub async fn close(self) {
+        self.registry.stop().await;
+        self.lanes.close().await;
+    }
+}
+
+pub async fn upsert(replica: &Replica, keys: std::ops::Range<u64>) -> Result<Written, Refusal> {
+    let record = |key: u64| Record::new(key).field("n", key as i64).vector("default", vec![key as f32, 1.0]);
+    replica.write(None, Write::Upsert(keys.map(record).collect()), &whole()).await
+}
+
+/// Waits until the group has stopped: its warden was told.
+pub async fn stopped(replica: &Replica) {
+    let asked = async {
+        while replica.group.propose(bytes::Bytes::new()).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, asked).await.unwrap();
+}

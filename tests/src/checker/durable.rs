@@ -1,0 +1,83 @@
+//! No acknowledged write is lost, no deleted record comes back, nothing is read that nobody wrote.
+//!
+//! Necessary conditions, each with a plain witness: for a read, the write whose value it shows and the acknowledged write
+//! that stands between the two in real time, or that ought to be visible and is not.
+
+use std::collections::BTreeMap;
+
+use crate::checker::{interval, listed};
+use crate::history::{Act, Operation, Outcome};
+
+/// Looks at the reads of one key.
+///
+/// # Errors
+/// The first read that cannot be, with the operations that show it.
+pub fn check(operations: &[Operation]) -> Result<(), String> {
+    let writes: Vec<&Operation> = operations.iter().filter(|o| is_effective_write(o)).collect();
+    let by_value: BTreeMap<u64, &Operation> = writes.iter().filter_map(|w| Some((written(w)?, *w))).collect();
+    for read in operations {
+        match (read.act, read.outcome) {
+            (Act::Read(Some(value), _), Outcome::Done) => shown(read, value, &by_value, &writes)?,
+            (Act::Read(None, _), Outcome::Done) => absent(read, &writes)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_effective_write(operation: &Operation) -> bool {
+    !matches!(operation.act, Act::Read(..)) && operation.outcome != Outcome::Failed
+}
+
+fn written(operation: &Operation) -> Option<u64> {
+    match operation.act {
+        Act::Upsert(value) => Some(value),
+        _ => None,
+    }
+}
+
+/// A read shows a value: somebody wrote it, and no acknowledged write has covered it for certain.
+fn shown(
+    read: &Operation,
+    value: u64,
+    by_value: &BTreeMap<u64, &Operation>,
+    writes: &[&Operation],
+) -> Result<(), String> {
+    let (begin, end) = interval(read);
+    let Some(&write) = by_value.get(&value) else {
+        return Err(format!("never written (or refused): key {} has {value:x}:{}", read.key, listed([read])));
+    };
+    if write.invoked > end {
+        return Err(format!("read before it was written: key {}:{}", read.key, listed([read, write])));
+    }
+    let covers = |other: &&&Operation| {
+        other.outcome == Outcome::Done && other.returned < begin && interval(write).1 < other.invoked
+    };
+    let Some(cover) = writes.iter().filter(covers).max_by_key(|o| o.invoked) else { return Ok(()) };
+    let what = match cover.act {
+        Act::Delete { .. } => "a deleted record came back",
+        _ => "an acknowledged write is lost: an older value is read after it",
+    };
+    Err(format!("{what}: key {}:{}", read.key, listed([write, *cover, read])))
+}
+
+/// A read shows nothing: no acknowledged upsert stands that no delete can have removed.
+fn absent(read: &Operation, writes: &[&Operation]) -> Result<(), String> {
+    let (begin, end) = interval(read);
+    let may_remove = |upsert: &Operation| {
+        let delete = |o: &&&Operation| matches!(o.act, Act::Delete { .. });
+        let in_reach = |o: &&Operation| interval(o).1 >= upsert.invoked && o.invoked <= end;
+        writes.iter().filter(delete).any(in_reach)
+    };
+    let before = |o: &&&Operation| {
+        written(o).is_some() && o.outcome == Outcome::Done && o.returned < begin && !may_remove(o)
+    };
+    match writes.iter().find(before) {
+        Some(upsert) => Err(format!(
+            "an acknowledged write is lost: nothing is read, and no delete explains it: key {}:{}",
+            read.key,
+            listed([*upsert, read])
+        )),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,132 @@
+//! Answers name log indexes, and keep to them.
+//!
+//! The writes of one key in one partition are ordered by their log index, with no guessing from clocks. So a read that names
+//! index j shows the last write at or below j and nothing above it, on the leader and on every replica, however stale. Where
+//! a write was not acknowledged, its index is learnt from the version of a record that shows it.
+
+use std::collections::BTreeMap;
+
+use crate::checker::listed;
+use crate::history::{Act, Freshness, History, Operation, Outcome, Position};
+
+/// Looks at the coverage of every read call.
+///
+/// # Errors
+/// The first read below one of its tokens, or linearizable and below a write acknowledged before it.
+pub fn check_calls(history: &History) -> Result<(), String> {
+    let mut acknowledged: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    for write in history.calls.iter().filter(|c| c.freshness.is_none() && c.outcome == Outcome::Done) {
+        for Position { partition, index } in &write.coverage {
+            acknowledged.entry(*partition).or_default().push((write.returned, *index));
+        }
+    }
+    acknowledged.values_mut().for_each(highest_so_far);
+    for read in history.calls.iter().filter(|c| c.outcome == Outcome::Done) {
+        let Some(freshness) = read.freshness else { continue };
+        for at in &read.coverage {
+            let token = read.tokens.iter().filter(|t| t.partition == at.partition).map(|t| t.index).max();
+            if let Some(token) = token.filter(|token| *token > at.index) {
+                return Err(format!("below its token {token}: answered at {at:?}: {read}"));
+            }
+            let writes = acknowledged.get(&at.partition).map_or(&[][..], Vec::as_slice);
+            let before = writes.partition_point(|(returned, _)| *returned < read.invoked);
+            let newest = before.checked_sub(1).map_or(0, |last| writes[last].1);
+            if freshness == Freshness::Linearizable && newest > at.index {
+                return Err(format!(
+                    "not linearizable: index {newest} was acknowledged before, answered at {at:?}: {read}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sorts by time, and has each index be the highest up to its time.
+fn highest_so_far(writes: &mut Vec<(u64, u64)>) {
+    writes.sort_unstable();
+    let mut highest = 0;
+    for (_, index) in writes {
+        highest = highest.max(*index);
+        *index = highest;
+    }
+}
+
+/// Looks at the reads of one key.
+///
+/// # Errors
+/// The first read that shows something else than its index says. A key that was seen in two partitions is left out: its
+/// indexes do not compare.
+pub fn check_key(operations: &[Operation]) -> Result<(), String> {
+    let done = || operations.iter().filter(|o| o.outcome == Outcome::Done);
+    let mut partitions: Vec<u64> = done().filter_map(|o| Some(o.position?.partition)).collect();
+    partitions.dedup();
+    let [_] = partitions[..] else { return Ok(()) };
+    let places = places(operations)?;
+    let is_write = |o: &&Operation| !matches!(o.act, Act::Read(..));
+    let placed = done().filter(is_write).filter_map(|o| Some((o.position?.index, o)));
+    let mut log: BTreeMap<u64, &Operation> = placed.collect();
+    for write in operations.iter().filter(is_write) {
+        if let Act::Upsert(value) = write.act
+            && let Some(index) = places.get(&value)
+        {
+            log.insert(*index, write);
+        }
+    }
+    let is_whole = operations
+        .iter()
+        .filter(|o| matches!(o.act, Act::Delete { .. }) && o.outcome != Outcome::Failed)
+        .all(|o| o.outcome == Outcome::Done && o.position.is_some());
+    for read in done() {
+        let (Act::Read(value, _), Some(at)) = (read.act, read.position) else { continue };
+        let last = log.range(..=at.index).next_back();
+        let index = value.and_then(|value| places.get(&value).copied());
+        match (index, last) {
+            (Some(index), _) if index > at.index => {
+                return Err(format!(
+                    "shows index {index}, beyond its own: key {}:{}",
+                    read.key,
+                    listed([read])
+                ));
+            }
+            (Some(index), Some((newer, write))) if *newer > index => {
+                return Err(format!(
+                    "shows index {index}, and misses {newer}: key {}:{}",
+                    read.key,
+                    listed([*write, read])
+                ));
+            }
+            (None, Some((_, write)))
+                if value.is_none() && is_whole && matches!(write.act, Act::Upsert(_)) =>
+            {
+                return Err(format!("misses a record: key {}:{}", read.key, listed([*write, read])));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The log index of each value, from its acknowledgement or from a read of it.
+fn places(operations: &[Operation]) -> Result<BTreeMap<u64, u64>, String> {
+    let mut places: BTreeMap<u64, u64> = BTreeMap::new();
+    for operation in operations.iter().filter(|o| o.outcome == Outcome::Done) {
+        let (value, index) = match operation.act {
+            Act::Upsert(value) => (value, operation.position.map(|at| at.index)),
+            // Where the read names no partition, its version may count in another one's log.
+            Act::Read(Some(value), _) => (value, operation.position.and(operation.version)),
+            _ => continue,
+        };
+        let Some(index) = index else { continue };
+        let known = *places.entry(value).or_insert(index);
+        if known != index {
+            let shows =
+                |o: &&Operation| matches!(o.act, Act::Upsert(v) | Act::Read(Some(v), _) if v == value);
+            return Err(format!(
+                "one write, applied at two log indexes, {known} and {index}: key {}:{}",
+                operation.key,
+                listed(operations.iter().filter(shows).take(8))
+            ));
+        }
+    }
+    Ok(places)
+}

@@ -1,0 +1,71 @@
+//! A client that hands on its commit tokens reads its own writes and never goes back, whichever replica answers.
+//!
+//! Judged by values, so that it also holds while keys move between partitions, whose indexes do not compare. What a client
+//! wrote or saw of a key is a floor for its later session reads of that key: a value that was certainly written before the
+//! floor is older than it, whatever the order of what was concurrent.
+
+use std::collections::BTreeMap;
+
+use crate::checker::{interval, listed};
+use crate::history::{Act, Freshness, Operation, Outcome};
+
+/// Looks at the session reads of one key.
+///
+/// # Errors
+/// The first that shows less than its client knew.
+pub fn check(operations: &[Operation]) -> Result<(), String> {
+    let upserts: BTreeMap<u64, &Operation> = operations
+        .iter()
+        .filter_map(|o| match o.act {
+            Act::Upsert(value) => Some((value, o)),
+            _ => None,
+        })
+        .collect();
+    let mut floors: BTreeMap<u64, Vec<&Operation>> = BTreeMap::new();
+    for operation in operations.iter().filter(|o| o.outcome == Outcome::Done) {
+        let known = floors.entry(operation.client).or_default();
+        match operation.act {
+            Act::Upsert(_) | Act::Delete { .. } => known.push(operation),
+            Act::Read(value, freshness) => {
+                if freshness == Freshness::Session {
+                    not_below(operation, known, &upserts, operations)?;
+                }
+                if matches!(freshness, Freshness::Session | Freshness::Linearizable) {
+                    known.extend(value.and_then(|value| upserts.get(&value).copied()));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The read shows nothing that came certainly before a write in `known`.
+fn not_below(
+    read: &Operation,
+    known: &[&Operation],
+    upserts: &BTreeMap<u64, &Operation>,
+    operations: &[Operation],
+) -> Result<(), String> {
+    let Act::Read(value, _) = read.act else { return Ok(()) };
+    let shown = value.and_then(|value| upserts.get(&value).copied());
+    let removes = |floor: &Operation| {
+        let is_delete = |o: &&Operation| matches!(o.act, Act::Delete { .. }) && o.outcome != Outcome::Failed;
+        let mut deletes = operations.iter().filter(is_delete);
+        deletes.any(|o| interval(o).1 >= floor.invoked && o.invoked <= read.returned)
+    };
+    let is_passed = |floor: &&&Operation| match (shown, floor.act) {
+        (Some(shown), _) => interval(shown).1 < floor.invoked,
+        // A delete is no news to who sees nothing.
+        (None, Act::Upsert(_)) => value.is_none() && !removes(floor),
+        (None, _) => false,
+    };
+    match known.iter().find(is_passed) {
+        Some(floor) => Err(format!(
+            "a session goes back: key {}: client {} knew of the first, and then read:{}",
+            read.key,
+            read.client,
+            listed(shown.into_iter().chain([*floor, read]))
+        )),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,297 @@
+//! Hand-made histories: what is legal though it looks odd, and each kind of damage.
+
+use std::time::Duration;
+
+use super::{at, delete, done, put, read, unknown};
+use crate::checker::{check, durable, indexes, linear, sessions};
+use crate::history::{Act, Call, Freshness, History, Operation, Outcome, Position, Scan};
+use crate::seed::generator;
+use rand::Rng as _;
+use rand::rngs::SmallRng;
+
+fn history(operations: Vec<Operation>) -> History {
+    History { operations, ..History::default() }
+}
+
+fn passes(operations: Vec<Operation>) {
+    check(&history(operations)).unwrap();
+}
+
+/// Every judge asked alone would pass but the one whose words these are.
+fn fails(operations: Vec<Operation>, words: &str) {
+    let why = check(&history(operations.clone())).unwrap_err();
+    assert!(why.contains(words), "{why}");
+    assert!(linear::check(&operations).is_err(), "the search finds an order for: {why}");
+}
+
+#[test]
+fn concurrent_operations_may_take_either_order() {
+    passes(vec![done(0, 10, put(1)), done(0, 10, put(2)), done(11, 12, read(Some(1)))]);
+    passes(vec![done(0, 10, put(1)), done(0, 10, put(2)), done(11, 12, read(Some(2)))]);
+    passes(vec![done(0, 10, put(1)), done(2, 3, read(None)), done(4, 5, read(Some(1)))]);
+    passes(vec![done(0, 10, put(1)), done(5, 10, delete()), done(10, 11, read(None))]);
+    // Ends touch: concurrent.
+    passes(vec![done(0, 10, put(1)), done(10, 20, read(None))]);
+}
+
+#[test]
+fn an_unknown_write_may_take_effect_late_or_never() {
+    passes(vec![unknown(0, put(1)), done(5, 6, read(None))]);
+    passes(vec![unknown(0, put(1)), done(5, 6, read(None)), done(7, 8, read(Some(1)))]);
+    passes(vec![unknown(0, put(1)), done(5, 6, put(2)), done(7, 8, read(Some(1)))]);
+    passes(vec![done(0, 1, put(1)), unknown(2, delete()), done(5, 6, read(Some(1))), done(7, 8, read(None))]);
+    // But once only.
+    fails(
+        vec![
+            unknown(0, put(1)),
+            done(5, 6, read(Some(1))),
+            done(7, 8, put(2)),
+            done(9, 10, read(Some(2))),
+            done(11, 12, read(Some(1))),
+        ],
+        "not linearizable",
+    );
+}
+
+#[test]
+fn many_open_outcomes_do_not_blow_up() {
+    let mut operations: Vec<Operation> = (0..200).map(|n| unknown(n, put(1_000 + n))).collect();
+    operations.extend((0..200).map(|n| unknown(n, delete())));
+    for n in 0..200 {
+        operations.push(done(1_000 + n * 10, 1_001 + n * 10, put(n)));
+        operations.push(done(1_003 + n * 10, 1_004 + n * 10, read(Some(n))));
+        operations.push(done(1_006 + n * 10, 1_007 + n * 10, read(None)));
+    }
+    passes(operations);
+}
+
+#[test]
+fn a_lost_write_is_found() {
+    let words = "acknowledged write is lost";
+    fails(vec![done(0, 1, put(1)), done(2, 3, read(None))], words);
+    fails(vec![done(0, 1, put(1)), done(2, 3, put(2)), done(4, 5, read(Some(1)))], words);
+    // A delete before it is no excuse.
+    fails(vec![done(0, 1, delete()), done(2, 3, put(1)), done(4, 5, read(None))], words);
+}
+
+#[test]
+fn a_deleted_record_that_comes_back_is_found() {
+    let words = "a deleted record came back";
+    fails(vec![done(0, 1, put(1)), done(2, 3, delete()), done(4, 5, read(Some(1)))], words);
+    let mut seen_gone = vec![done(0, 1, put(1)), done(2, 3, delete()), done(4, 5, read(None))];
+    passes(seen_gone.clone());
+    seen_gone.push(done(6, 7, read(Some(1))));
+    fails(seen_gone, words);
+}
+
+#[test]
+fn values_from_nowhere_are_found() {
+    fails(vec![done(0, 1, put(1)), done(2, 3, read(Some(9)))], "never written");
+    fails(vec![done(0, 1, read(Some(1))), done(2, 3, put(1))], "before it was written");
+    let refused = Operation { outcome: Outcome::Failed, ..done(0, 1, put(1)) };
+    passes(vec![refused, done(2, 3, read(None))]);
+    fails(vec![refused, done(2, 3, read(Some(1)))], "never written");
+}
+
+#[test]
+fn orders_that_no_two_operations_betray_are_found() {
+    // Two readers see two concurrent writes in two orders.
+    let split = vec![
+        done(0, 100, put(1)),
+        done(0, 100, put(2)),
+        done(10, 20, read(Some(1))),
+        done(30, 40, read(Some(2))),
+        done(50, 60, read(Some(1))),
+    ];
+    assert!(durable::check(&split).is_ok());
+    fails(split, "not linearizable");
+    // Two deletes of one record, both told that there was one.
+    let there = Act::Delete { existed: Some(true) };
+    fails(vec![done(0, 1, put(1)), done(2, 3, there), done(2, 3, there)], "not linearizable");
+    let none = Act::Delete { existed: Some(false) };
+    passes(vec![done(0, 1, put(1)), done(2, 3, there), done(2, 3, none)]);
+    // An unknown write explains the second.
+    passes(vec![done(0, 1, put(1)), unknown(0, put(2)), done(2, 3, there), done(4, 5, there)]);
+}
+
+#[test]
+fn stale_reads_are_legal_as_far_as_they_were_asked_for() {
+    let stale =
+        |freshness| vec![done(0, 1, put(1)), done(2, 3, put(2)), done(14, 15, Act::Read(Some(1), freshness))];
+    passes(stale(Freshness::Any));
+    passes(stale(Freshness::Bounded(Duration::from_micros(12))));
+    fails(stale(Freshness::Bounded(Duration::from_micros(10))), "acknowledged write is lost");
+    fails(stale(Freshness::Linearizable), "acknowledged write is lost");
+    let nothing_like_it = vec![done(0, 1, put(1)), done(2, 3, Act::Read(Some(5), Freshness::Any))];
+    fails(nothing_like_it, "never written");
+}
+
+#[test]
+fn a_read_keeps_to_the_index_it_names() {
+    let any = |value| Act::Read(value, Freshness::Any);
+    let versioned = |index, operation| Operation { version: Some(index), ..operation };
+    let writes = || {
+        vec![at(done(0, 1, put(1)), 3, 10), at(done(2, 3, put(2)), 3, 20), at(done(4, 5, delete()), 3, 30)]
+    };
+    let with = |operation| {
+        let mut operations = writes();
+        operations.push(operation);
+        indexes::check_key(&operations)
+    };
+    for (value, index) in [(None, 9), (Some(1), 10), (Some(1), 19), (Some(2), 29), (None, 30), (None, 99)] {
+        with(at(done(9, 10, any(value)), 3, index)).unwrap();
+    }
+    for (value, index, words) in [
+        (Some(1), 9, "beyond"),
+        (Some(1), 20, "misses 20"),
+        (Some(2), 30, "misses 30"),
+        (None, 10, "misses a record"),
+    ] {
+        let why = with(at(done(9, 10, any(value)), 3, index)).unwrap_err();
+        assert!(why.contains(words), "{why}");
+    }
+    // Another partition's index says nothing.
+    with(at(done(9, 10, any(Some(1))), 4, 99)).unwrap();
+    let twice = with(at(versioned(11, done(9, 10, any(Some(1)))), 3, 12)).unwrap_err();
+    assert!(twice.contains("applied at two log indexes"), "{twice}");
+}
+
+fn call(invoked: u64, returned: u64, freshness: Option<Freshness>, token: u64, index: u64) -> Call {
+    let position = |index| Position { partition: 3, index };
+    Call {
+        client: 1,
+        what: "call",
+        invoked,
+        returned,
+        outcome: Outcome::Done,
+        freshness,
+        tokens: vec![position(token)],
+        coverage: vec![position(index)],
+        error: None,
+    }
+}
+
+#[test]
+fn tokens_and_acknowledged_indexes_are_kept() {
+    let write = call(0, 5, None, 0, 50);
+    let judge =
+        |read| indexes::check_calls(&History { calls: vec![write.clone(), read], ..History::default() });
+    judge(call(6, 7, Some(Freshness::Linearizable), 0, 50)).unwrap();
+    judge(call(5, 7, Some(Freshness::Linearizable), 0, 49)).unwrap();
+    judge(call(6, 7, Some(Freshness::Any), 0, 49)).unwrap();
+    judge(call(6, 7, Some(Freshness::Any), 49, 49)).unwrap();
+    let stale = judge(call(6, 7, Some(Freshness::Linearizable), 0, 49)).unwrap_err();
+    assert!(stale.contains("not linearizable: index 50"), "{stale}");
+    let backward = judge(call(6, 7, Some(Freshness::Any), 50, 49)).unwrap_err();
+    assert!(backward.contains("below its token 50"), "{backward}");
+}
+
+#[test]
+fn a_session_does_not_go_back() {
+    let by = |client, operation: Operation| Operation { client, ..operation };
+    let session = |value| Act::Read(value, Freshness::Session);
+    let judge = |operations: &[Operation]| sessions::check(operations);
+    let written = [by(1, done(0, 1, put(1))), by(1, done(2, 3, put(2)))];
+    let with = |more: &[Operation]| judge(&[&written[..], more].concat());
+    with(&[by(1, done(4, 5, session(Some(2))))]).unwrap();
+    // Another client knew of nothing.
+    with(&[by(2, done(4, 5, session(Some(1)))), by(2, done(6, 7, session(None)))]).unwrap_err();
+    with(&[by(2, done(4, 5, session(None))), by(2, done(6, 7, session(Some(1))))]).unwrap();
+    // Its own write, and what it saw.
+    assert!(with(&[by(1, done(4, 5, session(Some(1))))]).unwrap_err().contains("goes back"));
+    assert!(with(&[by(1, done(4, 5, session(None)))]).unwrap_err().contains("goes back"));
+    let seen = by(2, done(4, 5, read(Some(2))));
+    assert!(with(&[seen, by(2, done(6, 7, session(Some(1))))]).unwrap_err().contains("goes back"));
+    // Somebody may have deleted it.
+    with(&[by(3, unknown(4, delete())), by(1, done(5, 6, session(None)))]).unwrap();
+    let deleted = by(1, done(4, 5, delete()));
+    assert!(with(&[deleted, by(1, done(6, 7, session(Some(2))))]).unwrap_err().contains("goes back"));
+    // What was concurrent may come in either order.
+    let concurrent = [by(1, done(0, 9, put(1))), by(2, done(0, 9, put(2)))];
+    judge(&[&concurrent[..], &[by(1, done(10, 11, session(Some(2))))]].concat()).unwrap();
+    judge(&[&concurrent[..], &[by(2, done(10, 11, session(Some(1))))]].concat()).unwrap();
+}
+
+#[test]
+fn a_scan_returns_nothing_twice() {
+    let scanned = |keys: Vec<u64>| {
+        check(&History { scans: vec![Scan { client: 1, invoked: 0, keys }], ..History::default() })
+    };
+    scanned(vec![1, 2, 9]).unwrap();
+    assert!(scanned(vec![1, 2, 2]).unwrap_err().contains("returned twice"));
+    assert!(scanned(vec![2, 1]).unwrap_err().contains("out of order"));
+    let torn = History { damage: vec!["a record of two writes".into()], ..History::default() };
+    assert!(check(&torn).unwrap_err().contains("two writes"));
+}
+
+/// A correct store: each operation takes effect at a moment of its interval. Some answers never arrive.
+fn simulated(seed: u64) -> Vec<Operation> {
+    let mut draw = generator(seed);
+    let mut clients = [0; 8];
+    let mut moments: Vec<(u64, Operation)> = Vec::new();
+    for n in 0..400 {
+        let client = draw.random_range(0..clients.len());
+        let begin = clients[client] + draw.random_range(1..20);
+        let (moment, end) = (begin + draw.random_range(0..30), begin + 30 + draw.random_range(0..10));
+        clients[client] = end;
+        let act = match draw.random_range(0..10) {
+            0..4 => put(n),
+            4 => delete(),
+            _ => read(None),
+        };
+        let is_answered = matches!(act, Act::Read(..)) || draw.random_range(0..12) != 0;
+        let operation = if is_answered { done(begin, end, act) } else { unknown(begin, act) };
+        // An unanswered one may come much later, or never.
+        let late = if is_answered { 0 } else { [0, 500, u64::MAX / 2][draw.random_range(0..3)] };
+        moments.push((moment + late, operation));
+    }
+    moments.sort_by_key(|(moment, _)| *moment);
+    let mut value = None;
+    let apply = |(_, mut operation): (u64, Operation)| {
+        match &mut operation.act {
+            Act::Upsert(written) => value = Some(*written),
+            Act::Delete { existed } => {
+                *existed = (operation.outcome == Outcome::Done).then_some(value.is_some());
+                value = None;
+            }
+            Act::Read(seen, _) => *seen = value,
+        }
+        operation
+    };
+    moments.into_iter().map(apply).collect()
+}
+
+/// Makes one read show a value that an acknowledged write had covered before; none if no read lends itself.
+fn with_a_lost_write(mut operations: Vec<Operation>, draw: &mut SmallRng) -> Option<Vec<Operation>> {
+    let from = draw.random_range(0..operations.len());
+    let (n, older) =
+        (from..operations.len()).find_map(|n| Some((n, covered(&operations, &operations[n])?)))?;
+    operations[n].act = read(Some(older));
+    Some(operations)
+}
+
+/// A value older than the one that this read shows, for certain.
+fn covered(operations: &[Operation], read: &Operation) -> Option<u64> {
+    let Act::Read(Some(current), _) = read.act else { return None };
+    let is_before = |o: &&Operation, time| o.outcome == Outcome::Done && o.returned < time;
+    let write = operations.iter().find(|o| o.act == put(current)).filter(|o| is_before(o, read.invoked))?;
+    operations.iter().rev().filter(|o| is_before(o, write.invoked)).find_map(|o| match o.act {
+        Act::Upsert(value) => Some(value),
+        _ => None,
+    })
+}
+
+#[test]
+fn long_concurrent_histories_pass_and_their_damaged_twins_fail() {
+    let mut damaged = 0;
+    for seed in 0..16 {
+        let operations = simulated(seed);
+        passes(operations.clone());
+        let mut draw = generator(seed ^ 0xbad);
+        if let Some(operations) = with_a_lost_write(operations, &mut draw) {
+            fails(operations, ": key 7");
+            damaged += 1;
+        }
+    }
+    assert!(damaged >= 10, "{damaged} only");
+}

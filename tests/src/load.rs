@@ -1,0 +1,528 @@
+//! Clients at work: each makes one call after the other over keys that all share, and writes down what it was told.
+//!
+//! A client numbers its writes and so may be retried for by the router, hands its commit tokens to its session reads, and
+//! goes to another router when its own does not answer; it never repeats a call itself, so that a failed call is seen as one.
+//! Each record is made from its value alone: a record that mixes two writes is noticed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use flotilla_proto::v1;
+use rand::Rng as _;
+use rand::rngs::SmallRng;
+use tokio::task::JoinHandle;
+use tonic::{Code, Status};
+
+use crate::api::{self, Api, int_of, vector_of};
+use crate::history::{Act, Call, Freshness, Key, NEVER, Operation, Outcome, Position, Recorder, Scan};
+use crate::seed::{Seed, unit_vector};
+use crate::wait::eventually;
+
+/// Dimensions of the vector `default`.
+pub const DIMS: usize = 8;
+/// Keys of one call, at most.
+const BATCH_MAX: usize = 4;
+/// Records of a scan's page: a scan has several.
+const PAGE: u32 = 20;
+/// The lag that bounded reads allow.
+const LAG: Duration = Duration::from_millis(2_000);
+
+/// What the clients do.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// On which collection; see [`collection`].
+    pub collection: String,
+    /// How many clients.
+    pub clients: usize,
+    /// Keys, shared by all clients: 1 and up.
+    pub keys: Key,
+    /// Between two calls of a client: the machine is shared with the servers.
+    pub pace: Duration,
+    /// How long a client waits for an answer.
+    pub deadline: Duration,
+    /// Whether replicas are read too: with tokens, and with a bounded lag.
+    pub has_replica_reads: bool,
+}
+
+impl Work {
+    /// The usual work on a collection: 8 clients, 5 seconds a call.
+    pub fn on(collection: &str) -> Work {
+        Work {
+            collection: collection.to_owned(),
+            clients: 8,
+            keys: 60,
+            pace: Duration::from_millis(6),
+            deadline: Duration::from_secs(5),
+            has_replica_reads: true,
+        }
+    }
+}
+
+/// A collection as the clients expect it.
+pub fn collection(name: &str, partitions: u32) -> v1::CollectionSpec {
+    let fields = vec![("value", v1::FieldType::Integer), ("key", v1::FieldType::Integer)];
+    v1::CollectionSpec { partitions, ..api::collection(name, DIMS as u32, fields) }
+}
+
+/// The key in messages: both kinds, sorted as the numbers are within each kind.
+pub fn wire_key(key: Key) -> v1::Key {
+    if key.is_multiple_of(2) { api::number_key(key) } else { api::key(format!("key-{key:06}")) }
+}
+
+/// The only record that a write of `value` to `key` makes.
+pub fn record(key: Key, value: u64) -> v1::Record {
+    let payload = vec![("value", api::int(value as i64)), ("key", api::int(key as i64))];
+    api::record(wire_key(key), unit_vector(value, DIMS), payload)
+}
+
+/// Clients at work. They stop when told to, or when dropped.
+pub struct Load {
+    recorder: Arc<Recorder>,
+    is_over: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    /// Sends the clients to work, spread over the routers. Loads that share a recorder may follow each other.
+    ///
+    /// # Errors
+    /// If a router does not answer.
+    pub async fn start(
+        recorder: &Arc<Recorder>,
+        routers: &[String],
+        seed: &Seed,
+        work: &Work,
+    ) -> anyhow::Result<Load> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let mut clients = Vec::new();
+        for _ in 0..work.clients {
+            let mut client = Client::new(recorder, routers, seed, work).await?;
+            let is_over = is_over.clone();
+            clients.push(tokio::spawn(async move {
+                while !is_over.load(Ordering::Relaxed) {
+                    client.step().await;
+                    tokio::time::sleep(client.work.pace).await;
+                }
+            }));
+        }
+        Ok(Load { recorder: recorder.clone(), is_over, clients })
+    }
+
+    /// Waits until so many more calls are acknowledged.
+    ///
+    /// # Errors
+    /// If they are not `within` this time; with the last failures.
+    pub async fn progress(&self, calls: usize, within: Duration) -> anyhow::Result<()> {
+        let count = || self.recorder.note(|history| history.acknowledged());
+        let goal = count() + calls;
+        let what = format!("{calls} calls are acknowledged");
+        let done = eventually(&what, within, async || (count() >= goal).then_some(())).await;
+        done.map_err(|why| why.context(self.last_failures()))
+    }
+
+    fn last_failures(&self) -> String {
+        self.recorder.note(|history| {
+            let failures: Vec<String> = history.failures().map(|call| format!("\n  {call}")).collect();
+            format!(
+                "the last of {} failures:{}",
+                failures.len(),
+                failures[failures.len().saturating_sub(8)..].concat()
+            )
+        })
+    }
+
+    /// Lets every client end its call, and stops.
+    pub async fn stop(mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        for client in std::mem::take(&mut self.clients) {
+            // A client that gave up has said so in the test's output.
+            let _ = client.await;
+        }
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.clients.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// One client, that a test may also send step by step.
+pub struct Client {
+    id: u64,
+    /// Its name in request ids.
+    name: u64,
+    serial: u64,
+    work: Work,
+    draw: SmallRng,
+    routers: Vec<Api>,
+    router: usize,
+    tokens: BTreeMap<u64, u64>,
+    recorder: Arc<Recorder>,
+}
+
+/// What a call said, for those who write it down.
+struct Answer {
+    coverage: Vec<v1::PartitionIndex>,
+    operations: Vec<(Key, Act, Option<u64>)>,
+}
+
+impl Client {
+    /// A client with connections of its own.
+    ///
+    /// # Errors
+    /// If a router does not answer.
+    pub async fn new(
+        recorder: &Arc<Recorder>,
+        routers: &[String],
+        seed: &Seed,
+        work: &Work,
+    ) -> anyhow::Result<Client> {
+        let id = recorder.client();
+        let mut connections = Vec::new();
+        for url in routers {
+            connections.push(Api::connect(url).await?.within(work.deadline));
+        }
+        let mut draw = seed.generator(id);
+        Ok(Client {
+            id,
+            name: draw.random_range(1..u64::MAX),
+            serial: 0,
+            work: work.clone(),
+            draw,
+            router: usize::try_from(id).unwrap_or(0) % connections.len().max(1),
+            routers: connections,
+            tokens: BTreeMap::new(),
+            recorder: recorder.clone(),
+        })
+    }
+
+    /// One call.
+    pub async fn step(&mut self) {
+        let chance = self.draw.random_range(0..100);
+        match chance {
+            0..45 => self.upsert().await,
+            45..57 => self.delete().await,
+            57..70 if self.work.has_replica_reads => self.get_in_session().await,
+            70..76 if self.work.has_replica_reads => self.get_bounded().await,
+            97.. => self.scan().await,
+            _ => self.get(None).await,
+        }
+    }
+
+    /// Writes every key anew.
+    pub async fn upsert_all(&mut self) {
+        let keys: Vec<Key> = (1..=self.work.keys).collect();
+        for keys in keys.chunks(BATCH_MAX * 4) {
+            self.upsert_keys(keys.to_vec()).await;
+        }
+    }
+
+    /// Reads every key, linearizably: at the end of a test, this is what must be explained.
+    pub async fn get_all(&mut self) {
+        for key in 1..=self.work.keys {
+            self.get(Some(key)).await;
+        }
+    }
+
+    fn keys(&mut self) -> Vec<Key> {
+        let count = if self.draw.random_bool(0.6) { 1 } else { self.draw.random_range(2..=BATCH_MAX) };
+        let keys: BTreeSet<Key> = (0..count).map(|_| self.draw.random_range(1..=self.work.keys)).collect();
+        keys.into_iter().collect()
+    }
+
+    fn request_id(&mut self) -> Option<v1::RequestId> {
+        self.serial += 1;
+        Some(v1::RequestId { client: self.name, serial: self.serial })
+    }
+
+    fn api(&self) -> Api {
+        self.routers[self.router].clone()
+    }
+
+    async fn upsert(&mut self) {
+        let keys = self.keys();
+        self.upsert_keys(keys).await;
+    }
+
+    async fn upsert_keys(&mut self, keys: Vec<Key>) {
+        let request = self.request_id();
+        let value = self.id << 32 | self.serial;
+        // One value for all keys of the call: it is unique for each key, which is all that a checker wants.
+        let records = keys.iter().map(|key| record(*key, value)).collect();
+        let collection = self.work.collection.clone();
+        let request = v1::UpsertRequest { collection, records, request };
+        let invoked = self.recorder.now();
+        let answer = self.api().upsert(request).await.map(|done| {
+            let coverage = covered(done.coverage);
+            if done.upserted != keys.len() as u64 {
+                self.damage(format!("{} of {} records upserted", done.upserted, keys.len()));
+            }
+            coverage
+        });
+        let acts = keys.iter().map(|key| (*key, Act::Upsert(value), None)).collect();
+        self.wrote("upsert", invoked, answer.map(|coverage| (coverage, None)), acts);
+    }
+
+    async fn delete(&mut self) {
+        let keys = self.keys();
+        let request = self.request_id();
+        let list = v1::KeyList { keys: keys.iter().map(|key| wire_key(*key)).collect() };
+        let target = Some(v1::delete_request::Target::Keys(list));
+        let request = v1::DeleteRequest { collection: self.work.collection.clone(), target, request };
+        let invoked = self.recorder.now();
+        let answer = self.api().delete(request).await.map(|done| {
+            let existed = match done.deleted {
+                0 => Some(false),
+                all if all == keys.len() as u64 => Some(true),
+                _ => None,
+            };
+            (covered(done.coverage), existed)
+        });
+        let acts = keys.iter().map(|key| (*key, Act::Delete { existed: None }, None)).collect();
+        self.wrote("delete", invoked, answer, acts);
+    }
+
+    fn wrote(
+        &mut self,
+        what: &'static str,
+        invoked: u64,
+        answer: Result<(Vec<v1::PartitionIndex>, Option<bool>), Status>,
+        mut operations: Vec<(Key, Act, Option<u64>)>,
+    ) {
+        let answer = match answer {
+            Ok((coverage, existed)) => {
+                if existed.is_some() {
+                    operations.iter_mut().for_each(|(_, act, _)| *act = Act::Delete { existed });
+                }
+                Ok(Answer { coverage, operations })
+            }
+            Err(status) => Err((status, operations)),
+        };
+        self.ended(what, invoked, None, vec![], answer);
+    }
+
+    async fn get(&mut self, key: Option<Key>) {
+        let keys = key.map_or_else(|| self.keys(), |key| vec![key]);
+        self.get_keys("get", keys, Freshness::Linearizable, vec![], None).await;
+    }
+
+    /// Any replica, but never behind what this client saw.
+    async fn get_in_session(&mut self) {
+        let keys = self.keys();
+        let tokens =
+            self.tokens.iter().map(|(partition, index)| Position { partition: *partition, index: *index });
+        let tokens: Vec<Position> = tokens.collect();
+        let options = v1::ReadOptions {
+            preference: v1::ReadPreference::Replica.into(),
+            consistency: v1::Consistency::Any.into(),
+            tokens: tokens.iter().map(token).collect(),
+            ..Default::default()
+        };
+        self.get_keys("get in session", keys, Freshness::Session, tokens, Some(options)).await;
+    }
+
+    async fn get_bounded(&mut self) {
+        let keys = self.keys();
+        let options = v1::ReadOptions {
+            preference: v1::ReadPreference::Replica.into(),
+            consistency: v1::Consistency::Bounded.into(),
+            max_lag_ms: LAG.as_millis() as u64,
+            ..Default::default()
+        };
+        self.get_keys("get bounded", keys, Freshness::Bounded(LAG), vec![], Some(options)).await;
+    }
+
+    async fn get_keys(
+        &mut self,
+        what: &'static str,
+        keys: Vec<Key>,
+        freshness: Freshness,
+        tokens: Vec<Position>,
+        read: Option<v1::ReadOptions>,
+    ) {
+        let request = v1::GetRequest {
+            collection: self.work.collection.clone(),
+            keys: keys.iter().map(|key| wire_key(*key)).collect(),
+            with_payload: true,
+            with_vectors: true,
+            read,
+        };
+        let invoked = self.recorder.now();
+        let answer = match self.api().get(request).await {
+            Ok(found) => {
+                let operations = self.seen(&keys, &found.records, freshness);
+                Ok(Answer { coverage: covered(found.coverage), operations })
+            }
+            Err(status) => Err((status, vec![])),
+        };
+        self.ended(what, invoked, Some(freshness), tokens, answer);
+    }
+
+    /// Reads everything, page by page.
+    pub async fn scan(&mut self) {
+        let invoked = self.recorder.now();
+        let answer = match self.pages().await {
+            Ok((records, coverage)) => {
+                let keys: Vec<Key> = (1..=self.work.keys).collect();
+                let mut sorted: Vec<Key> = keys.clone();
+                sorted.sort_by_key(|key| api::sortable(&wire_key(*key)));
+                let operations = self.seen(&sorted, &records, Freshness::Linearizable);
+                Ok(Answer { coverage, operations })
+            }
+            Err(status) => Err((status, vec![])),
+        };
+        self.ended("scan", invoked, Some(Freshness::Linearizable), vec![], answer);
+    }
+
+    /// Every record, and the coverage of the first page.
+    async fn pages(&mut self) -> Result<(Vec<v1::Record>, Vec<v1::PartitionIndex>), Status> {
+        let invoked = self.recorder.now();
+        let (mut records, mut first, mut next) = (Vec::new(), None, String::new());
+        loop {
+            let page = v1::ScanRequest {
+                collection: self.work.collection.clone(),
+                limit: PAGE,
+                next,
+                with_payload: true,
+                with_vectors: true,
+                ..Default::default()
+            };
+            let page = self.api().scan(page).await?;
+            first.get_or_insert(covered(page.coverage));
+            records.extend(page.items);
+            next = page.next;
+            if next.is_empty() {
+                break;
+            }
+        }
+        let places: BTreeMap<_, Key> =
+            (1..=self.work.keys).map(|key| (api::sortable(&wire_key(key)), key)).collect();
+        let ranks: BTreeMap<_, Key> = places.keys().cloned().zip(0..).collect();
+        let names = records.iter().filter_map(|record| Some(api::sortable(record.key.as_ref()?)));
+        let keys = names.filter_map(|name| ranks.get(&name).copied()).collect();
+        let scan = Scan { client: self.id, invoked, keys };
+        self.recorder.note(|history| history.scans.push(scan));
+        Ok((records, first.unwrap_or_default()))
+    }
+
+    /// What a read of these keys shows of each, in their order; a record that is not whole is damage.
+    fn seen(
+        &self,
+        keys: &[Key],
+        records: &[v1::Record],
+        freshness: Freshness,
+    ) -> Vec<(Key, Act, Option<u64>)> {
+        let mut rest = records.iter().peekable();
+        let mut operations = Vec::new();
+        for key in keys {
+            let found = rest.next_if(|found| found.key.as_ref() == Some(&wire_key(*key)));
+            if found.is_some() {
+                // Twice is the business of the checker of scans.
+                while rest.next_if(|again| again.key.as_ref() == Some(&wire_key(*key))).is_some() {}
+            }
+            let value = found.map(|found| self.whole(*key, found));
+            operations.push((*key, Act::Read(value, freshness), found.map(|found| found.version)));
+        }
+        if let Some(stray) = rest.next() {
+            self.damage(format!("a record that was not asked for, or out of order: {:?}", stray.key));
+        }
+        operations
+    }
+
+    fn whole(&self, key: Key, found: &v1::Record) -> u64 {
+        let value = int_of(found, "value").unwrap_or(0) as u64;
+        let written = record(key, value);
+        let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-4;
+        let (have, want) = (vector_of(found), vector_of(&written));
+        let is_same_vector = have.len() == want.len() && have.iter().zip(want).all(near);
+        if found.payload != written.payload || !is_same_vector {
+            self.damage(format!("key {key}: not what a write of {value:x} made: {found:?}"));
+        }
+        value
+    }
+
+    fn damage(&self, what: String) {
+        let what = format!("client {}: {what}", self.id);
+        self.recorder.note(|history| history.damage.push(what));
+    }
+
+    /// Writes a call down.
+    fn ended(
+        &mut self,
+        what: &'static str,
+        invoked: u64,
+        freshness: Option<Freshness>,
+        tokens: Vec<Position>,
+        answer: Result<Answer, (Status, Vec<(Key, Act, Option<u64>)>)>,
+    ) {
+        let returned = self.recorder.now();
+        let (outcome, coverage, operations, error) = match answer {
+            Ok(Answer { coverage, operations }) => (Outcome::Done, positions(&coverage), operations, None),
+            Err((status, operations)) => {
+                self.elsewhere(&status);
+                (
+                    outcome(&status),
+                    vec![],
+                    operations,
+                    Some(format!("{:?}: {}", status.code(), status.message())),
+                )
+            }
+        };
+        for Position { partition, index } in &coverage {
+            let token = self.tokens.entry(*partition).or_default();
+            *token = (*token).max(*index);
+        }
+        let position = match coverage[..] {
+            [only] => Some(only),
+            _ => None,
+        };
+        let client = self.id;
+        let operations: Vec<Operation> = operations
+            .into_iter()
+            .map(|(key, act, version)| {
+                let returned = if outcome == Outcome::Unknown { NEVER } else { returned };
+                Operation { client, key, act, outcome, invoked, returned, position, version }
+            })
+            .collect();
+        let call = Call { client, what, invoked, returned, outcome, freshness, tokens, coverage, error };
+        self.recorder.note(|history| {
+            history.calls.push(call);
+            history.operations.extend(operations);
+        });
+    }
+
+    /// Another router may answer where this one does not.
+    fn elsewhere(&mut self, status: &Status) {
+        if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) {
+            self.router = (self.router + 1) % self.routers.len();
+        }
+    }
+}
+
+/// What a caller may believe of a refusal: only that of a wrong request tells for sure that nothing was proposed.
+fn outcome(status: &Status) -> Outcome {
+    match status.code() {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::Unimplemented => Outcome::Failed,
+        _ => Outcome::Unknown,
+    }
+}
+
+fn covered(coverage: Option<v1::Coverage>) -> Vec<v1::PartitionIndex> {
+    coverage.map_or_else(Vec::new, |coverage| coverage.indexes)
+}
+
+fn positions(coverage: &[v1::PartitionIndex]) -> Vec<Position> {
+    coverage.iter().map(|at| Position { partition: at.partition, index: at.log_index }).collect()
+}
+
+fn token(at: &Position) -> v1::PartitionIndex {
+    v1::PartitionIndex { partition: at.partition, log_index: at.index, node: 0 }
+}
