@@ -438,6 +438,30 @@ impl Replica {
         Ok((records, more, at))
     }
 
+    /// Shows every key that is the partition's, in order, as they are here now.
+    pub async fn keys(&self, mut see: impl FnMut(Key)) -> Result<(), Refusal> {
+        /// Keys at one time.
+        const PAGE: usize = 10_000;
+        let (view, owned) = (self.store.view(), self.owned());
+        let mut after = None;
+        loop {
+            let (view, from) = (view.clone(), after.take());
+            let page = self
+                .compute(move |_| {
+                    let segments: Vec<&dyn SegmentView> = view.segments().collect();
+                    let (rows, more) = query::scan(&segments, None, from.as_ref(), PAGE)?;
+                    let keys = rows.into_iter().map(|(segment, row)| segments[segment].key(row));
+                    Ok((keys.collect::<Result<Vec<Key>, Fault>>()?, more))
+                })
+                .await?;
+            after = page.0.last().cloned();
+            page.0.into_iter().filter(|key| owned.area.contains(&key.to_bytes())).for_each(&mut see);
+            if !page.1 {
+                return Ok(());
+            }
+        }
+    }
+
     /// How many records pass, and the view's log index.
     pub async fn count(
         &self,
