@@ -9,6 +9,7 @@
 
 pub mod catalogue;
 pub mod derived;
+pub mod growth;
 mod machine;
 pub mod plan;
 
