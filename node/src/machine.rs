@@ -69,6 +69,11 @@ pub trait Machine: Send + Sync + 'static {
     /// Ends a batch: everything up to `index` is applied and becomes visible. `mark` describes that point.
     fn publish(&mut self, index: LogIndex, mark: Vec<u8>) -> Result<(), Fault>;
 
+    /// Fills the folder `into` (on the same file system; it may not be there yet) with hard links to the durable state, and
+    /// returns its mark: what another replica's folder is replaced by when it lags too far. The mark is empty if there is
+    /// no durable state yet.
+    fn link(&mut self, into: &std::path::Path) -> Result<Vec<u8>, Fault>;
+
     /// Makes the state durable as far as it can without waiting for more (called before the log is purged); afterwards
     /// [`Machine::durable_mark`] tells how far that is.
     fn checkpoint(&mut self) -> Result<(), Fault>;

@@ -2,85 +2,156 @@
 //!
 //! What a change of the catalogue means is decided by the pure [`catalogue::Catalogue`]; [`machine::MetaMachine`] applies
 //! it through Raft and keeps it in the derived store; everybody else on this node watches the resulting
-//! [`PlacementMap`] through [`Meta::watch`]. Partition ids come from a counter in the catalogue and are never reused.
+//! [`PlacementMap`] through [`Meta::watch`]. Ids come from counters in the catalogue and are never reused.
+//!
+//! Every node of the cluster has a replica of this group: one or three vote, all others learn. So each knows the map
+//! without asking, and a change can be made from anywhere ([`Meta::submit`] finds the leader).
 
 pub mod catalogue;
 pub mod derived;
 mod machine;
+pub mod plan;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use bytes::Bytes;
 use flotilla_proto::ids::{Epoch, META_GROUP, NodeId};
+use flotilla_proto::limits::REPLICATION_FACTOR_DEFAULT;
+use flotilla_proto::peer;
 use flotilla_proto::placement::{CollectionPlacement, Node, PlacementMap};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, FieldType};
 use tokio::sync::watch;
 
-use self::catalogue::{Change, Outcome};
-use self::machine::MetaMachine;
-use crate::env;
+use self::catalogue::{Catalogue, Change, Outcome};
+use self::machine::{MetaMachine, Published};
+use crate::env::{self, clock, task};
 use crate::log::Lanes;
 use crate::machine::Reply;
-use crate::raft::{Group, Options};
+use crate::raft::door::Door;
+use crate::raft::{Group, Home, Start, inbox};
 use crate::storage::Fault;
 
 /// Changes of the catalogue after which its file is written anew and the log behind it purged.
 const CHECKPOINT_EVERY: u64 = 1_000;
+/// How long to wait before the leader is looked for again.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The meta group on this node.
 pub struct Meta {
-    group: Group<MetaMachine>,
-    map: watch::Receiver<Arc<PlacementMap>>,
+    group: ArcSwap<Group<MetaMachine>>,
+    folder: PathBuf,
+    lanes: Arc<Lanes>,
+    home: Home,
+    published: Published,
     checkpointed: AtomicU64,
+    reopening: tokio::sync::Mutex<()>,
 }
 
 impl Meta {
-    /// Opens the group in `folder`; in a new folder it begins with `node` as the only one.
-    pub async fn open(folder: &Path, lanes: &Lanes, node: Node, options: &Options) -> Result<Meta, Fault> {
-        let io = |reason: String| Fault::Io { file: folder.to_owned(), reason, is_full: false };
-        let log = lanes.group(META_GROUP.0).map_err(|e| io(e.to_string()))?;
-        let log_last = log.state().map_err(|e| io(e.to_string()))?.last_index;
-        let machine = MetaMachine::open(folder, log_last)?;
-        let map = machine.watch();
-        let group = Group::open(node.id, META_GROUP, log, machine, options).await?;
+    /// Opens the group in `folder`; in a new folder it begins as `start` says.
+    pub async fn open(folder: &Path, lanes: Arc<Lanes>, start: Start, home: Home) -> Result<Meta, Fault> {
+        let published = Published::default();
+        let group = open_group(folder, &lanes, start, &home, published.clone()).await?;
         let checkpointed = AtomicU64::new(group.applied());
-        let meta = Meta { group, map, checkpointed };
-        meta.introduce(node).await.map_err(|why| io(format!("the meta group does not start: {why}")))?;
-        Ok(meta)
+        Ok(Meta {
+            group: ArcSwap::from_pointee(group),
+            folder: folder.to_owned(),
+            lanes,
+            home,
+            published,
+            checkpointed,
+            reopening: tokio::sync::Mutex::new(()),
+        })
     }
 
-    /// Makes sure that the map knows this node as it is now.
-    async fn introduce(&self, node: Node) -> Result<(), Refusal> {
-        self.group.wait_ready(Duration::from_secs(60)).await?;
-        self.group.read_fence().await?;
-        let known = self.map.borrow().node(node.id) == Some(&node);
-        if known { Ok(()) } else { self.change(Change::Introduce(node)).await.map(drop) }
+    /// The group as it runs now.
+    pub fn group(&self) -> Arc<Group<MetaMachine>> {
+        self.group.load_full()
+    }
+
+    /// Where the calls of other replicas come in.
+    pub fn door(&self) -> Arc<dyn Door> {
+        self.group()
+    }
+
+    /// Puts a state that was sent in the place of this replica's own, and goes on from there.
+    pub async fn install(&self) -> Result<(), Fault> {
+        let _one_at_a_time = self.reopening.lock().await;
+        self.group().stop().await;
+        let folder = self.folder.clone();
+        let placed = task::spawn_cpu(move || inbox::put_in_place(&folder)).await;
+        placed.map_err(|_| Fault::Cancelled)?.map_err(|e| Fault::io(&self.folder, &e))?;
+        let published = self.published.clone();
+        let group = open_group(&self.folder, &self.lanes, Start::Join, &self.home, published).await?;
+        self.group.store(Arc::new(group));
+        Ok(())
+    }
+
+    /// Where the group's files are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes sure that the map knows this node, which is alone, as it is now.
+    pub async fn introduce(&self, node: Node) -> Result<(), Refusal> {
+        self.group().wait_ready(Duration::from_secs(60)).await?;
+        self.read_fence().await?;
+        let known = self.map().node(node.id).cloned();
+        let is_known = known.is_some_and(|known| Node { state: known.state, ..node.clone() } == known);
+        if is_known { Ok(()) } else { self.change(Change::Introduce(node)).await.map(drop) }
     }
 
     /// The map now, and each newer one.
     pub fn watch(&self) -> watch::Receiver<Arc<PlacementMap>> {
-        self.map.clone()
+        self.published.watch()
     }
 
     /// The map now.
     pub fn map(&self) -> Arc<PlacementMap> {
-        self.map.borrow().clone()
+        self.published.watch().borrow().clone()
+    }
+
+    /// Looks at the whole catalogue.
+    pub fn look<T>(&self, look: impl FnOnce(&Catalogue) -> T) -> T {
+        self.published.look(look)
+    }
+
+    /// Nodes that this one, as the leader, heard of lately.
+    pub fn alive(&self) -> Vec<NodeId> {
+        let group = self.group();
+        self.map().nodes.iter().map(|node| node.id).filter(|node| group.hears(*node)).collect()
     }
 
     /// Waits until everything acknowledged before the call is in the map.
     pub async fn read_fence(&self) -> Result<(), Refusal> {
-        self.group.read_fence().await.map(drop)
+        self.group().read_fence().await.map(drop)
+    }
+
+    /// The epoch that the leader's map had when the call began, wherever it is led.
+    pub async fn read_epoch(&self) -> Result<Epoch, Refusal> {
+        match self.submit(Change::Touch, Duration::from_secs(5)).await? {
+            Outcome::Epoch(epoch) => Ok(epoch),
+            other => Err(Refusal::Internal(format!("a touch led to {other:?}"))),
+        }
     }
 
     /// Creates a collection.
-    pub async fn create(&self, spec: CollectionSpec) -> Result<CollectionPlacement, Refusal> {
+    pub async fn create(&self, mut spec: CollectionSpec) -> Result<CollectionPlacement, Refusal> {
         spec.check()?;
+        let alive = self.alive();
+        if spec.replication_factor == 0 {
+            let map = self.map();
+            let open = map.nodes.iter().filter(|node| node.is_open() && alive.contains(&node.id)).count();
+            spec.replication_factor = u32::try_from(open).unwrap_or(1).clamp(1, REPLICATION_FACTOR_DEFAULT);
+        }
         let id = env::random::uuid();
-        self.placement(Change::Create { id, spec }).await
+        self.placement(Change::Create { id, spec, alive }).await
     }
 
     /// Adds declared fields and changes search defaults.
@@ -97,49 +168,93 @@ impl Meta {
     pub async fn delete(&self, name: String) -> Result<Epoch, Refusal> {
         match self.change(Change::Delete { name }).await? {
             Outcome::Epoch(epoch) => Ok(epoch),
-            Outcome::Placement(placement) => Ok(placement.epoch),
+            other => Err(Refusal::Internal(format!("a deletion led to {other:?}"))),
         }
     }
 
-    async fn placement(&self, change: Change) -> Result<CollectionPlacement, Refusal> {
+    /// A change that leads to a collection's placement.
+    pub async fn placement(&self, change: Change) -> Result<CollectionPlacement, Refusal> {
         match self.change(change).await? {
             Outcome::Placement(placement) => Ok(placement),
-            Outcome::Epoch(epoch) => Err(Refusal::Internal(format!("no placement at epoch {epoch}"))),
+            other => Err(Refusal::Internal(format!("no placement but {other:?}"))),
         }
     }
 
-    async fn change(&self, change: Change) -> Result<Outcome, Refusal> {
+    /// Makes a change, if this node leads the group.
+    pub async fn change(&self, change: Change) -> Result<Outcome, Refusal> {
         let command = change.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
-        let outcome = match self.group.propose(command).await? {
-            Reply::Catalogue(bytes) => catalogue::decode_outcome(&bytes)?,
+        catalogue::decode_outcome(&self.propose(command).await?)?
+    }
+
+    /// An encoded change, answered by an encoded outcome.
+    pub async fn propose(&self, command: Bytes) -> Result<Vec<u8>, Refusal> {
+        let outcome = match self.group().propose(command).await? {
+            Reply::Catalogue(bytes) => Ok(bytes),
             other => Err(Refusal::Internal(format!("the catalogue answered {other:?}"))),
         };
         self.maybe_checkpoint().await;
         outcome
     }
 
+    /// Makes a change wherever the group is led, within this time. One whose fate is unknown may be made twice: submit
+    /// only what may be.
+    pub async fn submit(&self, change: Change, within: Duration) -> Result<Outcome, Refusal> {
+        let command = change.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
+        let until = clock::now() + within;
+        loop {
+            let done = match self.group().leader() {
+                Some(leader) if leader != self.home.peers.node() => self.forward(leader, &command).await,
+                _ => self.propose(command.clone()).await,
+            };
+            match done {
+                Ok(outcome) => return catalogue::decode_outcome(&outcome)?,
+                Err(Refusal::NotLeader { .. } | Refusal::Unavailable(_)) if clock::now() < until => {
+                    clock::sleep(PAUSE).await;
+                }
+                Err(why) => return Err(why),
+            }
+        }
+    }
+
+    async fn forward(&self, leader: NodeId, command: &Bytes) -> Result<Vec<u8>, Refusal> {
+        let mut client = self.home.peers.peer(leader)?;
+        let to = Some(self.home.peers.to(leader, META_GROUP));
+        let mut request = tonic::Request::new(peer::Envelope { to, body: command.clone() });
+        request.set_timeout(Duration::from_secs(5));
+        let answer = client.submit(request).await;
+        let told = |status: tonic::Status| Refusal::Unavailable(status.message().to_owned());
+        Ok(answer.map_err(told)?.into_inner().body.to_vec())
+    }
+
     async fn maybe_checkpoint(&self) {
-        let applied = self.group.applied();
+        let group = self.group();
+        let applied = group.applied();
         let last = self.checkpointed.load(Ordering::Relaxed);
         if applied >= last + CHECKPOINT_EVERY
             && self.checkpointed.compare_exchange(last, applied, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-            && let Err(why) = self.group.purge_behind_durable().await
+            && let Err(why) = group.purge_behind_durable().await
         {
             tracing::warn!(%why, "the meta log is not purged");
         }
     }
 
-    /// This node's id as the group knows it, its term, last log index, and applied index.
-    pub fn numbers(&self) -> (u64, u64, u64) {
-        let (term, last, _) = self.group.numbers();
-        (term, last, self.group.applied())
-    }
-
     /// Stops the group.
     pub async fn stop(&self) {
-        self.group.stop().await;
+        self.group().stop().await;
     }
 }
 
-/// The id of the only node of the embedded tier.
-pub const EMBEDDED_NODE: NodeId = NodeId(1);
+async fn open_group(
+    folder: &Path,
+    lanes: &Lanes,
+    start: Start,
+    home: &Home,
+    published: Published,
+) -> Result<Group<MetaMachine>, Fault> {
+    let io = |reason: String| Fault::Io { file: folder.to_owned(), reason, is_full: false };
+    inbox::recover(folder).map_err(|e| io(e.to_string()))?;
+    let log = lanes.group(META_GROUP.0).map_err(|e| io(e.to_string()))?;
+    let log_last = log.state().map_err(|e| io(e.to_string()))?.last_index;
+    let machine = MetaMachine::open(folder, log_last, published)?;
+    Group::open(META_GROUP, start, log, machine, folder.to_owned(), home).await
+}

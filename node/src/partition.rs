@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::filter::{Compiled, Filter};
-use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
+use flotilla_proto::ids::{CollectionId, LogIndex, PartitionId};
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, at_most, check_key};
@@ -33,7 +33,8 @@ use crate::log::Lanes;
 use crate::machine::command::{Body, Command, RequestId};
 use crate::machine::{PartitionMachine, Rejection, Reply, Signals};
 use crate::query;
-use crate::raft::{self, Group};
+use crate::raft::door::Door;
+use crate::raft::{self, Group, inbox};
 use crate::storage::row::StoredRow;
 use crate::storage::store::{self, Status, Store};
 use crate::storage::{Fault, SegmentView};
@@ -108,8 +109,8 @@ pub struct Parts {
 pub struct Shared {
     /// How stores are laid out.
     pub store: store::Options,
-    /// How groups keep time.
-    pub raft: raft::Options,
+    /// What all groups share.
+    pub home: raft::Home,
     /// Reads that may compute at one time on this node.
     pub read_permits: Arc<Semaphore>,
     /// Background jobs that may run at one time on this node.
@@ -118,7 +119,6 @@ pub struct Shared {
 
 /// One copy of a partition, on this node.
 pub struct Replica {
-    node: NodeId,
     id: PartitionId,
     collection: CollectionId,
     folder: PathBuf,
@@ -131,10 +131,10 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Opens the replica in `folder`, or begins it there.
+    /// Opens the replica in `folder`, or begins it there as `start` says.
     pub async fn open(
-        node: NodeId,
         id: PartitionId,
+        start: raft::Start,
         collection: CollectionId,
         spec: Arc<CollectionSpec>,
         folder: PathBuf,
@@ -148,19 +148,36 @@ impl Replica {
         })?;
         let options = shared.store;
         let at = folder.clone();
-        let opened = task::spawn_cpu(move || Store::open(&at, spec, options)).await;
+        let opened = task::spawn_cpu(move || {
+            inbox::recover(&at).map_err(|e| Fault::io(&at, &e))?;
+            Store::open(&at, spec, options)
+        });
+        let opened = opened.await;
         let (store, restored) = opened.map_err(|_| Fault::Cancelled)??;
         let store = Arc::new(store);
         let signals = Signals::default();
         let machine = PartitionMachine::new(collection, store.clone(), restored, signals.clone())?;
-        let group = Arc::new(Group::open(node, id, log, machine, &shared.raft).await?);
-        if let Err(late) = group.wait_ready(READY_WITHIN).await {
+        let group = Arc::new(Group::open(id, start, log, machine, folder.clone(), &shared.home).await?);
+        // Others may be needed to elect a leader, and wait for this node to open in turn.
+        if group.members().is_alone(group.node())
+            && let Err(late) = group.wait_ready(READY_WITHIN).await
+        {
             tracing::warn!(partition = id.0, %late, "the replica is opened but not ready yet");
         }
         let worker = Worker::start(store.clone(), group.clone(), signals, shared.work_permits.clone());
         let (views, lag) = (Views::default(), Watched::default());
         let read_permits = shared.read_permits.clone();
-        Ok(Replica { node, id, collection, folder, store, group, views, lag, read_permits, worker })
+        Ok(Replica { id, collection, folder, store, group, views, lag, read_permits, worker })
+    }
+
+    /// Its group.
+    pub fn group(&self) -> &Group<PartitionMachine> {
+        &self.group
+    }
+
+    /// Where the calls of other replicas come in.
+    pub fn door(&self) -> Arc<dyn Door> {
+        self.group.clone()
     }
 
     /// Which partition.
@@ -228,16 +245,6 @@ impl Replica {
             )),
             Rejection::Unreadable(why) => Refusal::Internal(format!("the command was refused: {why}")),
         }
-    }
-
-    /// The node that leads the partition, as far as this one knows.
-    pub fn leader(&self) -> Option<NodeId> {
-        self.group.leader()
-    }
-
-    /// The log index that a linearizable read of this partition must reach, if this node leads it.
-    pub async fn read_index(&self) -> Option<LogIndex> {
-        self.group.read_index().await
     }
 
     /// What this replica knows of its lag.

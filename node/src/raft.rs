@@ -7,56 +7,77 @@
 //! A [`Group`] is one Raft group on this node: a partition's, or the meta group. All groups share one type
 //! configuration ([`types::Types`]): a command is opaque bytes, a reply is a [`machine::Reply`](crate::machine::Reply).
 //! Three adapters stand between openraft and our layers: [`log_store`] (over `crate::log`), [`state_machine`] (over a
-//! [`Machine`]) and [`network`].
+//! [`Machine`]) and [`network`] (to the same group on other nodes, whose calls come in through a [`door::Door`]). A replica
+//! that lags behind the purged log gets the durable state's files ([`outbox`] to [`inbox`]).
 //!
 //! **Boot gate.** A group remembers the last log index that it found at boot and answers no linearizable read before that
 //! is applied: a restarted leader that resumes its term could otherwise answer from a state that lags what it had
 //! acknowledged. Restoring a leadership without an election is off.
 //!
+//! **Quiet after boot.** A leader answers reads by its lease: no follower that acknowledged it votes for another before the
+//! lease is over. A follower that restarts has forgotten when it acknowledged last, so it grants no vote for one such time.
+//!
 //! **Errors after propose mean unknown.** Once a command was handed over, every failure but a rejection says that it may
 //! or may not be applied; callers retry with the same request id.
 
+pub mod door;
+pub mod inbox;
 pub mod log_store;
+mod members;
 pub mod network;
-mod reads;
+pub mod outbox;
+mod proposals;
 pub mod state_machine;
 pub mod types;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use flotilla_proto::ids::{LogIndex, NodeId, PartitionId};
 use flotilla_proto::refusal::Refusal;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::error::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::error::{LinearizableReadError, RaftError};
 use openraft::{BasicNode, ReadPolicy};
 
 use self::log_store::LogStore;
-use self::network::Alone;
+pub use self::members::Members;
+use self::network::Network;
+use self::outbox::Throttle;
+use self::proposals::Proposals;
 use self::state_machine::StateMachine;
-use self::types::{Proposal, Types};
+use self::types::Types;
+use crate::env::clock;
 use crate::log::GroupLog;
 use crate::machine::{Machine, Reply};
+use crate::peers::Peers;
 use crate::storage::Fault;
 
 /// How a group keeps time.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Milliseconds between a leader's heartbeats (default 500).
+    /// Milliseconds between a leader's heartbeats (default 300, 50 to 10,000). A follower that hears nothing for four to six
+    /// times as long stands for election.
     pub heartbeat_ms: u64,
-    /// Log entries kept behind the durable state (default 0). More than none serves a follower that lags a little; a group of
-    /// one voter has no follower.
+    /// Log entries kept behind the durable state (default 0, in a cluster 1,000): a follower that lags no more than this
+    /// needs no files.
     pub entries_kept: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { heartbeat_ms: 500, entries_kept: 0 }
+        Options { heartbeat_ms: 300, entries_kept: 0 }
     }
 }
 
 impl Options {
+    /// The longest time without a word from the leader after which a follower stands for election; also the lease.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms * 6)
+    }
+
     fn config(&self, group: PartitionId) -> openraft::Config {
         openraft::Config {
             cluster_name: format!("group-{group}"),
@@ -65,6 +86,9 @@ impl Options {
             election_timeout_max: self.heartbeat_ms * 6,
             snapshot_policy: openraft::SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: self.entries_kept,
+            // Only a follower whose entries are purged is sent the files.
+            replication_lag_threshold: u64::MAX,
+            max_payload_entries: 256,
             enable_pre_vote: Some(true),
             enable_leader_restore: Some(false),
             ..openraft::Config::default()
@@ -72,40 +96,83 @@ impl Options {
     }
 }
 
+/// What all groups of a node share.
+#[derive(Clone)]
+pub struct Home {
+    /// The other nodes, and which one this is.
+    pub peers: Arc<Peers>,
+    /// The rate of what is copied to other nodes.
+    pub throttle: Arc<Throttle>,
+    /// How groups keep time.
+    pub options: Options,
+}
+
+/// How a group begins on this node, if its log is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// As a new group of these voters.
+    Found(Vec<NodeId>),
+    /// As a replica that an existing group will write to.
+    Join,
+}
+
 /// A Raft group on this node.
 pub struct Group<M: Machine> {
     id: PartitionId,
+    node: NodeId,
     raft: openraft::Raft<Types, StateMachine<M>>,
+    proposals: Proposals<M>,
     /// The last log index found at boot: see the boot gate.
     boot_index: LogIndex,
+    /// No vote before: see quiet after boot.
+    votes_from: clock::Instant,
+    heartbeat: Duration,
 }
 
 impl<M: Machine> Group<M> {
-    /// Opens the group over its log and machine; a new group becomes one of this single voter. Returns once the group has
-    /// been told to elect, not once everything is applied: reads wait for that by themselves.
+    /// Opens the group over its log and machine, whose files are in `folder`. Returns once the group runs, not once
+    /// everything is applied: reads wait for that by themselves.
     pub async fn open(
-        node: NodeId,
         id: PartitionId,
+        start: Start,
         log: GroupLog,
         machine: M,
-        options: &Options,
+        folder: PathBuf,
+        home: &Home,
     ) -> Result<Group<M>, Fault> {
         let broken = |what: &str, why: &dyn std::fmt::Display| Fault::Io {
             file: format!("group {id}").into(),
             reason: format!("{what}: {why}"),
             is_full: false,
         };
-        let config = options.config(id).validate().map_err(|e| broken("configuration", &e))?;
+        let node = home.peers.node();
+        let config = home.options.config(id).validate().map_err(|e| broken("configuration", &e))?;
+        let is_open = Arc::new(AtomicBool::new(false));
+        let machine = StateMachine::new(machine, folder, is_open.clone())?;
+        let has_voted = log.vote().map_err(|e| broken("log", &e))?.is_some();
         let boot_index = log.state().map_err(|e| broken("log", &e))?.last_index.unwrap_or(0);
-        let machine = StateMachine::new(machine)?;
-        let raft = openraft::Raft::new(node.0, Arc::new(config), Alone, LogStore::new(log), machine)
+        let boot_index = boot_index.max(machine.applied().map_or(0, |id| id.index));
+        let store = LogStore::new(log);
+        if let Some(applied) = machine.applied() {
+            store.follow_state(applied).await.map_err(|e| broken("log", &e))?;
+        }
+        let network = Network { peers: home.peers.clone(), group: id, throttle: home.throttle.clone() };
+        let raft = openraft::Raft::new(node.0, Arc::new(config), network, store, machine)
             .await
             .map_err(|e| broken("open", &e))?;
-        let group = Group { id, raft, boot_index };
+        is_open.store(true, Ordering::SeqCst);
+        let votes_from = if has_voted { clock::now() + home.options.lease() } else { clock::now() };
+        let heartbeat = Duration::from_millis(home.options.heartbeat_ms);
+        let proposals = Proposals::start(id, raft.clone());
+        let group = Group { id, node, raft, proposals, boot_index, votes_from, heartbeat };
         if group.raft.is_initialized().await.map_err(|e| broken("open", &e))? {
-            group.raft.trigger().elect(false).await.map_err(|e| broken("elect", &e))?;
-        } else {
-            let members = std::collections::BTreeMap::from([(node.0, BasicNode::default())]);
+            // Nobody else can lead: no need to wait for silence.
+            if group.members().is_alone(node) {
+                group.raft.trigger().elect(false).await.map_err(|e| broken("elect", &e))?;
+            }
+        } else if let Start::Found(voters) = start {
+            let members: std::collections::BTreeMap<u64, BasicNode> =
+                voters.iter().map(|voter| (voter.0, BasicNode::default())).collect();
             group.raft.initialize(members).await.map_err(|e| broken("initialize", &e))?;
         }
         Ok(group)
@@ -116,44 +183,44 @@ impl<M: Machine> Group<M> {
         self.id
     }
 
+    /// The node it is on.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// Proposes a command and waits until it is applied here.
     ///
     /// # Errors
     /// A refusal before the command was handed over says where else to go. After that, [`Refusal::Unavailable`] means
     /// unknown: the command may or may not be applied.
     pub async fn propose(&self, command: Bytes) -> Result<Reply, Refusal> {
-        match self.raft.client_write(Proposal(command)).await {
-            Ok(response) => Ok(response.data),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => {
-                Err(self.not_leader(to.leader_id))
-            }
-            Err(RaftError::APIError(other)) => Err(Refusal::Unavailable(format!(
-                "partition {}: {other}; whether the write is applied is unknown",
-                self.id
-            ))),
-            Err(RaftError::Fatal(why)) => Err(self.stopped(&why)),
-        }
+        self.proposals.propose(command).await
     }
 
     /// Waits until this replica has applied everything that was acknowledged when the call began; then a view is
-    /// linearizable. Returns the log index that had to be reached.
+    /// linearizable. Returns the log index that had to be reached. Only the leader can.
     pub async fn read_fence(&self) -> Result<LogIndex, Refusal> {
-        let read = match self.raft.ensure_linearizable(ReadPolicy::LeaseRead).await {
-            Ok(read) => read,
+        let index = self.read_index().await?;
+        self.wait_applied(index).await?;
+        Ok(index)
+    }
+
+    /// The log index that a replica must have applied to answer a read that begins now. Only the leader can tell.
+    pub async fn read_index(&self) -> Result<LogIndex, Refusal> {
+        let read = match self.raft.get_read_log_id(ReadPolicy::LeaseRead).await {
+            Ok((read, _)) => read,
             Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
                 return Err(self.not_leader(to.leader_id));
             }
             Err(RaftError::APIError(other)) => {
                 return Err(Refusal::Unavailable(format!("partition {}: {other}", self.id)));
             }
-            Err(RaftError::Fatal(why)) => return Err(self.stopped(&why)),
+            Err(RaftError::Fatal(why)) => return Err(stopped(self.id, &why)),
         };
-        let index = read.index().max(self.boot_index);
-        self.wait_applied(index).await?;
-        Ok(index)
+        Ok(read.index().max(self.boot_index))
     }
 
-    /// Waits until this node leads the group and has applied what it found at boot. `within` bounds the wait.
+    /// Waits until this group has a leader and has applied what it found at boot. `within` bounds the wait.
     pub async fn wait_ready(&self, within: Duration) -> Result<(), Refusal> {
         let wait = self.raft.wait(Some(within));
         let late = |e: openraft::metrics::WaitError| {
@@ -164,7 +231,8 @@ impl<M: Machine> Group<M> {
         Ok(())
     }
 
-    async fn wait_applied(&self, index: LogIndex) -> Result<(), Refusal> {
+    /// Waits until `index` is applied here; the caller's deadline bounds the wait.
+    pub async fn wait_applied(&self, index: LogIndex) -> Result<(), Refusal> {
         if self.applied() >= index {
             return Ok(());
         }
@@ -189,23 +257,30 @@ impl<M: Machine> Group<M> {
 
     /// Tells the group that its machine's durable state has moved on, so that the log behind it can be purged.
     pub async fn purge_behind_durable(&self) -> Result<(), Refusal> {
-        self.raft.trigger().snapshot().await.map_err(|why| self.stopped(&why))
+        self.raft.trigger().snapshot().await.map_err(|why| stopped(self.id, &why))
     }
 
     /// Stops the group: no further command is applied. Idempotent.
     pub async fn stop(&self) {
+        self.proposals.stop();
         if let Err(why) = self.raft.shutdown().await {
             tracing::warn!(group = self.id.0, %why, "a raft group did not stop cleanly");
         }
     }
 
+    /// Whether the group runs; if not, why.
+    pub fn health(&self) -> Result<(), String> {
+        let metrics = self.raft.metrics();
+        metrics.borrow_watched().running_state.as_ref().map_err(ToString::to_string).copied()
+    }
+
     fn not_leader(&self, leader: Option<u64>) -> Refusal {
         Refusal::NotLeader { partition: self.id.0, leader }
     }
+}
 
-    fn stopped(&self, why: &dyn std::fmt::Display) -> Refusal {
-        Refusal::DataLoss(format!("partition {} has stopped on this node: {why}", self.id))
-    }
+fn stopped(group: PartitionId, why: &dyn std::fmt::Display) -> Refusal {
+    Refusal::DataLoss(format!("partition {group} has stopped on this node: {why}"))
 }
 
 #[cfg(test)]

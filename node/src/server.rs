@@ -5,29 +5,44 @@
 //! connections: a TCP listener's, or the in-process pipe of the embedded tier. [`Node::stop`] ends in the opposite order.
 
 mod folder;
+mod join;
+mod keeper;
 pub mod metrics;
+mod steward;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use flotilla_proto::ids::NodeId;
 use flotilla_proto::limits::MESSAGE_BYTES_MAX;
-use flotilla_proto::placement::Node as Member;
+use flotilla_proto::peer::peer_server::PeerServer;
+use flotilla_proto::peer::raft_server::RaftServer;
+use flotilla_proto::placement::{Node as Member, PlacementMap, Role};
+use flotilla_proto::refusal::Refusal;
 use flotilla_proto::shard::meta_server::MetaServer;
 use flotilla_proto::shard::shard_server::ShardServer;
 use futures::{Future, Stream};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
+use tonic::service::Routes;
 use tonic::transport::server::Connected;
 
 pub use self::folder::FORMAT;
-use self::folder::Folder;
-use crate::env::task;
+use self::folder::{Folder, Membership};
+use self::keeper::Keeper;
+use self::steward::Steward;
+use crate::env::{clock, random, task};
 use crate::log::Lanes;
-use crate::meta::{EMBEDDED_NODE, Meta};
-use crate::partition::Shared;
+use crate::meta::Meta;
+use crate::meta::catalogue::Change;
 use crate::partition::registry::Registry;
-use crate::service::{MetaService, ShardService};
+use crate::partition::{Replica, Shared, lag};
+use crate::peers::{KEEPALIVE, Peers};
+use crate::raft::outbox::Throttle;
+use crate::raft::{Home, Start};
+use crate::service::{MetaService, Mover, PeerService, RaftService, ShardService};
 use crate::storage::Fault;
 use crate::{log, raft, storage};
 
@@ -38,8 +53,10 @@ pub use crate::service::Defaults;
 pub struct Options {
     /// Its data folder; made if it is missing.
     pub data_dir: PathBuf,
-    /// Where others reach it, as `host:port`, or `inproc`.
+    /// Where routers reach it, as `host:port`, or `inproc`.
     pub address: String,
+    /// How it belongs to a cluster; none: it is alone.
+    pub cluster: Option<ClusterOptions>,
     /// Cores that reads and background work may use (at least 1).
     pub threads: usize,
     /// The log lanes.
@@ -48,8 +65,29 @@ pub struct Options {
     pub store: storage::store::Options,
     /// The Raft groups.
     pub raft: raft::Options,
+    /// How replicas learn how far they are behind.
+    pub lag: lag::Options,
     /// What a new collection gets where its creator says nothing.
     pub defaults: Defaults,
+}
+
+/// How a node belongs to a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterOptions {
+    /// Where other nodes reach it, as `host:port`.
+    pub peer_address: String,
+    /// Members to ask, as `host:port` of their peer ports. None: a new folder begins a cluster.
+    pub seeds: Vec<String>,
+    /// Its zone; may be empty.
+    pub zone: String,
+    /// Its share of the replicas, above 0; 0 counts as 1.
+    pub weight: f64,
+    /// Whether it learns only.
+    pub is_replica: bool,
+    /// Its number in a set of like nodes.
+    pub ordinal: Option<u32>,
+    /// How long a new node looks for a member (default 0: not at all).
+    pub join_within: Duration,
 }
 
 impl Options {
@@ -59,13 +97,27 @@ impl Options {
         Options {
             data_dir,
             address: "inproc".to_owned(),
+            cluster: None,
             threads,
             // An entry is applied as soon as it is durable: the log need not hold many bodies in memory.
             log: log::Options { cache_bytes: 8 << 20, ..log::Options::default() },
             store: storage::store::Options { index_threads: threads, ..Default::default() },
             raft: raft::Options::default(),
+            lag: lag::Options::default(),
             defaults: Defaults::default(),
         }
+    }
+
+    fn member(&self, uuid: uuid::Uuid, id: NodeId) -> Member {
+        let mut member = Member::new(id, uuid, self.address.clone());
+        if let Some(cluster) = &self.cluster {
+            member.peer_address = cluster.peer_address.clone();
+            member.zone = cluster.zone.clone();
+            member.weight = if cluster.weight > 0.0 { cluster.weight } else { 1.0 };
+            member.role = if cluster.is_replica { Role::Replica } else { Role::Shard };
+            member.ordinal = cluster.ordinal;
+        }
+        member
     }
 }
 
@@ -75,34 +127,112 @@ pub struct Node {
     lanes: Arc<Lanes>,
     meta: Arc<Meta>,
     registry: Arc<Registry>,
-    follower: Mutex<Option<task::JoinHandle<()>>>,
+    peers: Arc<Peers>,
+    mover: Arc<Mover>,
+    tasks: Mutex<Vec<task::JoinHandle<()>>>,
     defaults: Defaults,
 }
 
 impl Node {
-    /// Opens the node: returns when its replicas are open and it can answer.
+    /// Opens the node. One that is alone returns when its replicas are open and it can answer; a member of a cluster
+    /// returns at once, is to be served ([`Node::peer_routes`], [`Node::routes`]), and is ready when [`Node::ready`] says so.
     ///
     /// # Errors
-    /// A folder that is in use, not writable, of a newer format or damaged as a whole. A single damaged partition is
-    /// quarantined instead, and named to whoever asks for it.
+    /// A folder that is in use, not writable, of a newer format or damaged as a whole; a new node that no member took in. A
+    /// single damaged partition is quarantined instead, and named to whoever asks for it.
     pub async fn open(options: Options) -> Result<Node, Fault> {
-        let folder = Folder::open(&options.data_dir)?;
+        let mut folder = Folder::open(&options.data_dir)?;
+        let mut known = PlacementMap::default();
+        let membership = match (folder.membership(), &options.cluster) {
+            (Some(membership), _) => membership,
+            (None, Some(cluster)) if !cluster.seeds.is_empty() => {
+                let member = options.member(folder.uuid(), NodeId(0));
+                let joined = join::ask_until(&cluster.seeds, &member, cluster.join_within).await?;
+                known = joined.map;
+                joined.membership
+            }
+            (None, _) => Membership { cluster: random::uuid(), id: NodeId(1) },
+        };
+        folder.bind(membership)?;
+        let own = membership.id;
         let lanes = open_log(&folder, options.log.clone()).await?;
-        let member = Member::new(EMBEDDED_NODE, folder.uuid(), options.address.clone());
-        let meta = Meta::open(&folder.path().join("meta"), &lanes, member, &options.raft).await?;
+        let peers = Arc::new(Peers::new(own, membership.cluster));
+        peers.learn(&known);
+        let home = Home { peers: peers.clone(), throttle: Arc::default(), options: options.raft.clone() };
+        let start = if own == NodeId(1) { Start::Found(vec![own]) } else { Start::Join };
+        let meta = Meta::open(&folder.path().join("meta"), lanes.clone(), start, home.clone()).await?;
+        let meta = Arc::new(meta);
         let threads = options.threads.max(1);
         let shared = Shared {
             store: options.store,
-            raft: options.raft.clone(),
+            home: home.clone(),
             read_permits: Arc::new(Semaphore::new(threads * 4)),
             work_permits: Arc::new(Semaphore::new(1)),
         };
         let partitions = folder.path().join("partitions");
-        let registry = Arc::new(Registry::new(EMBEDDED_NODE, partitions, lanes.clone(), shared));
-        registry.reconcile(&meta.map()).await;
-        let follower = task::spawn(registry.clone().follow(meta.watch()));
-        let (meta, follower) = (Arc::new(meta), Mutex::new(Some(follower)));
-        Ok(Node { folder, lanes, meta, registry, follower, defaults: options.defaults })
+        let registry = Arc::new(Registry::new(partitions, lanes.clone(), shared));
+        let member = options.member(folder.uuid(), own);
+        let mut tasks = Vec::new();
+        if options.cluster.is_none() && meta.group().members().is_alone(own) {
+            let late = |why: Refusal| join::refused(format!("the meta group does not start: {why}"));
+            meta.introduce(member).await.map_err(late)?;
+            registry.trust_map();
+            registry.reconcile(&meta.map()).await;
+        } else {
+            let seeds = options.cluster.map(|cluster| cluster.seeds).unwrap_or_default();
+            tasks.push(task::spawn(announce(meta.clone(), registry.clone(), member, membership, seeds)));
+        }
+        let mover = Arc::new(Mover::new(registry.clone(), meta.clone(), peers.clone()));
+        tasks.push(task::spawn(registry.clone().follow(meta.watch())));
+        tasks.push(task::spawn(lag::follow(registry.clone(), peers.clone(), options.lag)));
+        tasks.push(task::spawn(Keeper::new(registry.clone(), meta.clone()).run()));
+        let steward = Steward::new(registry.clone(), meta.clone(), peers.clone(), mover.clone());
+        tasks.push(task::spawn(steward.run()));
+        tasks.push(task::spawn(follow_rate(meta.clone(), home.throttle)));
+        let tasks = Mutex::new(tasks);
+        Ok(Node { folder, lanes, meta, registry, peers, mover, tasks, defaults: options.defaults })
+    }
+
+    /// Its number in the cluster.
+    pub fn id(&self) -> NodeId {
+        self.peers.node()
+    }
+
+    /// Waits until it is a member, knows the map as it is now, and holds what that says.
+    ///
+    /// # Errors
+    /// `Unavailable` if that is not so `within` this time.
+    pub async fn ready(&self, within: Duration) -> Result<(), Refusal> {
+        let until = clock::now() + within;
+        self.registry.wait_fresh(within).await?;
+        self.registry.wait_for(self.meta.map().epoch, until - clock::now()).await
+    }
+
+    /// What routers call.
+    pub fn routes(&self) -> Routes {
+        let shard = ShardServer::new(ShardService::new(self.registry.clone(), self.meta.clone()));
+        let meta =
+            MetaService::new(self.registry.clone(), self.meta.clone(), self.mover.clone(), self.defaults);
+        let meta = MetaServer::new(meta);
+        Routes::new(
+            shard.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            meta.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+    }
+
+    /// What other nodes call.
+    pub fn peer_routes(&self) -> Routes {
+        let (registry, meta, peers) = (self.registry.clone(), self.meta.clone(), self.peers.clone());
+        let raft = RaftServer::new(RaftService::new(registry.clone(), meta.clone(), peers.clone()));
+        let peer = PeerServer::new(PeerService::new(registry, meta, peers));
+        Routes::new(
+            raft.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            peer.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
     }
 
     /// Answers routers on these connections until `shutdown` ends; calls in flight are finished.
@@ -115,22 +245,44 @@ impl Node {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         S: Stream<Item = std::io::Result<C>>,
     {
-        let shard = ShardServer::new(ShardService::new(self.registry.clone(), self.meta.clone()));
-        let meta = MetaServer::new(MetaService::new(self.registry.clone(), self.meta.clone(), self.defaults));
-        tonic::transport::Server::builder()
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(8 << 20)
-            .add_service(
-                shard
-                    .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                    .max_encoding_message_size(MESSAGE_BYTES_MAX),
-            )
-            .add_service(
-                meta.max_decoding_message_size(MESSAGE_BYTES_MAX)
-                    .max_encoding_message_size(MESSAGE_BYTES_MAX),
-            )
-            .serve_with_incoming_shutdown(connections, shutdown)
-            .await
+        server().add_routes(self.routes()).serve_with_incoming_shutdown(connections, shutdown).await
+    }
+
+    /// Answers other nodes on these connections until `shutdown` ends.
+    pub async fn serve_peers<C, S>(
+        &self,
+        connections: S,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), tonic::transport::Error>
+    where
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        S: Stream<Item = std::io::Result<C>>,
+    {
+        server().add_routes(self.peer_routes()).serve_with_incoming_shutdown(connections, shutdown).await
+    }
+
+    /// Hands every leadership to another node, as far as there is one, within this time.
+    pub async fn step_aside(&self, within: Duration) {
+        let until = clock::now() + within;
+        let mut led: Vec<Arc<Replica>> = self.registry.serving();
+        led.retain(|replica| replica.group().leads() && !replica.group().members().is_alone(self.id()));
+        for replica in &led {
+            if let Err(why) = replica.group().step_aside().await {
+                tracing::warn!(partition = replica.id().0, %why, "the leadership stays");
+            }
+        }
+        let meta = self.meta.group();
+        if meta.leads() && !meta.members().is_alone(self.id()) {
+            if let Err(why) = meta.step_aside().await {
+                tracing::warn!(%why, "the leadership of the meta group stays");
+            }
+            meta.wait_follows(until - clock::now()).await;
+        }
+        for replica in led {
+            if !replica.group().wait_follows(until - clock::now()).await {
+                tracing::warn!(partition = replica.id().0, "nobody took the leadership over in time");
+            }
+        }
     }
 
     /// What the node's metrics are read from.
@@ -145,14 +297,95 @@ impl Node {
 
     /// Stops replicas, meta group and log, in this order. Everything acknowledged is on disk already.
     pub async fn stop(&self) {
-        let follower = self.follower.lock().take();
-        if let Some(follower) = follower {
-            follower.abort();
-            let _ = follower.await;
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            task.abort();
+            let _ = task.await;
         }
         self.registry.stop().await;
         self.meta.stop().await;
         self.lanes.close().await;
+    }
+}
+
+fn server() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(Some(4 << 20))
+        .initial_connection_window_size(Some(16 << 20))
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .tcp_nodelay(true)
+}
+
+/// How long to wait before a member is asked again.
+const ANNOUNCE_PAUSE: Duration = Duration::from_millis(200);
+
+/// Tells the cluster where this node serves now; when it is in this node's own map, that map is no older than the process.
+async fn announce(
+    meta: Arc<Meta>,
+    registry: Arc<Registry>,
+    member: Member,
+    membership: Membership,
+    seeds: Vec<String>,
+) {
+    let mut is_told = false;
+    loop {
+        let told = match meta.group().leader() {
+            // Its own map names where it served before, so its leader may not reach it: members are asked directly too.
+            Some(_) => {
+                let change = Change::Introduce(member.clone());
+                meta.submit(change, ANNOUNCE_PAUSE * 5).await.map(|_| ()).map_err(|why| why.to_string())
+            }
+            None => Err("no leader is known".to_owned()),
+        };
+        let told = match told {
+            Ok(()) => meta.read_epoch().await.map_err(|why| why.to_string()),
+            Err(why) => {
+                let others = meta
+                    .map()
+                    .nodes
+                    .iter()
+                    .filter(|node| node.id != member.id)
+                    .map(|node| node.peer_address.clone())
+                    .collect::<Vec<_>>();
+                let addresses: Vec<String> =
+                    seeds.iter().cloned().chain(others).filter(|a| !a.is_empty()).collect();
+                match join::ask(&addresses, &member, Some(membership)).await {
+                    Ok(joined) => {
+                        registry.learn(&joined.map);
+                        Ok(joined.map.epoch)
+                    }
+                    Err(join::Refused::Nobody(_)) => Err(why),
+                    Err(join::Refused::Never(why)) => {
+                        tracing::error!(why, "the cluster refuses this node");
+                        Err(why)
+                    }
+                }
+            }
+        };
+        match told {
+            Ok(epoch) => {
+                let mut maps = meta.watch();
+                let id = member.id;
+                let _ = maps.wait_for(|map| map.epoch >= epoch && map.node(id).is_some()).await;
+                return registry.trust_map();
+            }
+            Err(why) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::info!(why, "not yet known to the cluster");
+                }
+                clock::sleep(ANNOUNCE_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Keeps the rate of copies as the catalogue says.
+async fn follow_rate(meta: Arc<Meta>, throttle: Arc<Throttle>) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        throttle.set(meta.look(|catalogue| catalogue.moves.bytes_per_second));
     }
 }
 

@@ -1,6 +1,10 @@
 //! The edge of the node: wire in, domain down, wire out. Checks who is meant and at which epoch; decides nothing else.
 
+pub mod facts;
 mod meta;
+mod moves;
+mod peer;
+mod raft;
 mod shard;
 
 use std::time::Duration;
@@ -8,6 +12,9 @@ use std::time::Duration;
 use tonic::{Request, Status};
 
 pub use self::meta::{Defaults, MetaService};
+pub use self::moves::Mover;
+pub use self::peer::PeerService;
+pub use self::raft::RaftService;
 pub use self::shard::ShardService;
 
 /// How long a call may take when its caller does not say.

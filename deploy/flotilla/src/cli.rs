@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, collections, config, demo, import, scan, search, up};
+use crate::{bench, collections, config, demo, import, node, router, scan, search, up};
 
 /// A distributed vector and record database in one binary.
 ///
@@ -31,6 +31,12 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Serves a data folder until Ctrl-C
     Up(up::UpArgs),
+    /// Serves one node of a cluster until Ctrl-C
+    Node(node::NodeArgs),
+    /// Serves a node that only learns: more reads, no vote
+    Replica(node::NodeArgs),
+    /// Serves the API of a cluster: stateless, run several
+    Router(router::RouterArgs),
     /// Writes files of records and vectors into a collection
     Import(Box<import::ImportArgs>),
     /// Finds the records nearest to a vector
@@ -50,7 +56,8 @@ enum Command {
 impl Cli {
     /// What is logged where `RUST_LOG` does not say: a server tells what it does, a command only what is wrong.
     pub fn log_level(&self) -> &'static str {
-        if matches!(self.command, Some(Command::Up(_))) {
+        use Command::{Node, Replica, Router, Up};
+        if matches!(self.command, Some(Up(_) | Node(_) | Replica(_) | Router(_))) {
             "info,openraft=error"
         } else {
             "warn,openraft=error"
@@ -62,6 +69,9 @@ impl Cli {
         match self.command.unwrap_or_else(|| Command::Demo(demo::DemoArgs::default())) {
             Command::Demo(args) => args.run(),
             Command::Up(args) => args.run(),
+            Command::Node(args) => args.run(false),
+            Command::Replica(args) => args.run(true),
+            Command::Router(args) => args.run(),
             Command::Import(args) => args.run(),
             Command::Search(args) => args.run(),
             Command::Scan(args) => args.run(),

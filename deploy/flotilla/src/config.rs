@@ -232,6 +232,15 @@ pub struct Log {
     pub segment_bytes: u64,
 }
 
+/// `raft.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Raft {
+    /// Milliseconds between heartbeats.
+    pub heartbeat_ms: u64,
+    /// Log entries kept for replicas that lag.
+    pub entries_kept: u64,
+}
+
 /// `performance.*`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Performance {
@@ -255,6 +264,8 @@ pub struct Config {
     pub storage: Storage,
     /// The write-ahead log.
     pub log: Log,
+    /// The replicas' groups.
+    pub raft: Raft,
     /// Use of the machine.
     pub performance: Performance,
     /// Index of a new collection's vector that names none.
@@ -294,6 +305,10 @@ impl From<&Settings> for Config {
             log: Log {
                 lanes: narrow("log.lanes") as usize,
                 segment_bytes: settings.number("log.segment_bytes"),
+            },
+            raft: Raft {
+                heartbeat_ms: settings.number("raft.heartbeat_ms"),
+                entries_kept: settings.number("raft.entries_kept"),
             },
             performance: Performance { threads: narrow("performance.threads") as usize },
             index: match settings.text("index.type").as_str() {

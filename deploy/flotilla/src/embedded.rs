@@ -42,19 +42,25 @@ impl Options {
     pub fn from_config(config: &Config, data_dir: &Path) -> Options {
         let mut options = Options::new(data_dir.to_owned());
         options.listen = Some(SocketAddr::new(config.server.bind, config.server.port));
-        if config.performance.threads > 0 {
-            options.node.threads = config.performance.threads;
-            options.node.store.index_threads = config.performance.threads;
-        }
-        options.node.log.sync = config.storage.sync;
-        options.node.log.lanes = config.log.lanes;
-        options.node.log.segment_bytes = config.log.segment_bytes;
-        let whole = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-        options.node.store.seal_rows = whole(config.storage.seal_rows);
-        options.node.store.seal_bytes = whole(config.storage.seal_bytes);
-        options.node.defaults = Defaults { partitions: config.cluster.partitions, index: config.index };
+        configure(&mut options.node, config);
         options
     }
+}
+
+/// Gives the configuration's word to a node's options.
+pub fn configure(node: &mut flotilla_node::server::Options, config: &Config) {
+    if config.performance.threads > 0 {
+        node.threads = config.performance.threads;
+        node.store.index_threads = config.performance.threads;
+    }
+    node.log.sync = config.storage.sync;
+    node.log.lanes = config.log.lanes;
+    node.log.segment_bytes = config.log.segment_bytes;
+    let whole = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    node.store.seal_rows = whole(config.storage.seal_rows);
+    node.store.seal_bytes = whole(config.storage.seal_bytes);
+    node.raft.heartbeat_ms = config.raft.heartbeat_ms;
+    node.defaults = Defaults { partitions: config.cluster.partitions, index: config.index };
 }
 
 /// A running embedded Flotilla. [`Embedded::stop`] drains it; one that is dropped drains on its own time.

@@ -109,7 +109,7 @@ pub fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-fn plain(error: anyhow::Error, listen: SocketAddr, folder: &Path) -> anyhow::Error {
+pub(crate) fn plain(error: anyhow::Error, listen: SocketAddr, folder: &Path) -> anyhow::Error {
     let said = match (cause::<std::io::Error>(&error), cause::<Fault>(&error)) {
         (Some(io), _) => listening(io.kind(), listen),
         (None, Some(fault)) => opening(fault, folder),

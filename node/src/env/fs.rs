@@ -170,6 +170,11 @@ pub fn exists(path: &Path) -> io::Result<bool> {
     path.try_exists().map_err(|error| named(path, error))
 }
 
+/// Whether this name is a folder's.
+pub fn is_dir(path: &Path) -> io::Result<bool> {
+    Ok(real::metadata(path).map_err(|error| named(path, error))?.is_dir())
+}
+
 /// Creates a folder and those above it; one that is there already is fine.
 pub fn create_dir_all(path: &Path) -> io::Result<()> {
     real::create_dir_all(path).map_err(|error| named(path, error))

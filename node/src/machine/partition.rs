@@ -98,6 +98,14 @@ impl PartitionMachine {
         self.store.delete(index, &keys)
     }
 
+    fn decode(&self, machine: &[u8]) -> Result<Kept, Fault> {
+        postcard::from_bytes(machine).map_err(|e| Fault::Damaged {
+            file: self.store.manifest_path(),
+            offset: 0,
+            reason: format!("the machine's state does not decode: {e}"),
+        })
+    }
+
     fn freeze(&mut self) -> Result<(), Fault> {
         let kept = postcard::to_stdvec(&self.kept).map_err(|e| Fault::Io {
             file: self.store.manifest_path(),
@@ -134,18 +142,18 @@ impl Machine for PartitionMachine {
         if self.store.needs_seal() && !self.store.is_behind() { self.freeze() } else { Ok(()) }
     }
 
+    fn link(&mut self, into: &std::path::Path) -> Result<Vec<u8>, Fault> {
+        let (_, machine) = self.store.link_into(into)?;
+        if machine.is_empty() { Ok(Vec::new()) } else { Ok(self.decode(&machine)?.mark) }
+    }
+
     fn checkpoint(&mut self) -> Result<(), Fault> {
         if self.signals.freeze_wanted.swap(false, Ordering::SeqCst) {
             self.freeze()?;
         }
         let machine = self.store.durable_machine();
         if !machine.is_empty() {
-            let kept: Kept = postcard::from_bytes(&machine).map_err(|e| Fault::Damaged {
-                file: self.store.manifest_path(),
-                offset: 0,
-                reason: format!("the machine's state does not decode: {e}"),
-            })?;
-            self.durable_mark = kept.mark;
+            self.durable_mark = self.decode(&machine)?.mark;
         }
         Ok(())
     }

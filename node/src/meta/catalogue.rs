@@ -1,29 +1,44 @@
-//! What a change of the catalogue means: a pure function of the catalogue and the change.
+//! The catalogue: a pure, deterministic state machine over the placement map.
+//!
+//! A [`Change`] comes out of the meta group's log and either is made, with an [`Outcome`], or refused, with a reason that
+//! every replica finds alike. It reads no clock and asks nobody: who was alive when a collection was made, how large a
+//! partition is, what a new id is, all that stands in the change. Every change of the map is a new epoch.
+//!
+//! Parts: [`nodes`] (who is a member), [`collections`] (what there is), [`moves`] (what is on its way), and [`spread`], which
+//! chooses nodes for replicas.
+
+mod collections;
+pub mod moves;
+mod nodes;
+pub mod spread;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use flotilla_proto::ids::{CollectionId, Epoch, PartitionId};
-use flotilla_proto::limits::COLLECTIONS_MAX;
-use flotilla_proto::placement::{CollectionPlacement, Node, Partition, PlacementMap};
+use flotilla_proto::ids::{CollectionId, Epoch, NodeId};
+use flotilla_proto::placement::{CollectionPlacement, Node, NodeState, PlacementMap};
 use flotilla_proto::refusal::{Refusal, Violation};
-use flotilla_proto::ring;
-use flotilla_proto::schema::{CollectionSpec, FieldType, IndexKind};
+use flotilla_proto::schema::{CollectionSpec, FieldType};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-const VERSION: u8 = 1;
+use self::moves::{Control, Moves, NewMove};
+
+const VERSION: u8 = 2;
 
 /// A change, as the meta group's log holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Change {
-    /// A node joins, or tells its new address.
+    /// A node joins (id 0), or tells its new address.
     Introduce(Node),
     /// A collection under a fresh incarnation.
     Create {
         /// Its incarnation.
         id: CollectionId,
-        /// What it is.
+        /// What it is; its replication factor is said.
         spec: CollectionSpec,
+        /// The nodes that were heard of lately: only they get replicas.
+        alive: Vec<NodeId>,
     },
     /// More declared fields, other search defaults.
     Update {
@@ -39,6 +54,63 @@ pub enum Change {
         /// Which.
         name: String,
     },
+    /// A node may get more replicas, or its own are to move away.
+    SetState {
+        /// Which.
+        node: NodeId,
+        /// What it is from now on.
+        state: NodeState,
+    },
+    /// A node without replicas leaves for ever.
+    Remove {
+        /// Which.
+        node: NodeId,
+    },
+    /// Who votes in the meta group.
+    Voters(Vec<NodeId>),
+    /// Moves to make, in this order for each partition; refused if the map has changed since `epoch`.
+    Queue {
+        /// The epoch of the plan.
+        epoch: Epoch,
+        /// The moves.
+        moves: Vec<NewMove>,
+    },
+    /// A queued move begins.
+    StartMove {
+        /// Which.
+        id: u64,
+    },
+    /// A move under way ended: well, or not.
+    EndMove {
+        /// Which.
+        id: u64,
+        /// Why not, if not.
+        failure: Option<String>,
+    },
+    /// How far a move is.
+    Report {
+        /// Which.
+        id: u64,
+        /// Of a thousand.
+        permille: u16,
+        /// What it waits for.
+        note: String,
+    },
+    /// Pause, resume, abort, rate.
+    Control(Control),
+    /// A collection gets partitions, which own nothing yet.
+    Grow {
+        /// Which collection.
+        name: String,
+        /// How many partitions it has then.
+        partitions: u32,
+        /// The nodes that were heard of lately.
+        alive: Vec<NodeId>,
+        /// With range: keys at which ranges are split first.
+        splits: Vec<flotilla_proto::record::Key>,
+    },
+    /// Nothing: its answer tells the epoch then.
+    Touch,
 }
 
 /// What a change that was made leads to.
@@ -48,15 +120,22 @@ pub enum Outcome {
     Placement(CollectionPlacement),
     /// The epoch from which on the change holds.
     Epoch(Epoch),
+    /// The node's id.
+    Node(NodeId),
+    /// The moves' ids.
+    Moves(Vec<u64>),
 }
 
 /// Why a change is refused by every replica alike.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Refused {
     NoCollection(String),
+    NoNode(u64),
+    NoMove(u64),
     Exists(String),
     Invalid(String, String),
     Full(String),
+    Stale(String),
 }
 
 impl From<Violation> for Refused {
@@ -69,26 +148,40 @@ impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Refusal {
         match refused {
             Refused::NoCollection(name) => Refusal::NotFound("collection", name),
+            Refused::NoNode(id) => Refusal::NotFound("node", id.to_string()),
+            Refused::NoMove(id) => Refusal::NotFound("move", id.to_string()),
             Refused::Exists(name) => Refusal::AlreadyExists("collection", name),
             Refused::Invalid(field, description) => Refusal::Invalid(Violation { field, description }),
             Refused::Full(what) => {
                 Refusal::Exhausted { what, retry_after: std::time::Duration::from_secs(60) }
             }
+            Refused::Stale(why) => Refusal::Aborted(why),
         }
     }
 }
 
-/// The state: the map, and the next free partition id.
+/// The state: the map, the counters of what is never used twice, and the moves.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Catalogue {
     /// The map as others see it.
     pub map: PlacementMap,
+    /// What is on its way.
+    pub moves: Moves,
     next_partition: u64,
+    next_node: u64,
+    /// Nodes that left: they never come back under that identity.
+    gone: BTreeMap<Uuid, NodeId>,
 }
 
 impl Default for Catalogue {
     fn default() -> Catalogue {
-        Catalogue { map: PlacementMap::default(), next_partition: 1 }
+        Catalogue {
+            map: PlacementMap::default(),
+            moves: Moves::default(),
+            next_partition: 1,
+            next_node: 1,
+            gone: BTreeMap::new(),
+        }
     }
 }
 
@@ -111,7 +204,7 @@ impl Catalogue {
     pub fn apply(&mut self, command: &[u8]) -> Result<Vec<u8>, postcard::Error> {
         let change = match command.split_first() {
             Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|e| e.to_string()),
-            _ => Err("the change was written by a newer version".to_owned()),
+            _ => Err("the change was written by another version".to_owned()),
         };
         let outcome = match change {
             Ok(change) => self.change(change),
@@ -122,96 +215,26 @@ impl Catalogue {
 
     fn change(&mut self, change: Change) -> Result<Outcome, Refused> {
         match change {
-            Change::Introduce(node) => Ok(self.introduce(node)),
-            Change::Create { id, spec } => self.create(id, spec),
+            Change::Introduce(node) => self.introduce(node),
+            Change::Create { id, spec, alive } => self.create(id, spec, &alive),
             Change::Update { name, add_fields, ef_search } => self.update(&name, add_fields, ef_search),
             Change::Delete { name } => self.delete(&name),
+            Change::SetState { node, state } => self.set_state(node, state),
+            Change::Remove { node } => self.remove(node),
+            Change::Voters(voters) => self.set_voters(voters),
+            Change::Queue { epoch, moves } => self.queue(epoch, moves),
+            Change::StartMove { id } => self.start_move(id),
+            Change::EndMove { id, failure } => self.end_move(id, failure),
+            Change::Report { id, permille, note } => self.report(id, permille, note),
+            Change::Control(control) => self.control(control),
+            Change::Touch => Ok(Outcome::Epoch(self.map.epoch)),
+            Change::Grow { name, partitions, alive, splits } => self.grow(&name, partitions, &alive, splits),
         }
     }
 
     fn next_epoch(&mut self) -> Epoch {
         self.map.epoch.0 += 1;
         self.map.epoch
-    }
-
-    fn introduce(&mut self, node: Node) -> Outcome {
-        self.map.nodes.retain(|known| known.id != node.id);
-        self.map.nodes.push(node);
-        self.map.nodes.sort_by_key(|node| node.id);
-        Outcome::Epoch(self.next_epoch())
-    }
-
-    fn create(&mut self, id: CollectionId, spec: CollectionSpec) -> Result<Outcome, Refused> {
-        if self.map.collection(&spec.name).is_some() {
-            return Err(Refused::Exists(spec.name));
-        }
-        if self.map.collections.len() >= COLLECTIONS_MAX {
-            return Err(Refused::Full(format!("{COLLECTIONS_MAX} collections exist, and that is the limit")));
-        }
-        spec.check()?;
-        let nodes = &self.map.nodes;
-        let first = self.next_partition;
-        self.next_partition += u64::from(spec.partitions);
-        let partitions: Vec<Partition> = (0..u64::from(spec.partitions))
-            .map(|n| {
-                let node = nodes.get(n as usize % nodes.len().max(1)).map(|node| node.id);
-                Partition::new(PartitionId(first + n), node.into_iter().collect())
-            })
-            .collect();
-        // Ordinals, not ids, stand on the ring: every collection of as many partitions has the same slots.
-        let members: Vec<(u64, f64)> = (0..u64::from(spec.partitions)).map(|n| (n, 1.0)).collect();
-        let epoch = self.next_epoch();
-        let placement = CollectionPlacement {
-            id,
-            spec,
-            epoch,
-            partitions,
-            slots: ring::propose(&members),
-            slot_move: None,
-        };
-        self.map.collections.push(placement.clone());
-        self.map.collections.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
-        Ok(Outcome::Placement(placement))
-    }
-
-    fn update(
-        &mut self,
-        name: &str,
-        add_fields: BTreeMap<String, FieldType>,
-        ef_search: BTreeMap<String, u32>,
-    ) -> Result<Outcome, Refused> {
-        let at = self.position(name)?;
-        let mut spec = self.map.collections[at].spec.clone();
-        for (path, kind) in add_fields {
-            match spec.fields.insert(path.clone(), kind) {
-                Some(declared) if declared != kind => {
-                    let why = format!("is declared as {} and cannot become {}", declared.name(), kind.name());
-                    return Err(Refused::Invalid(format!("add_fields[{path}]"), why));
-                }
-                _ => {}
-            }
-        }
-        for (vector, ef) in ef_search {
-            match spec.vectors.get_mut(&vector).map(|v| &mut v.index) {
-                Some(IndexKind::Hnsw(hnsw)) => hnsw.ef_search = ef,
-                Some(IndexKind::Flat) | None => {
-                    let why = format!("collection `{name}` has no hnsw vector of this name");
-                    return Err(Refused::Invalid(format!("ef_search[{vector}]"), why));
-                }
-            }
-        }
-        spec.check()?;
-        let epoch = self.next_epoch();
-        let placement = &mut self.map.collections[at];
-        placement.spec = spec;
-        placement.epoch = epoch;
-        Ok(Outcome::Placement(placement.clone()))
-    }
-
-    fn delete(&mut self, name: &str) -> Result<Outcome, Refused> {
-        let at = self.position(name)?;
-        self.map.collections.remove(at);
-        Ok(Outcome::Epoch(self.next_epoch()))
     }
 
     fn position(&self, name: &str) -> Result<usize, Refused> {
@@ -221,76 +244,4 @@ impl Catalogue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node() -> Node {
-        Node::new(flotilla_proto::ids::NodeId(1), uuid::Uuid::nil(), "inproc")
-    }
-
-    fn spec(name: &str) -> CollectionSpec {
-        CollectionSpec {
-            name: name.into(),
-            vectors: BTreeMap::new(),
-            fields: BTreeMap::new(),
-            partitions: 3,
-            strict: false,
-            ..Default::default()
-        }
-    }
-
-    fn create(catalogue: &mut Catalogue, name: &str) -> CollectionPlacement {
-        match catalogue.create(uuid::Uuid::from_u128(7), spec(name)).unwrap() {
-            Outcome::Placement(placement) => placement,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn partition_ids_are_never_reused_and_each_change_is_an_epoch() {
-        let mut catalogue = Catalogue::default();
-        catalogue.introduce(node());
-        let first = create(&mut catalogue, "a");
-        assert_eq!(first.partitions.iter().map(|p| p.id.0).collect::<Vec<_>>(), [1, 2, 3]);
-        assert_eq!(first.epoch, Epoch(2));
-        catalogue.delete("a").unwrap();
-        let again = create(&mut catalogue, "a");
-        assert_eq!(again.partitions[0].id, PartitionId(4));
-        assert_eq!(again.epoch, Epoch(4));
-        assert!(again.partitions.iter().all(|p| p.replicas == [node().id]));
-    }
-
-    #[test]
-    fn refusals_change_nothing_and_survive_encoding() {
-        let mut catalogue = Catalogue::default();
-        create(&mut catalogue, "a");
-        let before = catalogue.clone();
-        let refused = |catalogue: &mut Catalogue, change: Change| {
-            let answer = catalogue.apply(&change.encode().unwrap()).unwrap();
-            decode_outcome(&answer).unwrap().expect_err("refused")
-        };
-        let again = Change::Create { id: uuid::Uuid::nil(), spec: spec("a") };
-        assert_eq!(refused(&mut catalogue, again), Refusal::AlreadyExists("collection", "a".into()));
-        let gone = Change::Delete { name: "b".into() };
-        assert_eq!(refused(&mut catalogue, gone), Refusal::NotFound("collection", "b".into()));
-        let ef = Change::Update {
-            name: "a".into(),
-            add_fields: BTreeMap::new(),
-            ef_search: [("v".to_owned(), 9)].into(),
-        };
-        assert!(refused(&mut catalogue, ef).to_string().contains("ef_search[v]"));
-        assert_eq!(catalogue, before);
-    }
-
-    #[test]
-    fn a_declared_field_keeps_its_type() {
-        let mut catalogue = Catalogue::default();
-        create(&mut catalogue, "a");
-        let add = |kind| [("f".to_owned(), kind)].into();
-        catalogue.update("a", add(FieldType::Integer), BTreeMap::new()).unwrap();
-        catalogue.update("a", add(FieldType::Integer), BTreeMap::new()).unwrap();
-        let refused: Refusal =
-            catalogue.update("a", add(FieldType::Bool), BTreeMap::new()).unwrap_err().into();
-        assert!(refused.to_string().contains("declared as integer and cannot become bool"));
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::placement::PlacementMap;
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -20,9 +21,10 @@ use crate::env::fs;
 use crate::machine::{Machine, Reply};
 use crate::storage::Fault;
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MAGIC: &[u8; 8] = b"FLOTCATA";
 const STATE: &str = "catalogue";
+const CATALOGUE: &str = "CATALOGUE";
 
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct State {
@@ -31,19 +33,59 @@ struct State {
     catalogue: Catalogue,
 }
 
+/// What the rest of the node sees of the catalogue; it outlives the machine, which is opened anew after a snapshot.
+#[derive(Clone)]
+pub struct Published {
+    map: Arc<watch::Sender<Arc<PlacementMap>>>,
+    catalogue: Arc<RwLock<Catalogue>>,
+}
+
+impl Default for Published {
+    fn default() -> Published {
+        Published { map: Arc::new(watch::channel(Arc::default()).0), catalogue: Arc::default() }
+    }
+}
+
+impl Published {
+    /// The map now, and each newer one.
+    pub fn watch(&self) -> watch::Receiver<Arc<PlacementMap>> {
+        self.map.subscribe()
+    }
+
+    /// Looks at the whole catalogue.
+    pub fn look<T>(&self, look: impl FnOnce(&Catalogue) -> T) -> T {
+        look(&self.catalogue.read())
+    }
+
+    fn publish(&self, catalogue: &Catalogue) {
+        *self.catalogue.write() = catalogue.clone();
+        self.map.send_if_modified(|map| {
+            let is_newer = map.epoch < catalogue.map.epoch;
+            if is_newer {
+                *map = Arc::new(catalogue.map.clone());
+            }
+            is_newer
+        });
+    }
+}
+
 /// See the module.
 pub struct MetaMachine {
     state: State,
     durable_mark: Vec<u8>,
     derived: Box<dyn Derived>,
     file: PathBuf,
-    map: watch::Sender<Arc<PlacementMap>>,
+    published: Published,
 }
 
 impl MetaMachine {
     /// Opens the catalogue in `folder`. `log_last` is the last index that the group's log holds.
-    pub fn open(folder: &Path, log_last: Option<LogIndex>) -> Result<MetaMachine, Fault> {
-        let file = folder.join("CATALOGUE");
+    pub fn open(
+        folder: &Path,
+        log_last: Option<LogIndex>,
+        published: Published,
+    ) -> Result<MetaMachine, Fault> {
+        let file = folder.join(CATALOGUE);
         fs::create_dir_all(folder).map_err(|e| io_fault(folder, &e))?;
         let derived = Sled::open(&folder.join("derived")).map_err(|reason| Fault::Io {
             file: folder.join("derived"),
@@ -62,13 +104,8 @@ impl MetaMachine {
             (Some(derived), None) => derived,
             (None, None) => State::default(),
         };
-        let (map, _) = watch::channel(Arc::new(state.catalogue.map.clone()));
-        Ok(MetaMachine { state, durable_mark, derived: Box::new(derived), file, map })
-    }
-
-    /// The map now, and each newer one.
-    pub fn watch(&self) -> watch::Receiver<Arc<PlacementMap>> {
-        self.map.subscribe()
+        published.publish(&state.catalogue);
+        Ok(MetaMachine { state, durable_mark, derived: Box::new(derived), file, published })
     }
 }
 
@@ -93,6 +130,12 @@ fn read_file(file: &Path) -> Result<Option<State>, Fault> {
     let found = u32::from_le_bytes(*format);
     if found > FORMAT {
         return Err(Fault::Newer { file: file.to_owned(), found, known: FORMAT });
+    }
+    if found < FORMAT {
+        return Err(damaged(
+            8,
+            "written by a version of before the first release, which this one does not read",
+        ));
     }
     let (crc, body) = rest.split_first_chunk::<4>().ok_or_else(|| damaged(12, "too short"))?;
     if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
@@ -134,14 +177,16 @@ impl Machine for MetaMachine {
         if let Err(why) = self.derived.apply_batch(&[(STATE, encode(&self.state)?)]) {
             tracing::warn!(why, "the derived store does not take the catalogue");
         }
-        self.map.send_if_modified(|map| {
-            let is_newer = map.epoch < self.state.catalogue.map.epoch;
-            if is_newer {
-                *map = Arc::new(self.state.catalogue.map.clone());
-            }
-            is_newer
-        });
+        self.published.publish(&self.state.catalogue);
         Ok(())
+    }
+
+    fn link(&mut self, into: &Path) -> Result<Vec<u8>, Fault> {
+        self.checkpoint()?;
+        fs::create_dir_all(into).map_err(|e| io_fault(into, &e))?;
+        fs::hard_link(&self.file, &into.join(CATALOGUE)).map_err(|e| io_fault(into, &e))?;
+        fs::sync_dir(into).map_err(|e| io_fault(into, &e))?;
+        Ok(self.durable_mark.clone())
     }
 
     fn checkpoint(&mut self) -> Result<(), Fault> {
@@ -169,7 +214,7 @@ mod tests {
     use super::*;
 
     fn introduce(id: u64) -> Bytes {
-        let node = Node::new(NodeId(id), uuid::Uuid::nil(), "inproc");
+        let node = Node::new(NodeId(0), uuid::Uuid::from_u128(id.into()), "inproc");
         Change::Introduce(node).encode().unwrap()
     }
 
@@ -181,29 +226,29 @@ mod tests {
     #[test]
     fn without_the_derived_store_the_file_is_taken_and_a_store_ahead_of_the_log_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let mut machine = MetaMachine::open(folder.path(), None).unwrap();
+        let mut machine = MetaMachine::open(folder.path(), None, Published::default()).unwrap();
         step(&mut machine, 1);
         step(&mut machine, 2);
         machine.checkpoint().unwrap();
         step(&mut machine, 3);
         machine.derived.flush().unwrap();
         drop(machine);
-        let whole = MetaMachine::open(folder.path(), Some(3)).unwrap();
+        let whole = MetaMachine::open(folder.path(), Some(3), Published::default()).unwrap();
         assert_eq!((whole.boot_mark(), whole.durable_mark()), (vec![3], vec![2]));
         drop(whole);
-        let behind = MetaMachine::open(folder.path(), Some(2)).unwrap();
+        let behind = MetaMachine::open(folder.path(), Some(2), Published::default()).unwrap();
         assert_eq!(behind.state.applied, 2);
         drop(behind);
         std::fs::remove_dir_all(folder.path().join("derived")).unwrap();
-        let rebuilt = MetaMachine::open(folder.path(), Some(3)).unwrap();
+        let rebuilt = MetaMachine::open(folder.path(), Some(3), Published::default()).unwrap();
         assert_eq!((rebuilt.boot_mark(), rebuilt.durable_mark()), (vec![2], vec![2]));
-        assert_eq!(rebuilt.watch().borrow().nodes.len(), 2);
+        assert_eq!(rebuilt.published.watch().borrow().nodes.len(), 2);
     }
 
     #[test]
     fn damage_in_the_file_is_named_wherever_it_is() {
         let folder = tempfile::tempdir().unwrap();
-        let mut machine = MetaMachine::open(folder.path(), None).unwrap();
+        let mut machine = MetaMachine::open(folder.path(), None, Published::default()).unwrap();
         step(&mut machine, 1);
         machine.checkpoint().unwrap();
         drop(machine);

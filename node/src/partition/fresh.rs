@@ -70,7 +70,7 @@ impl Replica {
             return Ok(());
         }
         let within = fresh.within - fresh.within / KEPT_PART;
-        match tokio::time::timeout(within, self.group.reached(fresh.at_least)).await {
+        match tokio::time::timeout(within, self.group.wait_applied(fresh.at_least)).await {
             Ok(reached) => reached,
             Err(_) => Err(Refusal::Unavailable(format!(
                 "partition {} is at log index {} on this node, {} is asked for; another replica may be further",
@@ -90,7 +90,7 @@ impl Replica {
             return Ok(());
         }
         // A leader knows at once; before its first answer to itself, and for a group of one, that is the way.
-        if self.group.leader() == Some(self.node) && self.group.read_fence().await.is_ok() {
+        if self.group.leads() && self.group.read_fence().await.is_ok() {
             return Ok(());
         }
         let within = (fresh.within - fresh.within / KEPT_PART).min(CATCH_UP_MAX);
@@ -118,7 +118,7 @@ impl Replica {
                 self.lag.look(self.group.applied(), |lag| (lag.holds(then), lag.wanted(then)));
             match wanted {
                 _ if holds => return Ok(()),
-                Some(index) => self.group.reached(index).await?,
+                Some(index) => self.group.wait_applied(index).await?,
                 None => drop(answers.changed().await),
             }
         }

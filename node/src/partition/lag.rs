@@ -131,24 +131,6 @@ impl Watched {
     }
 }
 
-impl Registry {
-    /// The log indexes at which this node, as their leader, would read these partitions; 0 for one that it does not lead.
-    pub async fn read_indexes(&self, partitions: &[PartitionId]) -> Vec<LogIndex> {
-        let held: BTreeMap<PartitionId, Arc<Replica>> =
-            self.serving().into_iter().map(|replica| (replica.id(), replica)).collect();
-        let index = |id: &PartitionId| {
-            let replica = held.get(id).cloned();
-            async move {
-                match replica {
-                    Some(replica) => replica.read_index().await.unwrap_or(0),
-                    None => 0,
-                }
-            }
-        };
-        futures::future::join_all(partitions.iter().map(index)).await
-    }
-}
-
 /// Asks the leaders of what `registry` holds, for ever.
 pub async fn follow(registry: Arc<Registry>, peers: Arc<Peers>, options: Options) {
     let interval = Duration::from_millis(options.sync_interval_ms.max(10));
@@ -177,7 +159,7 @@ pub async fn follow(registry: Arc<Registry>, peers: Arc<Peers>, options: Options
 fn by_leader(registry: &Registry) -> BTreeMap<NodeId, Vec<Arc<Replica>>> {
     let mut leaders: BTreeMap<NodeId, Vec<Arc<Replica>>> = BTreeMap::new();
     for replica in registry.serving() {
-        if let Some(leader) = replica.leader() {
+        if let Some(leader) = replica.group().leader() {
             leaders.entry(leader).or_default().push(replica);
         }
     }
@@ -188,7 +170,11 @@ async fn ask(registry: &Registry, peers: &Peers, leader: NodeId, replicas: Vec<A
     let asked = clock::now();
     let partitions: Vec<PartitionId> = replicas.iter().map(|replica| replica.id()).collect();
     let indexes = if leader == peers.node() {
-        registry.read_indexes(&partitions).await
+        let mut indexes = Vec::with_capacity(partitions.len());
+        for id in &partitions {
+            indexes.push(registry.read_index(*id).await);
+        }
+        indexes
     } else {
         match tokio::time::timeout(ANSWER_MAX, ask_peer(peers, leader, &partitions)).await {
             Ok(Ok(indexes)) => indexes,

@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_proto::ids::{Epoch, NodeId, PartitionId};
+use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};
 use flotilla_proto::placement::{CollectionPlacement, PlacementMap};
 use flotilla_proto::refusal::Refusal;
+use flotilla_proto::schema::CollectionSpec;
 use futures::StreamExt as _;
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -19,6 +20,8 @@ use tokio::sync::watch;
 use super::{Replica, Shared};
 use crate::env::{clock, fs, task};
 use crate::log::Lanes;
+use crate::raft::door::Door;
+use crate::raft::{Start, inbox};
 use crate::storage::Fault;
 
 /// Partitions opened at one time.
@@ -26,6 +29,7 @@ const OPENS_AT_ONCE: usize = 4;
 
 #[derive(Clone)]
 enum Held {
+    Opening,
     Serving(Arc<Replica>),
     Quarantined(String),
 }
@@ -38,24 +42,52 @@ pub struct Registry {
     shared: Shared,
     held: RwLock<BTreeMap<PartitionId, Held>>,
     followed: watch::Sender<Epoch>,
+    /// Whether the map is known to be no older than this process: before, no replica is begun.
+    is_fresh: watch::Sender<bool>,
+    /// One change of what is held at a time.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Registry {
     /// An empty registry over `folder`, where each partition has a folder of its number.
-    pub fn new(node: NodeId, folder: PathBuf, lanes: Arc<Lanes>, shared: Shared) -> Registry {
+    pub fn new(folder: PathBuf, lanes: Arc<Lanes>, shared: Shared) -> Registry {
+        let node = shared.home.peers.node();
         let (followed, _) = watch::channel(Epoch(0));
-        Registry { node, folder, lanes, shared, held: RwLock::default(), followed }
+        let (is_fresh, _) = watch::channel(false);
+        let changing = tokio::sync::Mutex::new(());
+        Registry { node, folder, lanes, shared, held: RwLock::default(), followed, is_fresh, changing }
     }
 
     /// Follows the map until its sender is gone.
     pub async fn follow(self: Arc<Registry>, mut maps: watch::Receiver<Arc<PlacementMap>>) {
+        let mut fresh = self.is_fresh.subscribe();
         loop {
             let map = maps.borrow_and_update().clone();
             self.reconcile(&map).await;
-            if maps.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = maps.changed() => if changed.is_err() { return },
+                _ = fresh.changed() => {}
             }
         }
+    }
+
+    /// Waits until the map is known to be no older than this process.
+    pub async fn wait_fresh(&self, within: Duration) -> Result<(), Refusal> {
+        let mut fresh = self.is_fresh.subscribe();
+        match tokio::time::timeout(within, fresh.wait_for(|is_fresh| *is_fresh)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Refusal::Unavailable("this node is not yet known to its cluster".to_owned())),
+        }
+    }
+
+    /// Takes addresses out of a map that came otherwise than by the log.
+    pub fn learn(&self, map: &PlacementMap) {
+        self.shared.home.peers.learn(map);
+    }
+
+    /// The map is no older than this process: replicas that are not there yet may begin.
+    pub fn trust_map(&self) {
+        self.is_fresh.send_replace(true);
     }
 
     /// Makes what is held equal to `map`.
@@ -64,9 +96,11 @@ impl Registry {
             .collections
             .iter()
             .flat_map(|c| c.partitions.iter().map(move |p| (p, c)))
-            .filter(|(p, _)| p.replicas.contains(&self.node))
+            .filter(|(p, _)| p.holders().any(|node| node == self.node))
             .map(|(p, c)| (p.id, c))
             .collect();
+        let _one_at_a_time = self.changing.lock().await;
+        self.shared.home.peers.learn(map);
         self.close_all_but(&wanted.keys().copied().collect()).await;
         futures::stream::iter(wanted)
             .for_each_concurrent(OPENS_AT_ONCE, |(id, collection)| self.hold(id, collection))
@@ -82,19 +116,84 @@ impl Registry {
             Some(_) => {}
             None => {
                 let folder = self.folder.join(id.to_string());
-                let opened =
-                    Replica::open(self.node, id, collection.id, spec, folder, &self.lanes, &self.shared)
-                        .await;
-                let held = match opened {
-                    Ok(replica) => Held::Serving(Arc::new(replica)),
-                    Err(fault) => {
-                        tracing::error!(partition = id.0, %fault, "a replica is quarantined");
-                        Held::Quarantined(fault.to_string())
-                    }
-                };
-                self.held.write().insert(id, held);
+                // An old map may name a replica that has since gone elsewhere: it must not begin anew.
+                let is_there = fs::exists(&folder).unwrap_or(true);
+                if is_there || *self.is_fresh.borrow() {
+                    self.open(id, collection.id, spec, self.start_of(collection, id)).await;
+                }
             }
         }
+    }
+
+    /// A group is founded by the first of its replicas alone: the others are written to.
+    fn start_of(&self, collection: &CollectionPlacement, id: PartitionId) -> Start {
+        match collection.partition(id) {
+            Some(p) if p.replicas.first() == Some(&self.node) && p.change.is_none() => {
+                Start::Found(p.replicas.clone())
+            }
+            _ => Start::Join,
+        }
+    }
+
+    async fn open(&self, id: PartitionId, collection: CollectionId, spec: Arc<CollectionSpec>, start: Start) {
+        self.held.write().insert(id, Held::Opening);
+        let folder = self.folder.join(id.to_string());
+        let opened = Replica::open(id, start, collection, spec, folder, &self.lanes, &self.shared).await;
+        let held = match opened {
+            Ok(replica) => Held::Serving(Arc::new(replica)),
+            Err(fault) => {
+                tracing::error!(partition = id.0, %fault, "a replica is quarantined");
+                Held::Quarantined(fault.to_string())
+            }
+        };
+        self.held.write().insert(id, held);
+    }
+
+    /// Puts a state that was sent in the place of the replica's own, and goes on from there.
+    pub async fn install(&self, id: PartitionId) -> Result<(), Refusal> {
+        let _one_at_a_time = self.changing.lock().await;
+        let held = self.held.read().get(&id).cloned();
+        let Some(Held::Serving(replica)) = held else {
+            return Err(Refusal::Unavailable(format!("partition {id} has no replica here")));
+        };
+        self.held.write().insert(id, Held::Opening);
+        replica.stop().await;
+        let folder = self.folder.join(id.to_string());
+        let placed = task::spawn_cpu(move || inbox::put_in_place(&folder)).await;
+        if let Ok(Err(why)) = &placed {
+            tracing::error!(partition = id.0, %why, "a snapshot is not put in place");
+        }
+        // Opened in any case: the former state is as good as before if nothing was replaced.
+        self.open(id, replica.collection(), replica.spec(), Start::Join).await;
+        match placed {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(why)) => Err(Refusal::Unavailable(format!("partition {id}: {why}"))),
+            Err(lost) => Err(Refusal::Internal(format!("partition {id}: {lost}"))),
+        }
+    }
+
+    /// Where the calls of other replicas of a partition come in.
+    pub fn door(&self, id: PartitionId) -> Result<Arc<dyn Door>, Refusal> {
+        match self.held.read().get(&id) {
+            Some(Held::Serving(replica)) => Ok(replica.door()),
+            Some(Held::Opening) => Err(opening(id)),
+            Some(Held::Quarantined(why)) => Err(quarantined(id, why)),
+            None => Err(Refusal::Unavailable(format!("partition {id} has no replica here"))),
+        }
+    }
+
+    /// The log index that a read of the partition must have applied, if this node leads it; else 0.
+    pub async fn read_index(&self, id: PartitionId) -> u64 {
+        let held = self.held.read().get(&id).cloned();
+        match held {
+            Some(Held::Serving(replica)) => replica.group().read_index().await.unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// The folder of a partition's replica.
+    pub fn folder_of(&self, id: PartitionId) -> PathBuf {
+        self.folder.join(id.to_string())
     }
 
     async fn close_all_but(&self, wanted: &BTreeSet<PartitionId>) {
@@ -123,7 +222,11 @@ impl Registry {
         }
         let folder = self.folder.join(id.to_string());
         let at = folder.clone();
-        let removed = task::spawn_cpu(move || fs::remove_dir_all(&at)).await;
+        let removed = task::spawn_cpu(move || {
+            inbox::remove_beside(&at)?;
+            fs::remove_dir_all(&at)
+        });
+        let removed = removed.await;
         if let Ok(Err(why)) = removed
             && why.kind() != std::io::ErrorKind::NotFound
         {
@@ -163,7 +266,7 @@ impl Registry {
         let held = self.held.read();
         let serving = |held: &Held| match held {
             Held::Serving(replica) => Some(replica.clone()),
-            Held::Quarantined(_) => None,
+            Held::Quarantined(_) | Held::Opening => None,
         };
         held.values().filter_map(serving).collect()
     }
@@ -173,7 +276,7 @@ impl Registry {
         let held = self.held.read();
         let reason = |(id, held): (&PartitionId, &Held)| match held {
             Held::Quarantined(why) => Some((*id, why.clone())),
-            Held::Serving(_) => None,
+            Held::Serving(_) | Held::Opening => None,
         };
         held.iter().filter_map(reason).collect()
     }
@@ -183,7 +286,7 @@ impl Registry {
         let held = std::mem::take(&mut *self.held.write());
         let serving = held.into_values().filter_map(|held| match held {
             Held::Serving(replica) => Some(replica),
-            Held::Quarantined(_) => None,
+            Held::Quarantined(_) | Held::Opening => None,
         });
         futures::stream::iter(serving)
             .for_each_concurrent(OPENS_AT_ONCE, |replica| async move { replica.stop().await })
@@ -195,9 +298,14 @@ impl Held {
     fn serving(self, id: PartitionId) -> Result<Arc<Replica>, Refusal> {
         match self {
             Held::Serving(replica) => Ok(replica),
+            Held::Opening => Err(opening(id)),
             Held::Quarantined(why) => Err(quarantined(id, &why)),
         }
     }
+}
+
+fn opening(id: PartitionId) -> Refusal {
+    Refusal::Unavailable(format!("partition {id} is being opened on this node"))
 }
 
 fn quarantined(id: PartitionId, why: &str) -> Refusal {

@@ -31,6 +31,21 @@ impl LogStore {
         LogStore { log }
     }
 
+    /// After the machine's state was replaced by one that ends with `applied`: drops what the log holds besides, if it is not
+    /// what led there.
+    pub async fn follow_state(&self, applied: LogId) -> io::Result<()> {
+        let state = self.log.state().map_err(io::Error::other)?;
+        let purged = state.purged.map(|(index, _)| index);
+        if state.last_index.is_none_or(|last| last < applied.index) || purged >= Some(applied.index) {
+            return Ok(());
+        }
+        let held = self.read(applied.index, applied.index + 1, u64::MAX)?.pop();
+        if held.is_some_and(|entry| entry.log_id == applied) {
+            return Ok(());
+        }
+        self.log.truncate_after(purged).await.map_err(io::Error::other)
+    }
+
     fn range(&self, range: impl RangeBounds<u64>) -> io::Result<(u64, u64)> {
         let state = self.log.state().map_err(io::Error::other)?;
         let end = state.last_index.map_or(0, |last| last + 1);

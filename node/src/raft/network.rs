@@ -1,71 +1,191 @@
-//! The network of a group with one voter: there is nobody to call.
+//! From one replica of a group to another: openraft's calls over `flotilla.peer.v1`.
 //!
-//! In the embedded tier every group has exactly one voter, this node, so openraft never dials. Should a membership ever
-//! name another node, each call to it is answered *unreachable*: the group then makes no progress rather than
-//! pretending to have a quorum.
+//! A call carries what openraft says in its own types (postcard), entries as the log holds them, and who is meant. What
+//! cannot be delivered is told as *unreachable*, so that openraft waits before it dials again; what the other side refuses
+//! because it has no such replica (yet) likewise.
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
-use openraft::error::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use bytes::Bytes;
+use flotilla_proto::ids::{NodeId, PartitionId};
+use flotilla_proto::peer;
+use openraft::error::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::{Code, Status};
 
+use super::outbox::{self, Throttle};
 use super::state_machine::DurableState;
-use super::types::{Types, Vote};
+use super::types::{LogId, Types, Vote, encode_entry};
+use crate::peers::Peers;
 
-/// See the module.
-#[derive(Clone, Copy, Debug)]
-pub struct Alone;
+/// What an append says besides its entries.
+pub(super) type AppendHead = (Vote, Option<LogId>, Option<LogId>);
 
-fn nobody() -> Unreachable<Types> {
-    Unreachable::new(&io::Error::other("the embedded tier has no other node"))
+/// Makes the connections of one group.
+#[derive(Clone)]
+pub struct Network {
+    /// The way to the other nodes.
+    pub peers: Arc<Peers>,
+    /// The group.
+    pub group: PartitionId,
+    /// Bytes per second of snapshots, together with all other groups.
+    pub throttle: Arc<Throttle>,
 }
 
-impl RaftNetworkFactory<Types> for Alone {
-    type Network = Alone;
+/// The connection of a group to one other node.
+pub struct Connection {
+    network: Network,
+    target: NodeId,
+}
 
-    async fn new_client(&mut self, _target: u64, _node: &openraft::BasicNode) -> Alone {
-        Alone
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Connection;
+
+    async fn new_client(&mut self, target: u64, _node: &openraft::BasicNode) -> Connection {
+        Connection { network: self.clone(), target: NodeId(target) }
     }
 }
 
-impl RaftNetworkV2<Types> for Alone {
+fn unreachable(why: impl std::fmt::Display) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(&io::Error::other(why.to_string())))
+}
+
+fn failed(status: &Status) -> RPCError<Types> {
+    match status.code() {
+        Code::Internal | Code::InvalidArgument => {
+            RPCError::Network(NetworkError::new(&io::Error::other(status.message().to_owned())))
+        }
+        _ => unreachable(status.message()),
+    }
+}
+
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Bytes, postcard::Error> {
+    postcard::to_stdvec(value).map(Bytes::from)
+}
+
+fn packed<T: Serialize>(value: &T) -> Result<Bytes, RPCError<Types>> {
+    encode(value).map_err(|e| RPCError::Network(NetworkError::new(&io::Error::other(e))))
+}
+
+fn unpacked<T: DeserializeOwned>(body: &Bytes) -> Result<T, RPCError<Types>> {
+    postcard::from_bytes(body).map_err(|e| RPCError::Network(NetworkError::new(&io::Error::other(e))))
+}
+
+impl Connection {
+    fn to(&self) -> Option<peer::To> {
+        Some(self.network.peers.to(self.target, self.network.group))
+    }
+
+    fn client(&self) -> Result<peer::raft_client::RaftClient<tonic::transport::Channel>, RPCError<Types>> {
+        self.network.peers.raft(self.target, self.network.group).map_err(unreachable)
+    }
+
+    /// Waits for the answer as long as openraft does, and a little less.
+    async fn within<T>(
+        &self,
+        kind: RPCTypes,
+        time: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, RPCError<Types>> {
+        match tokio::time::timeout(time, call).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(failed(&status)),
+            Err(_) => Err(RPCError::Timeout(Timeout {
+                action: kind,
+                id: self.network.peers.node().0,
+                target: self.target.0,
+                timeout: time,
+            })),
+        }
+    }
+
+    async fn ask_for_vote(
+        &self,
+        request: VoteRequest<Types>,
+        time: Duration,
+        pre: bool,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let mut client = self.client()?;
+        let message = peer::Envelope { to: self.to(), body: packed(&request)? };
+        let answer = if pre {
+            self.within(RPCTypes::Vote, time, client.pre_vote(message)).await?
+        } else {
+            self.within(RPCTypes::Vote, time, client.vote(message)).await?
+        };
+        unpacked(&answer.body)
+    }
+}
+
+impl RaftNetworkV2<Types> for Connection {
     type SnapshotData = DurableState;
 
     async fn append_entries(
         &mut self,
-        _request: AppendEntriesRequest<Types>,
-        _option: RPCOption,
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        Err(RPCError::Unreachable(nobody()))
+        let head: AppendHead = (request.vote, request.prev_log_id, request.leader_commit);
+        let entries = request.entries.iter().map(encode_entry).collect::<Result<Vec<Bytes>, _>>();
+        let entries = entries.map_err(|e| RPCError::Network(NetworkError::new(&io::Error::other(e))))?;
+        let message = peer::AppendRequest { to: self.to(), head: packed(&head)?, entries };
+        let mut client = self.client()?;
+        let answer = self.within(RPCTypes::AppendEntries, option.soft_ttl(), client.append(message)).await?;
+        unpacked(&answer.body)
     }
 
     async fn vote(
         &mut self,
-        _request: VoteRequest<Types>,
-        _option: RPCOption,
+        request: VoteRequest<Types>,
+        option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        Err(RPCError::Unreachable(nobody()))
+        self.ask_for_vote(request, option.soft_ttl(), false).await
     }
 
     async fn pre_vote(
         &mut self,
-        _request: VoteRequest<Types>,
-        _option: RPCOption,
+        request: VoteRequest<Types>,
+        option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        Err(RPCError::Unreachable(nobody()))
+        self.ask_for_vote(request, option.soft_ttl(), true).await
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: openraft::alias::SnapshotOf<Types, DurableState>,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        vote: Vote,
+        snapshot: openraft::alias::SnapshotOf<Types, DurableState>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        Err(StreamingError::Unreachable(nobody()))
+        let told = |status: Status| StreamingError::Unreachable(Unreachable::new(&io::Error::other(status)));
+        let bulk = self.network.peers.bulk(self.target).map_err(|why| told(why.into()))?;
+        let to = self.network.peers.to(self.target, self.network.group);
+        let sending = outbox::send(bulk, to, vote, snapshot.snapshot, self.network.throttle.clone());
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = sending => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Err(status) => Err(told(status)),
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let message = peer::Envelope { to: self.to(), body: packed(&request)? };
+        let mut client = self.client()?;
+        let answer = self.within(RPCTypes::TransferLeader, option.soft_ttl(), client.transfer(message));
+        unpacked(&answer.await?.body)
     }
 }

@@ -4,16 +4,22 @@
 //! answer also sees the effect. A batch ends with the stream or after [`BATCH_MAX`] entries, whichever is first.
 //!
 //! A *raft snapshot* here is a pointer to the machine's durable state: taking one costs nothing and lets the log behind it
-//! be purged. Sending one to another node needs another node.
+//! be purged. One that is read to be sent holds hard links of that state for as long as it lives (`outbox`). None is ever
+//! installed here: a replica that is sent one is stopped, its folder replaced, and opened anew (`inbox`).
 
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::{Stream, StreamExt as _};
 use openraft::EntryPayload;
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
+use super::outbox::Outgoing;
 use super::types::{LogId, Mark, StoredMembership, Types};
+use crate::env::random;
 use crate::machine::{Machine, Reply};
 use crate::storage::Fault;
 
@@ -23,12 +29,18 @@ const BATCH_MAX: usize = 256;
 pub struct StateMachine<M> {
     machine: M,
     mark: Mark,
+    /// Where links of what is sent are made; none while the group opens.
+    outbox: PathBuf,
+    is_open: Arc<AtomicBool>,
 }
 
 /// What a snapshot of this node points to: the durable state at a mark.
 #[derive(Clone, Debug)]
 pub struct DurableState {
-    mark: Mark,
+    /// The mark.
+    pub(super) mark: Mark,
+    /// The files, if it was read to be sent.
+    pub(super) links: Option<Arc<Outgoing>>,
 }
 
 fn io_error(fault: Fault) -> io::Error {
@@ -47,10 +59,26 @@ fn decode(mark: &[u8]) -> Result<Mark, Fault> {
 }
 
 impl<M: Machine> StateMachine<M> {
-    /// Over a machine that was just opened.
-    pub fn new(machine: M) -> Result<StateMachine<M>, Fault> {
+    /// Over a machine that was just opened. Links of what is sent are made in folders whose names begin like `outbox`,
+    /// from when `is_open` is set.
+    pub fn new(machine: M, outbox: PathBuf, is_open: Arc<AtomicBool>) -> Result<StateMachine<M>, Fault> {
         let mark = decode(&machine.boot_mark())?;
-        Ok(StateMachine { machine, mark })
+        Ok(StateMachine { machine, mark, outbox, is_open })
+    }
+
+    /// The last entry that the machine's state holds.
+    pub fn applied(&self) -> Option<LogId> {
+        self.mark.applied
+    }
+
+    /// Links the durable state to be sent.
+    fn link(&mut self) -> Result<DurableState, Fault> {
+        let mut folder = self.outbox.as_os_str().to_owned();
+        folder.push(format!(".out-{:016x}", random::u64()));
+        let folder = PathBuf::from(folder);
+        let links = Arc::new(Outgoing::new(folder.clone()));
+        let mark = decode(&self.machine.link(&folder)?)?;
+        Ok(DurableState { mark, links: Some(links) })
     }
 
     fn apply_entry(
@@ -127,7 +155,7 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
             tracing::error!(%fault, "the log is not purged: the durable mark does not decode");
             Mark::default()
         });
-        DurableState { mark }
+        DurableState { mark, links: None }
     }
 
     async fn install_snapshot(
@@ -135,28 +163,35 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
         _meta: &SnapshotMetaOf<Types>,
         _snapshot: DurableState,
     ) -> io::Result<()> {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "the embedded tier has no node that could send a snapshot",
-        ))
+        let why = "a snapshot is installed by replacing the replica's folder, not into a running machine";
+        Err(io::Error::new(io::ErrorKind::Unsupported, why))
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, DurableState>>> {
         let mark = decode(&self.machine.durable_mark()).map_err(io_error)?;
-        Ok(mark.applied.is_some().then(|| snapshot(mark)))
+        if mark.applied.is_none() {
+            return Ok(None);
+        }
+        if !self.is_open.load(Ordering::SeqCst) {
+            return Ok(Some(snapshot(DurableState { mark, links: None })));
+        }
+        // Without links the transfer fails and is tried again; the replica itself is well.
+        Ok(Some(snapshot(self.link().unwrap_or_else(|fault| {
+            tracing::warn!(%fault, "no snapshot can be sent");
+            DurableState { mark, links: None }
+        }))))
     }
 }
 
-fn snapshot(mark: Mark) -> SnapshotOf<Types, DurableState> {
-    let meta =
-        SnapshotMetaOf::<Types> { last_log_id: mark.applied, last_membership: mark.membership.clone() };
-    openraft::Snapshot { meta, snapshot: DurableState { mark } }
+fn snapshot(state: DurableState) -> SnapshotOf<Types, DurableState> {
+    let (last_log_id, last_membership) = (state.mark.applied, state.mark.membership.clone());
+    openraft::Snapshot { meta: SnapshotMetaOf::<Types> { last_log_id, last_membership }, snapshot: state }
 }
 
 impl RaftSnapshotBuilder<Types> for DurableState {
     type SnapshotData = DurableState;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, DurableState>> {
-        Ok(snapshot(self.mark.clone()))
+        Ok(snapshot(self.clone()))
     }
 }

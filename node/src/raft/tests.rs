@@ -10,7 +10,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use parking_lot::Mutex;
 
 use super::state_machine::DurableState;
-use super::types::{LogId, StoredMembership};
+use super::types::{LogId, Proposal, StoredMembership};
 use super::*;
 use crate::log::{self, Lanes};
 
@@ -51,6 +51,10 @@ impl Machine for Tally {
         Ok(())
     }
 
+    fn link(&mut self, _into: &Path) -> Result<Vec<u8>, Fault> {
+        Ok(self.durable_mark())
+    }
+
     fn checkpoint(&mut self) -> Result<(), Fault> {
         *self.disk.lock() = (self.mark.clone(), self.sum);
         Ok(())
@@ -65,7 +69,11 @@ fn lanes(folder: &Path) -> Arc<Lanes> {
 async fn open(lanes: &Lanes, machine: Tally) -> Group<Tally> {
     let log = lanes.group(7).expect("a healthy group");
     let options = Options { entries_kept: 10, ..Options::default() };
-    Group::open(NodeId(1), PartitionId(7), log, machine, &options).await.expect("opens")
+    let peers = Arc::new(Peers::new(NodeId(1), uuid::Uuid::nil()));
+    let home = Home { peers, throttle: Arc::default(), options };
+    let start = Start::Found(vec![NodeId(1)]);
+    let folder = PathBuf::from("/nowhere");
+    Group::open(PartitionId(7), start, log, machine, folder, &home).await.expect("opens")
 }
 
 fn one() -> Bytes {
@@ -112,7 +120,8 @@ impl StoreBuilder<Types, LogStore, Installing, (tempfile::TempDir, Arc<Lanes>)> 
         let folder = tempfile::tempdir().expect("a folder");
         let lanes = lanes(folder.path());
         let log = LogStore::new(lanes.group(3).expect("a group"));
-        let machine = StateMachine::new(Tally::default()).expect("a new machine");
+        let machine =
+            StateMachine::new(Tally::default(), PathBuf::new(), Arc::default()).expect("a new machine");
         Ok(((folder, lanes), log, Installing(machine)))
     }
 }

@@ -14,6 +14,7 @@ use futures::{Stream, StreamExt as _};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
+use super::moves::Mover;
 use super::{time_left, within};
 use crate::meta::Meta;
 use crate::partition::registry::Registry;
@@ -22,6 +23,7 @@ use crate::partition::registry::Registry;
 pub struct MetaService {
     registry: Arc<Registry>,
     meta: Arc<Meta>,
+    mover: Arc<Mover>,
     defaults: Defaults,
 }
 
@@ -60,27 +62,39 @@ impl Defaults {
 
 impl MetaService {
     /// Over this node's meta group; a change is answered when this node's own replicas follow it.
-    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>, defaults: Defaults) -> MetaService {
-        MetaService { registry, meta, defaults }
+    pub fn new(
+        registry: Arc<Registry>,
+        meta: Arc<Meta>,
+        mover: Arc<Mover>,
+        defaults: Defaults,
+    ) -> MetaService {
+        MetaService { registry, meta, mover, defaults }
     }
 }
 
 #[tonic::async_trait]
 impl meta_server::Meta for MetaService {
-    async fn plan(&self, _: Request<v1::PlanRequest>) -> Result<Response<v1::PlanResponse>, Status> {
-        Err(Status::unimplemented("plan"))
+    async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::PlanResponse>, Status> {
+        let left = time_left(&request);
+        Ok(Response::new(within(left, self.mover.plan(request.into_inner())).await?))
     }
 
-    async fn apply(&self, _: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
-        Err(Status::unimplemented("apply"))
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
+        let left = time_left(&request);
+        Ok(Response::new(within(left, self.mover.apply(request.into_inner())).await?))
     }
 
-    async fn moves(&self, _: Request<v1::MovesRequest>) -> Result<Response<v1::MovesResponse>, Status> {
-        Err(Status::unimplemented("moves"))
+    async fn moves(&self, request: Request<v1::MovesRequest>) -> Result<Response<v1::MovesResponse>, Status> {
+        Ok(Response::new(within(time_left(&request), self.mover.moves()).await?))
     }
 
-    async fn control(&self, _: Request<v1::ControlRequest>) -> Result<Response<v1::ControlResponse>, Status> {
-        Err(Status::unimplemented("control"))
+    async fn control(
+        &self,
+        request: Request<v1::ControlRequest>,
+    ) -> Result<Response<v1::ControlResponse>, Status> {
+        let left = time_left(&request);
+        within(left, self.mover.control(request.into_inner())).await?;
+        Ok(Response::new(v1::ControlResponse {}))
     }
 
     async fn create(

@@ -251,8 +251,9 @@ impl Store {
     }
 
     /// Fills the empty folder `into` (on the same file system) with hard links to the durable state: a folder that
-    /// [`Store::open`] takes. Returns its log index. Writes go on; no manifest is committed meanwhile.
-    pub fn link_into(&self, into: &Path) -> Result<LogIndex, Fault> {
+    /// [`Store::open`] takes. Returns its log index and the machine's state there. Writes go on; no manifest is committed
+    /// meanwhile.
+    pub fn link_into(&self, into: &Path) -> Result<(LogIndex, Arc<Vec<u8>>), Fault> {
         let commit = self.commit.lock();
         let io = |error: std::io::Error| Fault::io(into, &error);
         fs::create_dir_all(into).map_err(io)?;
@@ -261,7 +262,7 @@ impl Store {
         sealed.iter().try_for_each(|segment| segment.link_into(&segment_dir(into, segment.number())))?;
         fs::hard_link(&self.dir.join(MANIFEST), &into.join(MANIFEST)).map_err(io)?;
         fs::sync_dir(into).map_err(io)?;
-        Ok(commit.applied)
+        Ok((commit.applied, Arc::clone(&commit.machine)))
     }
 
     /// Removes a partition's folder with everything in it. Nobody has it open.

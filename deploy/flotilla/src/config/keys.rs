@@ -125,6 +125,18 @@ pub const KEYS: &[Key] = &[
         "bytes",
         "Size of one file of the write-ahead log, reserved on disk when it is begun.",
     ),
+    number(
+        "raft.heartbeat_ms",
+        [300, 50, 10_000],
+        "ms",
+        "Time between a leader's heartbeats; after four to six times as long without one, another is elected.",
+    ),
+    number(
+        "raft.entries_kept",
+        [1_000, 0, 1_000_000],
+        "entries",
+        "Log entries of a partition that a cluster's node keeps for replicas that lag; behind them files are sent.",
+    ),
     number("performance.threads", [0, 0, 1_024], "", "Worker threads; 0 takes one per core."),
     Key {
         name: "index.type",

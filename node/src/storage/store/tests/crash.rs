@@ -165,7 +165,7 @@ fn linked_files_are_a_store_of_the_durable_state() {
     let states = fill(&store, &mut dice, 13, 4);
     assert!(store.compact(&Progress::new()).unwrap());
     let copy = dir.path().join("copy");
-    assert_eq!(store.link_into(&copy).unwrap(), 12);
+    assert_eq!(store.link_into(&copy).unwrap().0, 12);
     // What happens to the original later does not reach the copy.
     assert!(store.freeze(13, Vec::new()));
     store.seal().unwrap();

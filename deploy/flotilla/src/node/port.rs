@@ -1,0 +1,115 @@
+//! A node's data port: what routers call, gRPC health, and `/metrics`, `/livez`, `/readyz` beside it.
+//!
+//! Readiness means: a member that knows the map and has opened its replicas, and is not going down. Liveness depends on
+//! nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use flotilla_node::server::Node;
+use prometheus::{Registry, TextEncoder};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
+/// Calls under way may go on for this long when the node goes down.
+const DRAIN_MAX: Duration = Duration::from_secs(15);
+
+/// The port of one node.
+#[derive(Clone)]
+pub struct Port {
+    registry: Registry,
+    health: HealthReporter,
+    readiness: Arc<watch::Sender<bool>>,
+}
+
+impl Port {
+    /// Not ready yet.
+    ///
+    /// # Errors
+    /// If the node's metrics contradict each other.
+    pub fn new(node: &Node) -> anyhow::Result<Port> {
+        let registry = Registry::new();
+        registry.register(Box::new(node.gauges()))?;
+        Ok(Port { registry, health: HealthReporter::new(), readiness: Arc::new(watch::Sender::new(false)) })
+    }
+
+    /// Tells health and `/readyz`.
+    pub async fn is_ready(&self, is_ready: bool) {
+        self.readiness.send_replace(is_ready);
+        let status = if is_ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.health.set_service_status("", status).await;
+    }
+
+    /// Serves until `shutdown`, then finishes what is under way.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        node: Arc<Node>,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), tonic::transport::Error> {
+        let health = tonic_health::pb::health_server::HealthServer::new(
+            tonic_health::server::HealthService::from_health_reporter(self.health.clone()),
+        );
+        let routes = node.routes().add_service(health).into_axum_router().merge(self.pages());
+        let (closing, closed) = watch::channel(false);
+        let told = async move {
+            shutdown.await;
+            closing.send_replace(true);
+        };
+        let server = Server::builder()
+            .accept_http1(true)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(Some(4 << 20))
+            .initial_connection_window_size(Some(16 << 20))
+            .http2_keepalive_interval(Some(KEEPALIVE.0))
+            .http2_keepalive_timeout(Some(KEEPALIVE.1))
+            .add_routes(Routes::from(routes))
+            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), told);
+        tokio::select! {
+            served = server => served,
+            () = overdue(closed) => Ok(()),
+        }
+    }
+
+    fn pages(&self) -> axum::Router {
+        let registry = self.registry.clone();
+        let text = move || async move {
+            match TextEncoder::new().encode_to_string(&registry.gather()) {
+                Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4")], text),
+                Err(e) => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], format!("{e}\n"))
+                }
+            }
+        };
+        let readiness = self.readiness.subscribe();
+        let ready = move || async move {
+            if *readiness.borrow() {
+                (StatusCode::OK, "ready\n")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "not a member yet, or going down\n")
+            }
+        };
+        axum::Router::new()
+            .route("/metrics", get(text))
+            .route("/livez", get(|| async { "alive\n" }))
+            .route("/readyz", get(ready))
+    }
+}
+
+/// Completes some time after the drain began: a router's watch of the map never ends by itself.
+async fn overdue(mut closed: watch::Receiver<bool>) {
+    if closed.wait_for(|is_closing| *is_closing).await.is_ok() {
+        tokio::time::sleep(DRAIN_MAX).await;
+    } else {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,326 @@
+//! The receiver's side of a raft snapshot: a staging folder beside the replica's own, filled file by file, and put in the
+//! replica's place as a whole.
+//!
+//! ```text
+//! <folder>                    the replica's state
+//! <folder>.incoming/          staged files; survives a broken transfer, which goes on where it stopped
+//! <folder>.incoming/COMPLETE  every file is there, checked and synced: from here on the staged state counts
+//! <folder>.old                the former state, for the moment between two renames
+//! ```
+//!
+//! The replica is stopped before [`put_in_place`] and opened again after it; a crash in between is finished by
+//! [`recover`] at the next boot. A state that is installed is always a committed one, and never older than the replica's own.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use flotilla_proto::peer;
+
+use super::outbox::{FILES_MAX, PIECE_BYTES, checksum};
+use crate::env::fs;
+
+const COMPLETE: &str = "COMPLETE";
+
+fn beside(folder: &Path, suffix: &str) -> PathBuf {
+    let mut name = folder.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Where the state that replaces `folder` is staged.
+pub fn staging(folder: &Path) -> PathBuf {
+    beside(folder, ".incoming")
+}
+
+/// A transfer under way into a staging folder.
+#[derive(Debug)]
+pub struct Inbox {
+    staging: PathBuf,
+    files: Vec<peer::SnapshotFile>,
+    open: Option<(usize, fs::File)>,
+}
+
+fn wrong(why: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why.into())
+}
+
+/// Refuses a path that leads out of the folder, or is one of ours.
+fn check(path: &str) -> io::Result<()> {
+    let is_plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
+    if path.len() > 512 || path == COMPLETE || !path.split('/').all(is_plain) {
+        return Err(wrong(format!("`{path}` is not a file of a snapshot")));
+    }
+    Ok(())
+}
+
+impl Inbox {
+    /// Begins, or goes on with, the transfer of these files in place of `folder`. Files that the replica has already are
+    /// linked. Returns where to go on in each file.
+    pub fn open(folder: &Path, files: Vec<peer::SnapshotFile>) -> io::Result<(Inbox, Vec<u64>)> {
+        if files.len() > FILES_MAX {
+            return Err(wrong(format!("{} files in a snapshot, {FILES_MAX} at most", files.len())));
+        }
+        files.iter().try_for_each(|file| check(&file.path))?;
+        let staging = staging(folder);
+        fs::create_dir_all(&staging)?;
+        let mut from = Vec::with_capacity(files.len());
+        for file in &files {
+            let at = staging.join(&file.path);
+            if let Some(above) = at.parent() {
+                fs::create_dir_all(above)?;
+            }
+            from.push(Self::held(&folder.join(&file.path), &at, file)?);
+        }
+        let inbox = Inbox { staging, files, open: None };
+        inbox.remove_others()?;
+        Ok((inbox, from))
+    }
+
+    /// How much of the file is there: all of it if the replica or an earlier transfer has it, some if one broke off.
+    fn held(own: &Path, staged: &Path, file: &peer::SnapshotFile) -> io::Result<u64> {
+        let is_same = |path: &Path| -> io::Result<bool> {
+            Ok(fs::exists(path)?
+                && fs::open(path)?.len()? == file.bytes
+                && checksum(path)? == (file.bytes, file.crc))
+        };
+        if fs::exists(staged)? {
+            let length = fs::open(staged)?.len()?;
+            if length < file.bytes || is_same(staged)? {
+                return Ok(length.min(file.bytes));
+            }
+            fs::remove_file(staged)?;
+        }
+        if is_same(own)? {
+            fs::hard_link(own, staged)?;
+            return Ok(file.bytes);
+        }
+        Ok(0)
+    }
+
+    /// Files of an earlier offer that this one does not name.
+    fn remove_others(&self) -> io::Result<()> {
+        let mut folders = vec![String::new()];
+        while let Some(inside) = folders.pop() {
+            for name in fs::read_dir(&self.staging.join(&inside))? {
+                let path = if inside.is_empty() { name } else { format!("{inside}/{name}") };
+                let at = self.staging.join(&path);
+                if fs::is_dir(&at)? {
+                    folders.push(path);
+                } else if !self.files.iter().any(|file| file.path == path) {
+                    fs::remove_file(&at)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a piece behind what is there of its file.
+    pub fn write(&mut self, piece: &peer::SnapshotPiece) -> io::Result<()> {
+        if piece.bytes.is_empty() {
+            return Ok(());
+        }
+        let n = piece.file as usize;
+        let file =
+            self.files.get(n).ok_or_else(|| wrong(format!("piece of file {n}, which was not offered")))?;
+        let end = piece.offset.saturating_add(piece.bytes.len() as u64);
+        if piece.bytes.len() > PIECE_BYTES || end > file.bytes {
+            return Err(wrong(format!("a piece of `{}` goes beyond its bounds", file.path)));
+        }
+        let path = self.staging.join(&file.path);
+        if self.open.as_ref().is_none_or(|(open, _)| *open != n) {
+            self.close()?;
+            self.open = Some((n, fs::append(&path)?));
+        }
+        if let Some((_, open)) = &mut self.open {
+            if open.len()? != piece.offset {
+                return Err(wrong(format!("a piece of {} leaves a gap", path.display())));
+            }
+            open.write_all(&piece.bytes)?;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        match self.open.take() {
+            Some((_, file)) => file.sync_all(),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks every file against its checksum, makes all durable and marks the state as complete.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.close()?;
+        for file in &self.files {
+            let at = self.staging.join(&file.path);
+            if file.bytes == 0 && !fs::exists(&at)? {
+                fs::create(&at)?.sync_all()?;
+            }
+            if checksum(&at)? != (file.bytes, file.crc) {
+                fs::remove_file(&at)?;
+                return Err(io::Error::other(format!("`{}` did not arrive as it was sent", file.path)));
+            }
+            fs::open(&at)?.sync_all()?;
+        }
+        let mut folders = vec![self.staging.clone()];
+        while let Some(folder) = folders.pop() {
+            for name in fs::read_dir(&folder)? {
+                let at = folder.join(name);
+                if fs::is_dir(&at)? {
+                    folders.push(at);
+                }
+            }
+            fs::sync_dir(&folder)?;
+        }
+        fs::write_atomic(&self.staging.join(COMPLETE), b"complete\n")
+    }
+}
+
+/// Puts the complete staged state in the place of `folder`. Nobody has `folder` open.
+pub fn put_in_place(folder: &Path) -> io::Result<()> {
+    let (staging, old) = (staging(folder), beside(folder, ".old"));
+    if fs::exists(&old)? {
+        fs::remove_dir_all(&old)?;
+    }
+    if fs::exists(folder)? {
+        fs::rename(folder, &old)?;
+    }
+    fs::rename(&staging, folder)?;
+    if let Some(above) = folder.parent() {
+        fs::sync_dir(above)?;
+    }
+    fs::remove_file(&folder.join(COMPLETE))?;
+    if fs::exists(&old)? {
+        fs::remove_dir_all(&old)?;
+    }
+    Ok(())
+}
+
+/// Finishes what a crash interrupted: see the module. Links that were on their way out are removed.
+pub fn recover(folder: &Path) -> io::Result<()> {
+    let (staging, old) = (staging(folder), beside(folder, ".old"));
+    if fs::exists(&staging.join(COMPLETE))? {
+        put_in_place(folder)?;
+    }
+    if fs::exists(&folder.join(COMPLETE))? {
+        fs::remove_file(&folder.join(COMPLETE))?;
+    }
+    if fs::exists(&old)? {
+        fs::remove_dir_all(&old)?;
+    }
+    Ok(())
+}
+
+/// Removes whatever stands beside `folder` on its behalf.
+pub fn remove_beside(folder: &Path) -> io::Result<()> {
+    for at in [staging(folder), beside(folder, ".old")] {
+        if fs::exists(&at)? {
+            fs::remove_dir_all(&at)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::outbox::list;
+    use super::*;
+
+    fn sample(folder: &Path) {
+        std::fs::create_dir_all(folder.join("seg-1/payload")).unwrap();
+        std::fs::write(folder.join("MANIFEST"), vec![1; 5000]).unwrap();
+        std::fs::write(folder.join("seg-1/vectors"), vec![2; 3 << 20]).unwrap();
+        std::fs::write(folder.join("seg-1/payload/store"), b"").unwrap();
+    }
+
+    fn deliver(
+        inbox: &mut Inbox,
+        source: &Path,
+        files: &[peer::SnapshotFile],
+        from: &[u64],
+        most: usize,
+    ) -> usize {
+        let mut sent = 0;
+        for (n, (file, from)) in files.iter().zip(from).enumerate() {
+            let bytes = std::fs::read(source.join(&file.path)).unwrap();
+            for (k, chunk) in bytes[*from as usize..].chunks(PIECE_BYTES).enumerate() {
+                if sent == most {
+                    return sent;
+                }
+                let offset = from + (k * PIECE_BYTES) as u64;
+                let bytes = Bytes::copy_from_slice(chunk);
+                inbox.write(&peer::SnapshotPiece { to: None, file: n as u32, offset, bytes }).unwrap();
+                sent += 1;
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn a_transfer_goes_on_where_it_broke_and_replaces_the_folder_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, folder) = (dir.path().join("source"), dir.path().join("7"));
+        sample(&source);
+        std::fs::create_dir_all(folder.join("seg-1")).unwrap();
+        std::fs::write(folder.join("MANIFEST"), vec![1; 5000]).unwrap();
+        std::fs::write(folder.join("stale"), b"stale").unwrap();
+        let files = list(&source).unwrap();
+        assert_eq!(files.len(), 3);
+
+        let (mut inbox, from) = Inbox::open(&folder, files.clone()).unwrap();
+        assert_eq!(from, [5000, 0, 0], "what the replica has is not sent again");
+        assert_eq!(deliver(&mut inbox, &source, &files, &from, 2), 2);
+        drop(inbox);
+        recover(&folder).unwrap();
+        assert!(folder.join("stale").exists(), "half a transfer changes nothing");
+
+        let (mut inbox, from) = Inbox::open(&folder, files.clone()).unwrap();
+        assert_eq!(from, [5000, 0, 2 << 20]);
+        assert_eq!(deliver(&mut inbox, &source, &files, &from, usize::MAX), 1);
+        inbox.finish().unwrap();
+        put_in_place(&folder).unwrap();
+        assert_eq!(list(&folder).unwrap(), files);
+        assert!(!staging(&folder).exists());
+    }
+
+    #[test]
+    fn a_crash_after_the_mark_is_finished_at_boot() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, folder) = (dir.path().join("source"), dir.path().join("7"));
+        sample(&source);
+        let files = list(&source).unwrap();
+        for crash in 0..3 {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("stale"), b"stale").unwrap();
+            let (mut inbox, from) = Inbox::open(&folder, files.clone()).unwrap();
+            deliver(&mut inbox, &source, &files, &from, usize::MAX);
+            inbox.finish().unwrap();
+            if crash > 0 {
+                std::fs::rename(&folder, beside(&folder, ".old")).unwrap();
+            }
+            if crash > 1 {
+                std::fs::rename(staging(&folder), &folder).unwrap();
+            }
+            recover(&folder).unwrap();
+            assert_eq!(list(&folder).unwrap(), files, "crash {crash}");
+            assert!(!beside(&folder, ".old").exists());
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_on_the_way_or_leads_outside_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, folder) = (dir.path().join("source"), dir.path().join("7"));
+        sample(&source);
+        let mut files = list(&source).unwrap();
+        files[2].crc ^= 1;
+        let (mut inbox, from) = Inbox::open(&folder, files.clone()).unwrap();
+        deliver(&mut inbox, &source, &files, &from, usize::MAX);
+        assert!(inbox.finish().unwrap_err().to_string().contains("seg-1/vectors"));
+        for path in ["../7", "/etc/passwd", "a//b", "", "COMPLETE", "a/./b"] {
+            let file = peer::SnapshotFile { path: path.into(), bytes: 1, crc: 0 };
+            assert!(Inbox::open(&folder, vec![file]).is_err(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! From many callers to few appends: proposals that wait are handed to openraft together.
+//!
+//! One task per group takes whatever has queued up, bounded in number and bytes, and submits it as one batch, so that the
+//! log writes and replicates it in one piece. It does not wait for one batch to be applied before it submits the next.
+
+use bytes::Bytes;
+use flotilla_proto::ids::PartitionId;
+use flotilla_proto::refusal::Refusal;
+use futures::StreamExt as _;
+use openraft::error::{ClientWriteError, Fatal};
+use openraft::raft::WriteResult;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use super::state_machine::StateMachine;
+use super::stopped;
+use super::types::{Proposal, Types};
+use crate::env::task;
+use crate::machine::{Machine, Reply};
+
+/// Proposals of one batch, and their bytes, at most.
+const BATCH_MAX: usize = 256;
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Proposals that wait, at most: beyond it callers wait before they are taken.
+const QUEUE_MAX: usize = 1_024;
+
+struct Waiting {
+    command: Bytes,
+    answer: oneshot::Sender<Result<Reply, Refusal>>,
+}
+
+/// The queue of one group.
+pub(super) struct Proposals<M: Machine> {
+    group: PartitionId,
+    queue: mpsc::Sender<Waiting>,
+    task: Mutex<Option<task::JoinHandle<()>>>,
+    machine: std::marker::PhantomData<fn() -> M>,
+}
+
+type Raft<M> = openraft::Raft<Types, StateMachine<M>>;
+
+impl<M: Machine> Proposals<M> {
+    /// Starts the group's task.
+    pub fn start(group: PartitionId, raft: Raft<M>) -> Proposals<M> {
+        let (queue, waiting) = mpsc::channel(QUEUE_MAX);
+        let task = task::spawn(run(group, raft, waiting));
+        Proposals { group, queue, task: Mutex::new(Some(task)), machine: std::marker::PhantomData }
+    }
+
+    /// See [`super::Group::propose`].
+    pub async fn propose(&self, command: Bytes) -> Result<Reply, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || Refusal::Unavailable(format!("partition {} is stopping on this node", self.group));
+        self.queue.send(Waiting { command, answer }).await.map_err(|_| gone())?;
+        let unknown = |_| {
+            let why = "the group stopped; whether the write is applied is unknown";
+            Refusal::Unavailable(format!("partition {}: {why}", self.group))
+        };
+        answered.await.map_err(unknown)?
+    }
+
+    /// Takes no more.
+    pub fn stop(&self) {
+        if let Some(task) = self.task.lock().take() {
+            task.abort();
+        }
+    }
+}
+
+impl<M: Machine> Drop for Proposals<M> {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn run<M: Machine>(group: PartitionId, raft: Raft<M>, mut queue: mpsc::Receiver<Waiting>) {
+    while let Some(first) = queue.recv().await {
+        let mut bytes = first.command.len();
+        let mut batch = vec![first];
+        while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
+            let Ok(next) = queue.try_recv() else { break };
+            bytes += next.command.len();
+            batch.push(next);
+        }
+        let (commands, answers): (Vec<Proposal>, Vec<_>) =
+            batch.into_iter().map(|waiting| (Proposal(waiting.command), waiting.answer)).unzip();
+        match raft.client_write_many(commands).await {
+            Ok(mut results) => {
+                task::spawn(async move {
+                    for answer in answers {
+                        let Some(result) = results.next().await else { return };
+                        // A caller that has gone does not hear.
+                        let _ = answer.send(told(group, result));
+                    }
+                });
+            }
+            Err(why) => {
+                for answer in answers {
+                    let _ = answer.send(Err(stopped(group, &why)));
+                }
+            }
+        }
+    }
+}
+
+fn told(group: PartitionId, result: Result<WriteResult<Types>, Fatal<Types>>) -> Result<Reply, Refusal> {
+    match result {
+        Ok(Ok(written)) => Ok(written.response),
+        Ok(Err(ClientWriteError::ForwardToLeader(to))) => {
+            Err(Refusal::NotLeader { partition: group.0, leader: to.leader_id })
+        }
+        Ok(Err(other)) => Err(Refusal::Unavailable(format!(
+            "partition {group}: {other}; whether the write is applied is unknown"
+        ))),
+        Err(why) => Err(stopped(group, &why)),
+    }
+}

@@ -1,0 +1,192 @@
+//! What the leader of the meta group sees to: who is in that group, which moves begin, which replicas are made anew.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flotilla_proto::ids::{NodeId, PartitionId};
+use flotilla_proto::refusal::Refusal;
+
+use crate::env::clock;
+use crate::meta::Meta;
+use crate::meta::catalogue::Change;
+use crate::meta::catalogue::moves::{Kind, Move, State};
+use crate::partition::registry::Registry;
+use crate::peers::Peers;
+use crate::service::Mover;
+use crate::service::facts;
+
+const TICK: Duration = Duration::from_millis(250);
+/// How often replicas that do not serve are asked for, and disks.
+const SURVEY_EVERY: Duration = Duration::from_secs(5);
+/// A voter of the meta group that is silent for this long is replaced, if another node can.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Replicas that come to one node at one time.
+const COMING_MAX: usize = 2;
+/// Entries that a node may lack when it gets a vote in the meta group.
+const LAG_MAX: u64 = 100;
+
+/// See the module.
+pub(super) struct Steward {
+    registry: Arc<Registry>,
+    meta: Arc<Meta>,
+    peers: Arc<Peers>,
+    mover: Arc<Mover>,
+}
+
+/// What is remembered while this node leads.
+struct Reign {
+    heard: HashMap<NodeId, clock::Instant>,
+    surveyed: Option<clock::Instant>,
+    free: std::collections::BTreeMap<NodeId, u64>,
+}
+
+impl Steward {
+    /// Over this node.
+    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>, peers: Arc<Peers>, mover: Arc<Mover>) -> Steward {
+        Steward { registry, meta, peers, mover }
+    }
+
+    /// Runs until the task is aborted.
+    pub async fn run(self) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut reign = None;
+        loop {
+            ticks.tick().await;
+            if !self.meta.group().leads() {
+                reign = None;
+                continue;
+            }
+            let reign = reign.get_or_insert_with(|| Reign {
+                heard: self.meta.map().nodes.iter().map(|node| (node.id, clock::now())).collect(),
+                surveyed: None,
+                free: Default::default(),
+            });
+            for done in
+                [self.keep_group(reign).await, self.start_moves(reign).await, self.survey(reign).await]
+            {
+                match done {
+                    Ok(()) => {}
+                    Err(
+                        why @ (Refusal::NotLeader { .. } | Refusal::Unavailable(_) | Refusal::Aborted(_)),
+                    ) => {
+                        tracing::debug!(%why, "the steward tries again");
+                    }
+                    Err(why) => tracing::warn!(%why, "a step of the steward failed"),
+                }
+            }
+        }
+    }
+
+    /// Every node has a replica of the meta group, and the right ones vote.
+    async fn keep_group(&self, reign: &mut Reign) -> Result<(), Refusal> {
+        let group = self.meta.group();
+        let (map, members, own) = (self.meta.map(), group.members(), group.node());
+        for node in &map.nodes {
+            if group.hears(node.id) {
+                reign.heard.insert(node.id, clock::now());
+            }
+        }
+        if !members.is_committed || map.nodes.is_empty() {
+            return Ok(());
+        }
+        let is_alive = |node: NodeId| reign.heard.get(&node).is_some_and(|at| at.elapsed() < PATIENCE);
+        let wanted = self.meta.look(|catalogue| catalogue.voters_wanted(is_alive));
+        let wanted = if wanted.is_empty() { vec![own] } else { wanted };
+        if members.is_joint {
+            return group.settle(&wanted).await;
+        }
+        if let Some(comes) = map.nodes.iter().find(|node| !members.contains(node.id)) {
+            return group.add_learner(comes.id).await;
+        }
+        let is_near = |node: NodeId| group.lag_of(node).is_some_and(|lag| lag < LAG_MAX);
+        if let Some(comes) = wanted
+            .iter()
+            .find(|node| !members.voters.contains(node) && group.hears(**node) && is_near(**node))
+        {
+            return group.add_voter(*comes).await;
+        }
+        let has_all = wanted.iter().all(|node| members.voters.contains(node));
+        if let Some(goes) = members.voters.iter().find(|node| !wanted.contains(node)).filter(|_| has_all) {
+            if *goes == own {
+                let heir = wanted.iter().find(|node| group.hears(**node) && is_near(**node));
+                return match heir {
+                    Some(heir) => group.hand_over(*heir).await,
+                    None => Ok(()),
+                };
+            }
+            return group.remove(*goes).await;
+        }
+        let is_member = |node: &&NodeId| map.node(**node).is_none();
+        if let Some(gone) = members.learners.iter().find(is_member) {
+            return group.remove(*gone).await;
+        }
+        let voters: Vec<NodeId> = members.voters.iter().copied().collect();
+        if has_all && voters != map.meta {
+            return self.meta.change(Change::Voters(voters)).await.map(drop);
+        }
+        Ok(())
+    }
+
+    /// Starts the moves whose turn it is, as far as their targets can take them.
+    async fn start_moves(&self, reign: &Reign) -> Result<(), Refusal> {
+        let comes_to = |m: &Move| match m.what.kind {
+            Kind::Replica { add, .. } => add,
+            Kind::Slots { .. } => None,
+        };
+        let (due, coming) = self.meta.look(|catalogue| {
+            let due: Vec<Move> = catalogue.moves.due().into_iter().cloned().collect();
+            let running = catalogue.moves.open().filter(|m| m.state == State::Running);
+            (due, running.filter_map(comes_to).collect::<Vec<NodeId>>())
+        });
+        let mut coming = coming;
+        for m in due {
+            if let Some(node) = comes_to(&m) {
+                let has_room =
+                    reign.free.get(&node).is_none_or(|free| *free > m.what.bytes.saturating_mul(6) / 5);
+                let note = if coming.iter().filter(|to| **to == node).count() >= COMING_MAX {
+                    Some(format!("waits for other replicas that come to node {node}"))
+                } else if !has_room {
+                    Some(format!("waits for {} bytes of disk on node {node}", m.what.bytes))
+                } else if !self.meta.group().hears(node) && node != self.peers.node() {
+                    Some(format!("waits for node {node}, which does not answer"))
+                } else {
+                    None
+                };
+                if let Some(note) = note {
+                    if note != m.note {
+                        self.meta.change(Change::Report { id: m.id, permille: 0, note }).await?;
+                    }
+                    continue;
+                }
+                coming.push(node);
+            }
+            self.meta.change(Change::StartMove { id: m.id }).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks every node how it stands, now and then; a replica that does not serve is made anew.
+    async fn survey(&self, reign: &mut Reign) -> Result<(), Refusal> {
+        if reign.surveyed.is_some_and(|at| at.elapsed() < SURVEY_EVERY) {
+            return Ok(());
+        }
+        reign.surveyed = Some(clock::now());
+        let (facts, broken) = facts::gather(&self.registry, &self.meta, &self.peers).await;
+        reign.free = facts.free;
+        let voters: BTreeSet<(PartitionId, NodeId)> = self
+            .meta
+            .map()
+            .partitions()
+            .flat_map(|(_, p)| p.replicas.iter().map(|node| (p.id, *node)).collect::<Vec<_>>())
+            .collect();
+        for (partition, node, why) in broken {
+            if voters.contains(&(partition, node)) {
+                tracing::warn!(partition = partition.0, node = node.0, why, "a replica is to be made anew");
+                self.mover.rebuild(partition, node).await?;
+            }
+        }
+        Ok(())
+    }
+}
