@@ -19,6 +19,8 @@ pub mod hand;
 mod house;
 pub mod lag;
 mod owned;
+#[cfg(debug_assertions)]
+mod planted;
 pub mod registry;
 mod views;
 
@@ -134,7 +136,6 @@ pub struct Shared {
 
 /// One copy of a partition, on this node.
 pub struct Replica {
-    node: NodeId,
     id: PartitionId,
     collection: CollectionId,
     folder: PathBuf,
@@ -197,7 +198,6 @@ impl Replica {
         let (views, lag, seat) = (Views::default(), Watched::default(), Seat::default());
         let (read_permits, peers) = (shared.read_permits.clone(), shared.home.peers.clone());
         Ok(Replica {
-            node: group.node(),
             id,
             collection,
             folder,
@@ -313,6 +313,10 @@ impl Replica {
     async fn propose(&self, request: Option<RequestId>, body: Body) -> Result<Reply, Refusal> {
         let command = Command { collection: self.collection, request, body };
         let command = command.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
+        #[cfg(debug_assertions)]
+        if planted::acknowledges_early() && self.group.leads() {
+            return Ok(planted::propose_early(self.group.clone(), command));
+        }
         self.group.propose(command).await
     }
 

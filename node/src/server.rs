@@ -428,3 +428,6 @@ async fn open_log(folder: &Folder, options: log::Options) -> Result<Arc<Lanes>, 
     }
     Ok(lanes)
 }
+
+#[cfg(test)]
+mod tests;

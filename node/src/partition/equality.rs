@@ -156,7 +156,7 @@ impl Replica {
             let question = Question { within: left, ..question.clone() };
             async move {
                 let digest = async {
-                    if node == self.node {
+                    if node == self.group.node() {
                         return Ok(self.digest_at(index, deep).await?.to_string());
                     }
                     ask.ask(node, question).await
@@ -168,7 +168,7 @@ impl Replica {
             }
         };
         let digests = futures::future::join_all(holders.into_iter().map(answer)).await;
-        Ok(Comparison { index, leader: self.node, digests: digests.into_iter().collect() })
+        Ok(Comparison { index, leader: self.group.node(), digests: digests.into_iter().collect() })
     }
 
     async fn propose_digest(&self, deep: bool) -> Result<LogIndex, Refusal> {

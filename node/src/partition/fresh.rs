@@ -96,7 +96,7 @@ impl Replica {
             return Ok(());
         }
         // A leader knows at once; before its first answer to itself, and for a group of one, that is the way.
-        if self.group.leader() == Some(self.node) && self.group.read_fence().await.is_ok() {
+        if self.group.leader() == Some(self.group.node()) && self.group.read_fence().await.is_ok() {
             return Ok(());
         }
         let within = (fresh.within - fresh.within / KEPT_PART).min(CATCH_UP_MAX);

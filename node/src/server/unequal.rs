@@ -94,7 +94,7 @@ impl Cluster {
     async fn write(&self, write: impl Fn() -> Write) {
         until("a write", || async {
             let (_, replica) = self.leader().await;
-            replica.write(None, write()).await.ok()
+            replica.write(None, write(), &replica.owned()).await.ok()
         })
         .await;
     }
@@ -139,9 +139,11 @@ async fn a_replica_that_went_its_own_way_is_found_and_made_anew_whether_it_follo
         assert_eq!(cluster.nodes.iter().map(counted).sum::<u64>(), round);
         cluster.equal().await;
         assert!(wrong.registry.quarantined().is_empty(), "made anew");
-        let count =
-            until("a count", || async { cluster.leader().await.1.count(None, LINEARIZABLE).await.ok() })
-                .await;
+        let count = until("a count", || async {
+            let (_, replica) = cluster.leader().await;
+            replica.count(None, LINEARIZABLE, &replica.owned()).await.ok()
+        })
+        .await;
         assert_eq!(count.0, 50 - round);
     }
     for node in &cluster.nodes {

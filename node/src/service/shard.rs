@@ -42,24 +42,19 @@ impl ShardService {
         ShardService { registry, meta }
     }
 
-    /// Waits until this node knows the collection as it is at `epoch`, and its replicas follow it: so that all partitions
-    /// of one request are read at one epoch of their collection.
-    async fn follow(&self, collection: CollectionId, epoch: Epoch, within: Duration) -> Result<(), Refusal> {
+    /// Waits until this node knows the collection as it is at `epoch`, so that all partitions of one request are read at
+    /// one epoch of their collection.
+    async fn know(&self, collection: CollectionId, epoch: Epoch, within: Duration) -> Result<(), Refusal> {
         let known = |map: &PlacementMap| map.collection_by_id(collection).map(|placement| placement.epoch);
         let is_there = |map: &Arc<PlacementMap>| map.epoch >= epoch || known(map) >= Some(epoch);
         let mut maps = self.meta.watch();
         let wait = maps.wait_for(is_there);
-        let at = match tokio::time::timeout(within, wait).await {
-            Ok(Ok(map)) => known(&map),
-            Ok(Err(_)) => return Err(Refusal::Unavailable("the node is stopping".to_owned())),
+        match tokio::time::timeout(within, wait).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Refusal::Unavailable("the node is stopping".to_owned())),
             Err(_) => {
-                let why = format!("this node does not know the map at epoch {epoch} yet");
-                return Err(Refusal::Unavailable(why));
+                Err(Refusal::Unavailable(format!("this node does not know the map at epoch {epoch} yet")))
             }
-        };
-        match at {
-            Some(at) => self.registry.wait_for(at, within).await,
-            None => Ok(()),
         }
     }
 
@@ -77,7 +72,8 @@ impl ShardService {
             Violation::new("target.collection_id", format!("`{}` is not an id", target.collection_id))
         })?;
         let id = PartitionId(target.partition);
-        self.follow(collection, Epoch(target.epoch), left.min(FOLLOW_MAX)).await?;
+        let within = left.min(FOLLOW_MAX);
+        self.know(collection, Epoch(target.epoch), within).await?;
         let replica = self.registry.replica(id, Epoch(target.epoch), left).await?;
         let map = self.meta.map();
         let placement = map.collection_by_id(collection);
@@ -86,13 +82,17 @@ impl ShardService {
         });
         match (replica, placement) {
             (Some(replica), Some(placement)) if is_current && replica.collection() == collection => {
+                // The map is known before the replicas follow it.
+                if *replica.spec() != placement.spec {
+                    self.registry.wait_for(placement.epoch, within).await?;
+                }
                 let mut owned = replica.owned();
                 if owned.epoch != placement.epoch {
                     owned = Arc::new(Owned::of(placement, id));
                 }
                 Ok((replica, owned))
             }
-            _ => Err(Refusal::StaleEpoch {
+            (_, placement) => Err(Refusal::StaleEpoch {
                 seen: target.epoch,
                 current: map.epoch.0,
                 placement: placement.map(placement_to_wire).map(Box::new),
