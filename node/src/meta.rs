@@ -40,6 +40,8 @@ use crate::storage::Fault;
 
 /// Changes of the catalogue after which its file is written anew and the log behind it purged.
 const CHECKPOINT_EVERY: u64 = 1_000;
+/// How long a node that has just joined may take to be heard.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
 /// How long to wait before the leader is looked for again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -130,6 +132,22 @@ impl Meta {
         self.map().nodes.iter().map(|node| node.id).filter(is_alive).collect()
     }
 
+    /// Nodes heard of lately. A node that has just joined is given a moment to be heard, if it is needed for so many
+    /// replicas (0: for the default).
+    async fn alive_enough(&self, replicas: u32) -> Vec<NodeId> {
+        let until = clock::now() + HEARD_WITHIN;
+        loop {
+            let (map, alive) = (self.map(), self.alive());
+            let open = map.nodes.iter().filter(|node| node.is_open());
+            let wanted = if replicas == 0 { REPLICATION_FACTOR_DEFAULT } else { replicas } as usize;
+            let heard = open.clone().filter(|node| alive.contains(&node.id)).count();
+            if heard >= wanted.min(open.count()) || clock::now() >= until || !self.group().leads() {
+                return alive;
+            }
+            clock::sleep(PAUSE).await;
+        }
+    }
+
     /// Waits until everything acknowledged before the call is in the map.
     pub async fn read_fence(&self) -> Result<(), Refusal> {
         self.group().read_fence().await.map(drop)
@@ -146,7 +164,7 @@ impl Meta {
     /// Creates a collection.
     pub async fn create(&self, mut spec: CollectionSpec) -> Result<CollectionPlacement, Refusal> {
         spec.check()?;
-        let alive = self.alive();
+        let alive = self.alive_enough(spec.replication_factor).await;
         if spec.replication_factor == 0 {
             let map = self.map();
             let open = map.nodes.iter().filter(|node| node.is_open() && alive.contains(&node.id)).count();

@@ -21,6 +21,7 @@ pub mod lag;
 mod owned;
 #[cfg(debug_assertions)]
 mod planted;
+mod reading;
 pub mod registry;
 mod views;
 
@@ -41,6 +42,7 @@ use self::fresh::Fresh;
 use self::lag::Watched;
 pub use self::owned::Owned;
 use self::owned::Seat;
+use self::reading::read_record;
 use self::views::Views;
 use crate::env::{clock, task};
 use crate::log::Lanes;
@@ -575,26 +577,6 @@ async fn watch_over(
     }
     group.stop().await;
     worker.stop().await;
-}
-
-fn read_record(
-    segment: &dyn SegmentView,
-    row: u32,
-    key: Key,
-    spec: &CollectionSpec,
-    parts: Parts,
-) -> Result<Record, Fault> {
-    let mut record = Record::new(key);
-    record.version = segment.version(row);
-    if parts.payload {
-        record.payload = segment.payload(row)?;
-    }
-    if parts.vectors {
-        for name in spec.vectors.keys() {
-            record.vectors.extend(segment.vector(name, row).map(|values| (name.clone(), values)));
-        }
-    }
-    Ok(record)
 }
 
 #[cfg(test)]

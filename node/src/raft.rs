@@ -56,6 +56,9 @@ use crate::machine::{Machine, Reply};
 use crate::peers::Peers;
 use crate::storage::Fault;
 
+/// How long a new group may take to write its first entry.
+const BEGIN_MAX: Duration = Duration::from_secs(60);
+
 /// How a group keeps time.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -176,6 +179,11 @@ impl<M: Machine> Group<M> {
             let members: std::collections::BTreeMap<u64, BasicNode> =
                 voters.iter().map(|voter| (voter.0, BasicNode::default())).collect();
             group.raft.initialize(members).await.map_err(|e| broken("initialize", &e))?;
+            let wait = group.raft.wait(Some(BEGIN_MAX));
+            let has_voters = |m: &openraft::RaftMetrics<Types>| {
+                m.membership_config.membership().voter_ids().next().is_some()
+            };
+            wait.metrics(has_voters, "the first membership").await.map_err(|e| broken("initialize", &e))?;
         }
         Ok(group)
     }

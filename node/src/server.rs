@@ -190,7 +190,7 @@ impl Node {
         let registry = Arc::new(Registry::new(partitions, lanes.clone(), shared));
         let member = options.member(folder.uuid(), own);
         let mut tasks = Vec::new();
-        if options.cluster.is_none() && meta.group().members().is_alone(own) {
+        if options.cluster.is_none() {
             let late = |why: Refusal| join::refused(format!("the meta group does not start: {why}"));
             meta.introduce(member).await.map_err(late)?;
             registry.trust_map();

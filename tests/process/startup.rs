@@ -109,8 +109,8 @@ fn a_folder_of_a_newer_format_is_left_alone() {
     Server::start(crate::binary(), &data, &[]).unwrap().terminate().unwrap();
     let file = data.join("NODE");
     let identity = std::fs::read_to_string(&file).unwrap();
-    assert!(identity.starts_with("format 1\n"), "{identity}");
-    std::fs::write(&file, identity.replacen("format 1\n", "format 99\n", 1)).unwrap();
+    assert!(identity.starts_with("format 2\n"), "{identity}");
+    std::fs::write(&file, identity.replacen("format 2\n", "format 99\n", 1)).unwrap();
     let line = refused(&["--data", utf8(&data), "--port", "0"]);
     holds(&line, &[utf8(&data), "99", "newer"]);
     std::fs::write(&file, &identity).unwrap();

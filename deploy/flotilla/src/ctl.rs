@@ -27,7 +27,7 @@ const POLL: Duration = Duration::from_millis(250);
   flotilla ctl remove 3                          an empty node leaves for ever
   flotilla ctl replace 2 --by 4                  a dead node's replicas are made anew
   flotilla ctl move 17 --from 1 --to 4
-  flotilla ctl pause | resume | abort | rate 20000000")]
+  flotilla ctl rate 20000000                     copies at most 20 MB/s from each node")]
 pub struct CtlArgs {
     #[command(flatten)]
     target: Target,
@@ -51,17 +51,22 @@ struct How {
 #[derive(Subcommand, Debug)]
 enum Action {
     /// Lists the nodes
+    #[command(after_help = "Examples:\n  flotilla ctl nodes\n  flotilla ctl nodes --output json")]
     Nodes,
     /// Lists the partitions and where their replicas are
+    #[command(after_help = "Examples:\n  flotilla ctl partitions")]
     Partitions,
     /// Lists the moves queued, under way and lately ended
+    #[command(after_help = "Examples:\n  flotilla ctl moves")]
     Moves,
     /// Spreads replicas evenly over the nodes, for their weights and zones
+    #[command(after_help = "Examples:\n  flotilla ctl rebalance --dry-run\n  flotilla ctl rebalance --wait")]
     Rebalance {
         #[command(flatten)]
         how: How,
     },
     /// Moves everything away from a node, which gets nothing new
+    #[command(after_help = "Examples:\n  flotilla ctl drain 3 --wait")]
     Drain {
         /// The node's number
         node: u64,
@@ -69,11 +74,13 @@ enum Action {
         how: How,
     },
     /// Takes a node without replicas out of the cluster, for ever
+    #[command(after_help = "Examples:\n  flotilla ctl remove 3")]
     Remove {
         /// The node's number
         node: u64,
     },
     /// Makes a dead node's replicas anew elsewhere
+    #[command(after_help = "Examples:\n  flotilla ctl replace 2\n  flotilla ctl replace 2 --by 4 --wait")]
     Replace {
         /// The node's number
         node: u64,
@@ -84,6 +91,7 @@ enum Action {
         how: How,
     },
     /// Moves one replica
+    #[command(after_help = "Examples:\n  flotilla ctl move 17 --from 1 --to 4")]
     Move {
         /// The partition's number
         partition: u64,
@@ -97,15 +105,19 @@ enum Action {
         how: How,
     },
     /// Starts no more moves
+    #[command(after_help = "Examples:\n  flotilla ctl pause")]
     Pause,
     /// Starts moves again
+    #[command(after_help = "Examples:\n  flotilla ctl resume")]
     Resume,
     /// Calls off a move, or all of them
+    #[command(after_help = "Examples:\n  flotilla ctl abort 12\n  flotilla ctl abort")]
     Abort {
         /// The move's number [default: all]
         id: Option<u64>,
     },
     /// Bounds the bytes per second that a node copies to others; 0: as fast as it goes
+    #[command(after_help = "Examples:\n  flotilla ctl rate 20000000")]
     Rate {
         /// Bytes per second
         bytes: u64,

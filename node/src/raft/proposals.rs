@@ -7,6 +7,7 @@ use bytes::Bytes;
 use flotilla_proto::ids::PartitionId;
 use flotilla_proto::refusal::Refusal;
 use futures::StreamExt as _;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::{ClientWriteError, Fatal};
 use openraft::raft::WriteResult;
 use parking_lot::Mutex;
@@ -92,22 +93,29 @@ async fn run<M: Machine>(
             batch.into_iter().map(|waiting| (Proposal(waiting.command), waiting.answer)).unzip();
         match raft.client_write_many(commands).await {
             Ok(mut results) => {
-                let log = log.clone();
+                let (log, raft) = (log.clone(), raft.clone());
                 task::spawn(async move {
                     for answer in answers {
                         let Some(result) = results.next().await else { return };
+                        let result = result.map_err(|why| cause(&raft, why));
                         // A caller that has gone does not hear.
                         let _ = answer.send(told(group, &log, result));
                     }
                 });
             }
             Err(why) => {
+                let why = cause(&raft, why);
                 for answer in answers {
                     let _ = answer.send(Err(stopped(group, &log, &why)));
                 }
             }
         }
     }
+}
+
+/// Why the group has stopped: what it says first may be only that it has.
+fn cause<M: Machine>(raft: &Raft<M>, why: Fatal<Types>) -> Fatal<Types> {
+    raft.metrics().borrow_watched().running_state.clone().err().unwrap_or(why)
 }
 
 fn told(

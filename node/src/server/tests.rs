@@ -165,8 +165,8 @@ async fn every_replica_answers_as_fresh_as_it_is_asked_to_or_says_that_it_cannot
     }
     for follower in &followers {
         let follower = &house.members[*follower];
-        let bounded = follower.count(house.asks(Bounded, 5_000, 0), SOON).await.unwrap();
-        assert_eq!(bounded.count, 20, "it was caught up when the last write was seen");
+        let bounded = follower.count(house.asks(Bounded, 5_000, token), SOON).await.unwrap();
+        assert_eq!(bounded.count, 20, "the token waits for the last write");
         let refused = follower.count(house.asks(Linearizable, 0, 0), SOON).await.unwrap_err();
         let lead = house.members[leader].node.id().0;
         assert_eq!(advice(&refused), Advice::GoTo(Some(lead)), "{refused:?}");
