@@ -39,7 +39,6 @@ async fn serves(scene: &Scene, replica: u64, consistency: v1::Consistency) {
     let read = v1::ReadOptions {
         preference: v1::ReadPreference::Replica.into(),
         consistency: consistency.into(),
-        max_lag_ms: 5_000,
         ..Default::default()
     };
     let request = v1::GetRequest {
@@ -49,10 +48,11 @@ async fn serves(scene: &Scene, replica: u64, consistency: v1::Consistency) {
         ..Default::default()
     };
     let what = format!("replica {replica} answers a read with {consistency:?}");
-    eventually(&what, Duration::from_secs(20), async || {
-        let coverage = client.get(request.clone()).await.ok()?.coverage?;
-        coverage.indexes.iter().any(|at| at.node == replica).then_some(())
-    })
-    .await
-    .unwrap();
+    let mut last = String::new();
+    let served = eventually(&what, Duration::from_secs(20), async || {
+        let answer = client.get(request.clone()).await;
+        last = format!("{:?}", answer.as_ref().map(|answer| &answer.coverage));
+        answer.ok()?.coverage?.indexes.iter().any(|at| at.node == replica).then_some(())
+    });
+    served.await.unwrap_or_else(|why| panic!("{why}; the last answer: {last}"));
 }

@@ -18,7 +18,8 @@ const BATCH: u64 = 100;
 /// Records written while the node is away, at most; it ends as soon as the log that it needs is gone.
 const RECORDS_MAX: u64 = 40_000;
 /// A few hundred records see seals, and a few thousand see purges.
-const SETTINGS: &str = "storage:\n  seal_rows: 200\nlog:\n  lanes: 2\n  segment_bytes: 1048576\n";
+const SETTINGS: &str =
+    "storage:\n  seal_rows: 200\nlog:\n  lanes: 2\n  segment_bytes: 1048576\nraft:\n  entries_kept: 20\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_away_beyond_the_purged_log_comes_back_by_a_snapshot() {
