@@ -12,6 +12,7 @@ pub mod command;
 mod dedup;
 mod digests;
 mod kept;
+pub mod moves;
 mod partition;
 #[cfg(test)]
 mod tests;
@@ -57,6 +58,10 @@ pub enum Rejection {
     },
     /// The command's encoding is unknown: it was written by a newer version.
     Unreadable(String),
+    /// Keys of it are moving, or belong to another partition by now.
+    Moved,
+    /// The step of a move does not fit.
+    Step(moves::StepRejection),
 }
 
 /// What a Raft group replicates: see the module's story.

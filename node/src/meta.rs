@@ -9,6 +9,7 @@
 
 pub mod catalogue;
 pub mod derived;
+pub mod growth;
 mod machine;
 pub mod plan;
 
@@ -125,7 +126,8 @@ impl Meta {
     /// Nodes that this one, as the leader, heard of lately.
     pub fn alive(&self) -> Vec<NodeId> {
         let group = self.group();
-        self.map().nodes.iter().map(|node| node.id).filter(|node| group.hears(*node)).collect()
+        let is_alive = |node: &NodeId| *node == group.node() || group.hears(*node);
+        self.map().nodes.iter().map(|node| node.id).filter(is_alive).collect()
     }
 
     /// Waits until everything acknowledged before the call is in the map.

@@ -9,13 +9,18 @@
 //! frozen [`View`]; views that answered a search stay findable for a while under their log index ([`views`]), so that the
 //! payloads of the winners come from the very state that was searched.
 
+mod admit;
 #[cfg(test)]
 mod damage;
 pub mod equality;
 pub mod fresh;
+pub mod hand;
 #[cfg(test)]
 mod house;
 pub mod lag;
+mod owned;
+#[cfg(debug_assertions)]
+mod planted;
 pub mod registry;
 mod views;
 
@@ -25,24 +30,27 @@ use std::time::Duration;
 
 use flotilla_proto::filter::{Compiled, Filter};
 use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
+use flotilla_proto::placement::CollectionPlacement;
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
-use flotilla_proto::schema::{CollectionSpec, at_most, check_key};
+use flotilla_proto::schema::{CollectionSpec, at_most};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use self::fresh::Fresh;
 use self::lag::Watched;
+pub use self::owned::Owned;
+use self::owned::Seat;
 use self::views::Views;
 use crate::env::{clock, task};
 use crate::log::Lanes;
 use crate::machine::command::{Body, Command, RequestId};
+use crate::machine::moves::{Ledger, Step, StepRejection};
 use crate::machine::{Digests, PartitionMachine, Rejection, Reply, Signals, VIEW_AGE_MAX};
 use crate::peers::Peers;
-use crate::query;
+use crate::query::{self, Curtain};
 use crate::raft::door::Door;
 use crate::raft::{self, Group, inbox};
-use crate::storage::row::StoredRow;
 use crate::storage::store::{self, Status, Store};
 use crate::storage::{Fault, Quarantine, SegmentView};
 use crate::worker::{self, Worker};
@@ -128,12 +136,13 @@ pub struct Shared {
 
 /// One copy of a partition, on this node.
 pub struct Replica {
-    node: NodeId,
     id: PartitionId,
     collection: CollectionId,
     folder: PathBuf,
     store: Arc<Store>,
     group: Arc<Group<PartitionMachine>>,
+    ledger: Arc<Ledger>,
+    seat: Seat,
     views: Views,
     lag: Watched,
     read_permits: Arc<Semaphore>,
@@ -173,6 +182,7 @@ impl Replica {
         let signals = Signals { quarantine: quarantine.clone(), ..Signals::default() };
         let digests = signals.digests.clone();
         let machine = PartitionMachine::new(collection, store.clone(), restored, signals.clone())?;
+        let ledger = machine.ledger();
         let group = Arc::new(Group::open(id, start, log, machine, folder.clone(), &shared.home).await?);
         // Others may be needed to elect a leader, and wait for this node to open in turn.
         if group.members().is_alone(group.node())
@@ -185,15 +195,16 @@ impl Replica {
         let worker = Arc::new(worker);
         let warden = watch_over(group.clone(), worker.clone(), quarantine.clone(), digests.clone());
         let warden = Mutex::new(Some(task::spawn(warden)));
-        let (views, lag) = (Views::default(), Watched::default());
+        let (views, lag, seat) = (Views::default(), Watched::default(), Seat::default());
         let (read_permits, peers) = (shared.read_permits.clone(), shared.home.peers.clone());
         Ok(Replica {
-            node: group.node(),
             id,
             collection,
             folder,
             store,
             group,
+            ledger,
+            seat,
             views,
             lag,
             read_permits,
@@ -235,6 +246,26 @@ impl Replica {
         self.store.set_spec(spec);
     }
 
+    /// The collection's placement changed.
+    pub fn follow(&self, placement: &CollectionPlacement) {
+        self.seat.take(Owned::of(placement, self.id));
+    }
+
+    /// The same replica was opened anew: it owns what it owned.
+    pub fn take_seat_of(&self, former: &Replica) {
+        self.seat.take_after(&former.seat);
+    }
+
+    /// What the partition owns by the newest placement that this node follows.
+    pub fn owned(&self) -> Arc<Owned> {
+        self.seat.owned()
+    }
+
+    /// What the machine shows of slots that move.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
     /// From now on this replica answers nothing, and its group stops: it neither votes nor leads. The reason is kept in its
     /// folder until the replica is rebuilt.
     pub fn quarantine(&self, reason: &str) {
@@ -246,46 +277,57 @@ impl Replica {
         self.quarantine.reason()
     }
 
+    /// The next delete answers here as it should, and does nothing.
+    #[cfg(test)]
+    pub(crate) fn skip_next_delete(&self) {
+        self.store.skips_delete.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
     fn serves(&self) -> Result<(), Refusal> {
         self.quarantined().map_or(Ok(()), |why| Err(registry::quarantined(self.id, why)))
     }
 
-    /// Writes: returns when the write is durable, applied and visible here.
-    pub async fn write(&self, request: Option<RequestId>, write: Write) -> Result<Written, Refusal> {
+    /// Writes: returns when the write is durable, applied and visible here. The keys must be among those `owned`.
+    pub async fn write(
+        &self,
+        request: Option<RequestId>,
+        write: Write,
+        owned: &Owned,
+    ) -> Result<Written, Refusal> {
         self.serves()?;
-        let command = Command { collection: self.collection, request, body: self.admit(write)? };
-        let command = command.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
+        if let Some(step) = admit::due(&self.ledger.moves(), owned) {
+            let _is_taken = self.step(step).await?;
+        }
+        let body = admit::admit(&self.store.spec(), &self.ledger.moves(), owned, write)?;
         self.worker.wait_while_behind().await;
-        let proposed = self.group.propose(command).await;
+        let proposed = self.propose(request, body).await;
         match proposed.map_err(|why| self.serves().err().unwrap_or(why))? {
             Reply::Written { affected, log_index } => Ok(Written { affected, log_index }),
+            Reply::Rejected(Rejection::Moved) => Err(owned.stale()),
             Reply::Rejected(rejection) => Err(self.rejected(rejection)),
             other => Err(Refusal::Internal(format!("partition {} answered {other:?}", self.id))),
         }
     }
 
-    /// Checks everything that can be refused, so that applying cannot fail for the caller's sake.
-    fn admit(&self, write: Write) -> Result<Body, Refusal> {
-        let spec = self.store.spec();
-        Ok(match write {
-            Write::Upsert(records) => {
-                at_most("records", "records", flotilla_proto::limits::BATCH_MAX, records.len())?;
-                for (n, record) in records.iter().enumerate() {
-                    spec.check_record(&format!("records[{n}]"), record)?;
-                }
-                let rows = records.iter().map(|record| StoredRow::from_domain(record, &spec));
-                Body::Upsert(rows.collect::<Result<_, _>>()?)
-            }
-            Write::Delete(keys) => {
-                at_most("keys", "keys", flotilla_proto::limits::BATCH_MAX, keys.len())?;
-                keys.iter().try_for_each(|key| check_key("keys", key))?;
-                Body::Delete(keys)
-            }
-            Write::DeleteFilter(filter) => {
-                Compiled::new(&filter, &spec)?;
-                Body::DeleteFilter { filter, fields: spec.fields.clone() }
-            }
-        })
+    /// Proposes a command of this collection's.
+    async fn propose(&self, request: Option<RequestId>, body: Body) -> Result<Reply, Refusal> {
+        let command = Command { collection: self.collection, request, body };
+        let command = command.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
+        #[cfg(debug_assertions)]
+        if planted::acknowledges_early() && self.group.leads() {
+            return Ok(planted::propose_early(self.group.clone(), command));
+        }
+        self.group.propose(command).await
+    }
+
+    /// A step of a move of slots. Returns its log index, or why the machine refused it.
+    pub async fn step(&self, step: Step) -> Result<Result<LogIndex, StepRejection>, Refusal> {
+        match self.propose(None, Body::Move(step)).await? {
+            Reply::Written { log_index, .. } => Ok(Ok(log_index)),
+            Reply::Rejected(Rejection::Step(rejection)) => Ok(Err(rejection)),
+            Reply::Rejected(rejection) => Err(self.rejected(rejection)),
+            other => Err(Refusal::Internal(format!("partition {} answered {other:?}", self.id))),
+        }
     }
 
     fn rejected(&self, rejection: Rejection) -> Refusal {
@@ -296,6 +338,9 @@ impl Replica {
                  whether it was applied cannot be told"
             )),
             Rejection::Unreadable(why) => Refusal::Internal(format!("the command was refused: {why}")),
+            Rejection::Moved | Rejection::Step(_) => {
+                Refusal::Unavailable(format!("slots of partition {} are moving: {rejection:?}", self.id))
+            }
         }
     }
 
@@ -315,8 +360,14 @@ impl Replica {
     }
 
     /// The nearest records of this partition, and the log index of the view that was searched.
-    pub async fn search(&self, search: Search, fresh: Fresh) -> Result<(query::Answer, LogIndex), Refusal> {
+    pub async fn search(
+        &self,
+        search: Search,
+        fresh: Fresh,
+        owned: &Owned,
+    ) -> Result<(query::Answer, LogIndex), Refusal> {
         let view = self.view(fresh).await?;
+        let curtain = self.seat.curtain(&view, owned)?;
         let spec = self.store.spec();
         let at = view.at;
         let answer = self
@@ -331,7 +382,9 @@ impl Replica {
                     max_distance: search.max_distance,
                 };
                 let segments: Vec<&dyn SegmentView> = view.segments().collect();
-                query::search(&segments, &spec, &ask, cancelled)
+                Curtain::over(curtain.as_deref(), &segments, |segments| {
+                    query::search(segments, &spec, &ask, cancelled)
+                })
             })
             .await?;
         Ok((answer, at))
@@ -344,15 +397,17 @@ impl Replica {
         parts: Parts,
         at: LogIndex,
         fresh: Fresh,
+        owned: &Owned,
     ) -> Result<(Vec<Record>, LogIndex), Refusal> {
         at_most("keys", "keys", flotilla_proto::limits::LIMIT_MAX as usize, keys.len())?;
         let view = self.view_at(at, fresh).await?;
         let at = view.at;
         let spec = self.store.spec();
+        let hidden = owned.hidden(&view, &keys)?;
         let records = self
             .compute(move |_| {
                 let mut records = Vec::with_capacity(keys.len());
-                for key in keys {
+                for key in keys.into_iter().filter(|key| !hidden.contains(key)) {
                     let found = view.find(&key)?;
                     let found = found.and_then(|(at, row)| Some((view.segment(at)?, row)));
                     if let Some((segment, row)) = found {
@@ -371,14 +426,18 @@ impl Replica {
         Scan { filter, after, limit, parts }: Scan,
         at: LogIndex,
         fresh: Fresh,
+        owned: &Owned,
     ) -> Result<(Vec<Record>, bool, LogIndex), Refusal> {
         let view = self.view_at(at, fresh).await?;
+        let curtain = self.seat.curtain(&view, owned)?;
         let at = view.at;
         let spec = self.store.spec();
         let (records, more) = self
             .compute(move |_| {
                 let segments: Vec<&dyn SegmentView> = view.segments().collect();
-                let (rows, more) = query::scan(&segments, filter.as_ref(), after.as_ref(), limit)?;
+                let (rows, more) = Curtain::over(curtain.as_deref(), &segments, |segments| {
+                    query::scan(segments, filter.as_ref(), after.as_ref(), limit)
+                })?;
                 let read = |&(segment, row): &(usize, u32)| {
                     let segment: &dyn SegmentView = segments[segment];
                     read_record(segment, row, segment.key(row)?, &spec, parts)
@@ -389,14 +448,46 @@ impl Replica {
         Ok((records, more, at))
     }
 
+    /// Shows every key that is the partition's, in order, as they are here now.
+    pub async fn keys(&self, mut see: impl FnMut(Key)) -> Result<(), Refusal> {
+        /// Keys at one time.
+        const PAGE: usize = 10_000;
+        let (view, owned) = (self.store.view(), self.owned());
+        let mut after = None;
+        loop {
+            let (view, from) = (view.clone(), after.take());
+            let page = self
+                .compute(move |_| {
+                    let segments: Vec<&dyn SegmentView> = view.segments().collect();
+                    let (rows, more) = query::scan(&segments, None, from.as_ref(), PAGE)?;
+                    let keys = rows.into_iter().map(|(segment, row)| segments[segment].key(row));
+                    Ok((keys.collect::<Result<Vec<Key>, Fault>>()?, more))
+                })
+                .await?;
+            after = page.0.last().cloned();
+            page.0.into_iter().filter(|key| owned.area.contains(&key.to_bytes())).for_each(&mut see);
+            if !page.1 {
+                return Ok(());
+            }
+        }
+    }
+
     /// How many records pass, and the view's log index.
-    pub async fn count(&self, filter: Option<Compiled>, fresh: Fresh) -> Result<(u64, LogIndex), Refusal> {
+    pub async fn count(
+        &self,
+        filter: Option<Compiled>,
+        fresh: Fresh,
+        owned: &Owned,
+    ) -> Result<(u64, LogIndex), Refusal> {
         let view = self.view(fresh).await?;
+        let curtain = self.seat.curtain(&view, owned)?;
         let at = view.at;
         let count = self
             .compute(move |_| {
                 let segments: Vec<&dyn SegmentView> = view.segments().collect();
-                query::count(&segments, filter.as_ref())
+                Curtain::over(curtain.as_deref(), &segments, |segments| {
+                    query::count(segments, filter.as_ref())
+                })
             })
             .await?;
         Ok((count, at))
@@ -505,3 +596,6 @@ fn read_record(
     }
     Ok(record)
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@
 //!
 //! **What it does not do.** It does not choose the view, read payloads of hits, or convert distances to scores.
 
+mod curtain;
 mod execute;
 mod merge;
 mod plan;
@@ -33,6 +34,7 @@ use flotilla_proto::schema::{CollectionSpec, Distance};
 
 use crate::storage::{Fault, SegmentView};
 
+pub use self::curtain::{Curtain, Shown};
 pub use self::merge::PartialHit;
 pub use self::plan::Step;
 pub use self::scan::scan;

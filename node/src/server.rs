@@ -8,7 +8,10 @@ mod folder;
 mod join;
 mod keeper;
 pub mod metrics;
+mod slots;
 mod steward;
+#[cfg(test)]
+mod unequal;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +40,7 @@ use crate::env::{clock, random, task};
 use crate::log::Lanes;
 use crate::meta::Meta;
 use crate::meta::catalogue::Change;
+use crate::meta::growth::Thresholds;
 use crate::partition::equality::{self, Equality, OnDivergent};
 use crate::partition::lag;
 use crate::partition::registry::Registry;
@@ -75,6 +79,8 @@ pub struct Options {
     pub equality: equality::Options,
     /// What a new collection gets where its creator says nothing.
     pub defaults: Defaults,
+    /// When a collection gets more partitions by itself.
+    pub growth: Thresholds,
 }
 
 /// How a node belongs to a cluster.
@@ -113,6 +119,7 @@ impl Options {
             worker: worker::Options::default(),
             equality: equality::Options::default(),
             defaults: Defaults::default(),
+            growth: Thresholds::default(),
         }
     }
 
@@ -194,8 +201,9 @@ impl Node {
         }
         let mover = Arc::new(Mover::new(registry.clone(), meta.clone(), peers.clone()));
         tasks.push(task::spawn(registry.clone().follow(meta.watch())));
-        tasks.push(task::spawn(Keeper::new(registry.clone(), meta.clone()).run()));
-        let steward = Steward::new(registry.clone(), meta.clone(), peers.clone(), mover.clone());
+        tasks.push(task::spawn(Keeper::new(registry.clone(), meta.clone(), peers.clone()).run()));
+        let steward =
+            Steward::new(registry.clone(), meta.clone(), peers.clone(), mover.clone(), options.growth);
         tasks.push(task::spawn(steward.run()));
         tasks.push(task::spawn(lag::follow(registry.clone(), peers.clone(), options.lag)));
         tasks.push(task::spawn(follow_rate(meta.clone(), home.throttle)));
@@ -420,3 +428,6 @@ async fn open_log(folder: &Folder, options: log::Options) -> Result<Arc<Lanes>, 
     }
     Ok(lanes)
 }
+
+#[cfg(test)]
+mod tests;

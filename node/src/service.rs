@@ -7,6 +7,7 @@ mod moves;
 mod peer;
 mod raft;
 mod shard;
+mod splits;
 
 use std::time::Duration;
 

@@ -25,6 +25,7 @@ mod growing;
 mod manifest;
 pub mod payload_index;
 mod plan;
+mod presence;
 pub mod quarantine;
 pub mod row;
 #[cfg(test)]
@@ -44,6 +45,7 @@ use flotilla_proto::record::{Key, Payload};
 use crate::index::{Bitset, Neighbor, Stats};
 
 pub use digest::Digest;
+pub use presence::{Elsewhere, Presence};
 pub use quarantine::Quarantine;
 pub use row::StoredRow;
 pub use store::{Options, Restored, Status, Store};
@@ -161,6 +163,8 @@ pub trait SegmentView: Send + Sync {
     fn matching(&self, filter: &Compiled) -> Result<Bitset, Fault>;
     /// The nearest live rows, by distance then row.
     fn nearest(&self, ask: &Nearest<'_>, stats: &mut Stats) -> Result<Vec<Neighbor>, Fault>;
+    /// A number that no other rows of the partition ever have; none while rows still come.
+    fn identity(&self) -> Option<u64>;
     /// Whether the vector can be searched without scanning it.
     fn is_indexed(&self, vector: &str) -> bool;
     /// The live rows whose key is greater than `after`, by key.

@@ -12,6 +12,8 @@
 //! A job that fails for want of space is tried again after a pause; one that fails otherwise stops this worker and takes the
 //! replica into quarantine: what a sync or a read could not do is not to be trusted, and another replica has it whole.
 
+pub mod slots;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

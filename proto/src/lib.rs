@@ -6,6 +6,7 @@
 //! A record has three shapes: **wire** ([`v1::Record`]), **domain** ([`record::Record`]) and **stored** (in the node).
 //! Each conversion between wire and domain stands in one file of [`convert`].
 
+pub mod area;
 pub mod convert;
 pub mod filter;
 pub mod ids;

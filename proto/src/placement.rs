@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::area::Area;
 use crate::ids::{CollectionId, Epoch, NodeId, PartitionId};
 use crate::record::Key;
 use crate::schema::CollectionSpec;
@@ -161,6 +162,20 @@ impl CollectionPlacement {
     /// The partition of this id.
     pub fn partition(&self, id: PartitionId) -> Option<&Partition> {
         self.partitions.iter().find(|partition| partition.id == id)
+    }
+
+    /// The keys that the partition owns; none if there is no such partition.
+    pub fn area(&self, id: PartitionId) -> Area {
+        let ordinal = self.partitions.iter().position(|partition| partition.id == id);
+        let owned = self.slots.iter().enumerate();
+        let owned = owned.filter(|(_, owner)| Some(usize::from(**owner)) == ordinal).map(|(slot, _)| slot);
+        Area::of(&self.spec.strategy, owned)
+    }
+
+    /// The keys that are under way.
+    pub fn moving(&self) -> Area {
+        let slots = self.slot_move.iter().flat_map(|m| &m.slots).map(|slot| usize::from(*slot));
+        Area::of(&self.spec.strategy, slots)
     }
 }
 

@@ -24,7 +24,12 @@ const VIRTUAL_NODES: u32 = 64;
 
 /// The slot of `key`, 0 to [`SLOTS`] - 1.
 pub fn slot(key: &Key) -> usize {
-    (xxh3_64_with_seed(&key.to_bytes(), SEED) % SLOTS as u64) as usize
+    slot_of(&key.to_bytes())
+}
+
+/// The slot of the key of these bytes ([`Key::to_bytes`]).
+pub fn slot_of(key: &[u8]) -> usize {
+    (xxh3_64_with_seed(key, SEED) % SLOTS as u64) as usize
 }
 
 /// The pinned hash as a hasher for the ring.

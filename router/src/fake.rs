@@ -352,6 +352,13 @@ impl Shard for Fake {
         Ok(Response::new(written))
     }
 
+    async fn import(
+        &self,
+        _: Request<shard::ImportRequest>,
+    ) -> Result<Response<shard::ImportResponse>, Status> {
+        Err(Status::unimplemented("no slots move here"))
+    }
+
     async fn search(
         &self,
         r: Request<shard::SearchRequest>,

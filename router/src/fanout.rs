@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::ids::{LogIndex, NodeId, PartitionId};
+use flotilla_proto::placement::Partition;
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::shard;
 use flotilla_proto::shard::shard_client::ShardClient;
@@ -237,40 +238,26 @@ impl Fanout {
     /// The replicas that may answer, in the order in which they are asked if all are healthy.
     fn order(&self, view: &View, partition: PartitionId, whom: Whom<'_>) -> Vec<NodeId> {
         let Some(partition) = view.partition(partition) else { return Vec::new() };
-        let mut order = partition.replicas.clone();
-        if whom.is_leader() {
-            // A replica that only comes may lead before the map says that it is there.
-            order.extend(partition.change.and_then(|change| change.add));
-        } else {
-            order.extend(&partition.learners);
-        }
-        let mut seen = Vec::with_capacity(order.len());
-        order.retain(|node| {
-            !seen.contains(node) && {
-                seen.push(*node);
-                true
-            }
-        });
+        let mut order = candidates(partition, whom);
         let leader = self.leader(partition.id).filter(|node| order.contains(node)).or(order.first().copied());
+        let is_other = |node: &NodeId| Some(*node) != leader;
+        if whom.is_leader() {
+            order.sort_by_key(is_other);
+            return order;
+        }
         let now = Instant::now();
-        let times: HashMap<NodeId, Duration> = match whom {
-            Whom::Leader => HashMap::new(),
-            _ => order.iter().map(|node| (*node, self.health.time(*node, now))).collect(),
-        };
+        let time = |node: &NodeId| self.health.time(*node, now);
         match whom {
-            _ if whom.is_leader() => order.sort_by_key(|node| Some(*node) != leader),
-            Whom::Viewer(node, _) => order.sort_by_key(|other| (*other != node, times.get(other).copied())),
+            Whom::Leader => {}
+            Whom::Viewer(viewer, _) => order.sort_by_cached_key(|node| (*node != viewer, time(node))),
             Whom::Reader(options) => match options.preference {
-                Preference::Leader => {
-                    order.sort_by_key(|node| (Some(*node) != leader, times.get(node).copied()));
-                }
-                Preference::Nearest => order.sort_by_key(|node| times.get(node).copied()),
+                Preference::Leader => order.sort_by_cached_key(|node| (is_other(node), time(node))),
+                Preference::Nearest => order.sort_by_cached_key(time),
                 Preference::Replica => {
                     self.chance.shuffle(&mut order);
-                    order.sort_by_key(|node| Some(*node) == leader);
+                    order.sort_by_key(|node| !is_other(node));
                 }
             },
-            Whom::Leader => {}
         }
         order
     }
@@ -306,6 +293,21 @@ impl Fanout {
         }
         Ok(())
     }
+}
+
+/// The replicas that may answer, each once, in the map's order.
+fn candidates(partition: &Partition, whom: Whom<'_>) -> Vec<NodeId> {
+    // A replica that only comes may lead before the map says that it is there.
+    let comes = partition.change.and_then(|change| change.add);
+    let others: Vec<NodeId> =
+        if whom.is_leader() { comes.into_iter().collect() } else { partition.learners.clone() };
+    let mut candidates = partition.replicas.clone();
+    for node in others {
+        if !candidates.contains(&node) {
+            candidates.push(node);
+        }
+    }
+    candidates
 }
 
 /// The status of a call whose time is up.

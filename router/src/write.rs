@@ -2,10 +2,11 @@
 //!
 //! Nothing is sent before the whole batch has passed, so that a batch with one bad record writes nothing. The request id
 //! goes with each part; each partition answers a second sending from its memory of the first. A request that brings no id
-//! gets one here ([`ids`]), so every write may be sent again and is applied once. A part that a node refuses
-//! because the placement changed goes again by the newer one; if by then the keys fall differently and other parts are
-//! acknowledged, the caller is told to send anew ([`Refusal::Aborted`]), because a partition would take the moved records
-//! for ones it has seen.
+//! gets one here ([`ids`]), so every write may be sent again and is applied once. A part that a node refuses because the
+//! placement changed, or because its slots are moving, goes again by the newer placement, split anew if the keys fall
+//! differently by then. Parts that were acknowledged stay: a partition remembers requests by the slots they were about, so
+//! it takes records that moved to it since for what they are, new to it or not. A deletion by filter has no keys to split
+//! by: it goes again to every partition, and those that have done it say so.
 
 pub(crate) mod ids;
 
@@ -35,9 +36,20 @@ type Part = (PartitionId, Command);
 /// What the partitions acknowledged.
 #[derive(Default)]
 struct Acknowledged {
-    affected: u64,
-    is_any: bool,
+    affected: BTreeMap<PartitionId, u64>,
     covered: Covered,
+}
+
+impl Acknowledged {
+    /// One more part. Keys of two parts are distinct; a filter's second answer holds its first.
+    fn take(&mut self, partition: PartitionId, affected: u64, is_whole: bool) {
+        let known = self.affected.entry(partition).or_default();
+        *known = if is_whole { affected } else { *known + affected };
+    }
+
+    fn affected(&self) -> u64 {
+        self.affected.values().sum()
+    }
 }
 
 /// Inserts the records or replaces their namesakes, all checked before any is sent.
@@ -49,7 +61,7 @@ pub async fn upsert(
     let view = router.placement.view(&request.collection, deadline).await?;
     let command = Command::Upsert(shard::Records { records: checked(&view, request.records)? });
     let done = write(router, &request.collection, command, request.request, deadline).await?;
-    Ok(v1::UpsertResponse { upserted: done.affected, coverage: Some(done.covered.told()?) })
+    Ok(v1::UpsertResponse { upserted: done.affected(), coverage: Some(done.covered.told()?) })
 }
 
 /// The records, ready to send; the first that does not fit is named.
@@ -130,7 +142,7 @@ pub async fn delete(
         }
     };
     let done = write(router, &request.collection, command, request.request, deadline).await?;
-    Ok(v1::DeleteResponse { deleted: done.affected, coverage: Some(done.covered.told()?) })
+    Ok(v1::DeleteResponse { deleted: done.affected(), coverage: Some(done.covered.told()?) })
 }
 
 /// Splits, sends, and sends again what was refused as stale.
@@ -154,15 +166,14 @@ async fn write(
             return Ok(done);
         }
         let newer = views.next().await?;
+        if newer.id != view.id {
+            let why = format!(
+                "collection `{name}` was deleted and made anew during the write; {} records were acknowledged",
+                done.affected()
+            );
+            return Err(Refusal::Aborted(why).into());
+        }
         if !newer.has_layout_of(&view) {
-            if done.is_any || newer.id != view.id {
-                return Err(Refusal::Aborted(format!(
-                    "collection `{name}` changed its partitions during the write; {} records were \
-                     acknowledged; send the request again, as a new one",
-                    done.affected
-                ))
-                .into());
-            }
             parts = split(&newer, rejoin(parts))?;
         }
         view = newer;
@@ -200,8 +211,7 @@ async fn send(
         match end {
             Ok(written) => {
                 let value: shard::WriteResponse = written.value;
-                done.affected += value.affected;
-                done.is_any = true;
+                done.take(part.0, value.affected, matches!(part.1, Command::DeleteFilter(_)));
                 done.covered.answered(part.0, value.log_index, written.node);
             }
             Err(Miss::Stale) => stale.push(part),

@@ -17,10 +17,16 @@ fn done(args: &[&str]) -> String {
     stdout
 }
 
+fn command_code(args: &[&str]) -> Option<i32> {
+    run(command(crate::binary(), args)).unwrap().code
+}
+
 #[test]
 fn help_names_every_command_and_each_has_examples() {
     let help = done(&["--help"]);
-    for name in ["demo", "up", "import", "search", "scan", "count", "collections", "bench", "config"] {
+    for name in
+        ["demo", "up", "import", "search", "scan", "count", "collections", "verify", "bench", "config"]
+    {
         assert!(help.contains(&format!("  {name} ")), "the help lacks `{name}`:\n{help}");
         let own = done(&[name, "--help"]);
         assert!(own.contains("Usage: flotilla"), "{own}");
@@ -98,6 +104,14 @@ async fn an_import_can_be_searched_scanned_and_counted() {
     assert!(run("count", &[]).contains("\"count\":300"));
     assert!(run("count", &["--filter", "{\"group\": {\"gte\": 8}}"]).contains("\"count\":60"));
     assert!(run("count", &["--filter", "{\"nested.odd\": true}"]).contains("\"count\":150"));
+
+    // A replica alone is equal to itself; its digest is told all the same.
+    let told = run("verify", &[]);
+    assert!(told.lines().count() > 2 && told.lines().skip(2).all(|line| line.ends_with("yes")), "{told}");
+    let deep = run("verify", &["--deep", "--output", "json"]);
+    assert!(deep.contains("\"equal\":true") && !deep.contains("false"), "{deep}");
+    let unknown = ["verify", "--to", &url, "--collection", "nothing"];
+    assert_eq!(command_code(&unknown), Some(1));
 
     let page = run("scan", &["--limit", "3", "--filter", "{\"group\": 7}"]);
     let keys: Vec<bool> =

@@ -4,7 +4,8 @@
 //! Eight clients write over a bounded set of keys while the server is killed with SIGKILL at random moments; some kills hit
 //! it while it recovers from the one before. After each crash everything is read back in every way that a user has (scan,
 //! get, count, count by filter, exact search) and held against the oracle. Segments seal at 200 rows and the log's files
-//! are small, so that seals, graph builds, compactions and purges run under the kills.
+//! are small, so that seals, graph builds, compactions and purges run under the kills. In a second test the collection
+//! gets another partition in each life, so that slots move under the writes and the kills.
 
 mod oracle;
 mod writer;
@@ -44,12 +45,12 @@ async fn acknowledged_writes_survive_kills() {
     let start = || Server::start(crate::binary(), &data, &["--config", &settings]).unwrap();
 
     let mut server = start();
-    create(&server.client().await.unwrap()).await;
+    create(&server.client().await.unwrap(), 0).await;
     let mut writers: Vec<Writer> = (0..CLIENTS).map(|id| Writer::new(id, seed.generator(id))).collect();
     let mut acknowledged = 0;
     for round in 0..kills {
         let life = Duration::from_millis(draw.random_range(LIFE_MS));
-        writers = write_until_killed(server, writers, life).await;
+        writers = write_until_killed(server, writers, life, None).await;
         acknowledged += writers.iter_mut().map(Writer::take_acknowledged).sum::<u64>();
         if draw.random_range(0..3) == 0 {
             kill_while_recovering(&data, &settings, &mut draw).await;
@@ -78,10 +79,64 @@ async fn acknowledged_writes_survive_kills() {
     assert!(acknowledged > 50 * kills, "too few writes to mean anything: {acknowledged}");
 }
 
-async fn create(client: &Api) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_grow_under_writes_and_kills() {
+    let seed = Seed::of("kill9::partitions");
+    let kills = std::env::var("FLOTILLA_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(8);
+    let mut draw = seed.generator(u64::MAX);
+    let dir = crate::folder();
+    let data = dir.path().join("data");
+    let settings = crate::small_settings(dir.path());
+    let start = || Server::start(crate::binary(), &data, &["--config", &settings]).unwrap();
+
+    let mut server = start();
+    create(&server.client().await.unwrap(), 1).await;
+    let mut writers: Vec<Writer> = (0..CLIENTS).map(|id| Writer::new(id, seed.generator(id))).collect();
+    for round in 0..kills {
+        let life = Duration::from_millis(draw.random_range(LIFE_MS));
+        writers = write_until_killed(server, writers, life, Some(2 + round)).await;
+        server = start();
+        let client = server.client().await.unwrap();
+        let seen = check(&client, Oracle::of(&writers), &mut draw).await;
+        let found = seen.unwrap_or_else(|why| panic!("after kill {}: {why}\n{}", round + 1, server.log()));
+        writers.iter_mut().for_each(|writer| writer.settle(&found));
+    }
+    // The storm is over: the last growth goes through, under writes.
+    let client = server.client().await.unwrap();
+    let partitions = 2 + kills;
+    grow(&client, partitions).await.unwrap();
+    let is_through = || async {
+        let open = [v1::MoveState::Queued, v1::MoveState::Running];
+        let moves = client.moves(v1::MovesRequest {}).await.unwrap().moves;
+        moves.iter().all(|m| !open.contains(&m.state()))
+    };
+    while !is_through().await {
+        for writer in &mut writers {
+            writer.step(&client).await.unwrap_or_else(|why| panic!("while slots move: {why}"));
+        }
+    }
+    let map = client.describe(v1::DescribeRequest {}).await.unwrap().placement.unwrap();
+    let placement = &map.collections[0];
+    assert_eq!(placement.partitions.len(), partitions as usize);
+    assert!((0..partitions).all(|ordinal| placement.slots.contains(&ordinal)), "a partition owns nothing");
+    check(&client, Oracle::of(&writers), &mut draw).await.unwrap();
+    server.terminate().unwrap();
+    let server = start();
+    check(&server.client().await.unwrap(), Oracle::of(&writers), &mut draw).await.unwrap();
+    server.terminate().unwrap();
+}
+
+async fn grow(client: &Api, partitions: u32) -> Result<(), tonic::Status> {
+    let goal = v1::plan_request::Goal::Grow(v1::Grow { collection: COLLECTION.into(), partitions });
+    let plan = Some(v1::PlanRequest { goal: Some(goal) });
+    client.apply(v1::ApplyRequest { plan, epoch: 0 }).await.map(drop)
+}
+
+/// A collection of so many partitions; 0: as many as the server thinks right.
+async fn create(client: &Api, partitions: u32) {
     use v1::FieldType::{Integer, Keyword};
     let fields = vec![("value", Integer), ("bucket", Integer), ("client", Integer), ("text", Keyword)];
-    let spec = api::collection(COLLECTION, DIMS as u32, fields);
+    let spec = v1::CollectionSpec { partitions, ..api::collection(COLLECTION, DIMS as u32, fields) };
     client.create(v1::CreateCollectionRequest { spec: Some(spec) }).await.unwrap();
 }
 
@@ -92,10 +147,24 @@ fn gauge(server: &Server, name: &str) -> f64 {
     samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
-/// Lets all writers run, kills the server after `life` and returns the writers with what each may believe.
-async fn write_until_killed(server: Server, writers: Vec<Writer>, life: Duration) -> Vec<Writer> {
+/// Lets all writers run, has the collection grow meanwhile if asked to, kills the server after `life` and returns the
+/// writers with what each may believe.
+async fn write_until_killed(
+    server: Server,
+    writers: Vec<Writer>,
+    life: Duration,
+    partitions: Option<u32>,
+) -> Vec<Writer> {
     let is_killed = Arc::new(AtomicBool::new(false));
     let mut tasks = Vec::new();
+    let growing = match partitions {
+        Some(partitions) => {
+            let client = server.client().await.unwrap();
+            // The kill may come before it is queued: the next life has another number.
+            Some(tokio::spawn(async move { grow(&client, partitions).await }))
+        }
+        None => None,
+    };
     for mut writer in writers {
         let client = server.client().await.unwrap();
         let is_killed = is_killed.clone();
@@ -113,6 +182,9 @@ async fn write_until_killed(server: Server, writers: Vec<Writer>, life: Duration
     tokio::time::sleep(life).await;
     is_killed.store(true, Ordering::SeqCst);
     server.kill9();
+    if let Some(growing) = growing {
+        let _queued_or_killed = growing.await.unwrap();
+    }
     let mut back = Vec::new();
     for task in tasks {
         back.push(task.await.unwrap());

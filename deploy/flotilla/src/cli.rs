@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, collections, config, ctl, demo, import, node, router, scan, search, up, verify};
+use crate::{bench, collections, config, ctl, demo, grow, import, node, router, scan, search, up, verify};
 
 /// A distributed vector and record database in one binary.
 ///
@@ -49,6 +49,8 @@ enum Command {
     Count(scan::CountArgs),
     /// Lists, creates, describes and deletes collections
     Collections(collections::CollectionsArgs),
+    /// Gives a collection more partitions, online
+    Grow(grow::GrowArgs),
     /// Compares the replicas of each partition
     Verify(verify::VerifyArgs),
     /// Measures the index alone, or a running server
@@ -82,6 +84,7 @@ impl Cli {
             Command::Scan(args) => args.run(),
             Command::Count(args) => args.run(),
             Command::Collections(args) => args.run(),
+            Command::Grow(args) => args.run(),
             Command::Verify(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::Config(args) => args.run(),

@@ -253,6 +253,10 @@ pub struct Performance {
 pub struct Cluster {
     /// Partitions of a new collection that names none.
     pub partitions: u32,
+    /// Stored bytes at which a collection gets more; 0: never.
+    pub grow_bytes: u64,
+    /// Stored bytes at which a cluster is advised; 0: never.
+    pub advise_bytes: u64,
 }
 
 /// A whole configuration with every default filled in.
@@ -315,7 +319,11 @@ impl From<&Settings> for Config {
                 "flat" => IndexKind::Flat,
                 _ => IndexKind::Hnsw(hnsw),
             },
-            cluster: Cluster { partitions: narrow("cluster.partitions") },
+            cluster: Cluster {
+                partitions: narrow("cluster.partitions"),
+                grow_bytes: settings.number("cluster.grow_bytes"),
+                advise_bytes: settings.number("cluster.advise_bytes"),
+            },
         }
     }
 }

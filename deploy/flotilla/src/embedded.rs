@@ -61,6 +61,8 @@ pub fn configure(node: &mut flotilla_node::server::Options, config: &Config) {
     node.store.seal_bytes = whole(config.storage.seal_bytes);
     node.raft.heartbeat_ms = config.raft.heartbeat_ms;
     node.defaults = Defaults { partitions: config.cluster.partitions, index: config.index };
+    node.growth.grow_bytes = config.cluster.grow_bytes;
+    node.growth.advise_bytes = config.cluster.advise_bytes;
 }
 
 /// A running embedded Flotilla. [`Embedded::stop`] drains it; one that is dropped drains on its own time.

@@ -45,6 +45,7 @@ pub mod datetime;
 pub mod demo;
 pub mod embedded;
 pub mod filter_json;
+pub mod grow;
 pub mod import;
 pub mod json;
 pub mod node;

@@ -14,6 +14,7 @@ use flotilla_proto::schema::FieldType;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Rejection;
+use crate::machine::moves::Step;
 use crate::storage::row::StoredRow;
 
 const VERSION: u8 = 1;
@@ -57,6 +58,17 @@ pub enum Body {
         /// Whether the records will be read.
         deep: bool,
     },
+    /// Delete the records that pass, if the partition is still what the leader took it for.
+    DeleteMatching {
+        /// The condition.
+        filter: Filter,
+        /// The declared fields under which it is read.
+        fields: BTreeMap<String, FieldType>,
+        /// [`Presence::layout`](crate::storage::Presence::layout) as the leader saw it.
+        layout: u64,
+    },
+    /// A step of a move of slots.
+    Move(Step),
 }
 
 impl Command {

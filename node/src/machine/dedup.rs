@@ -5,11 +5,28 @@
 //! forgotten of its client is rejected: whether it was applied cannot be told any more. The window is part of the
 //! machine's state: it is a function of the log alone and is written with the manifest.
 //!
+//! **When slots move.** A request's id covers records of several partitions, and which of them a partition saw depends on
+//! where the slots were. So a partition keeps one window for the keys that were always its own, and one for each *piece* of
+//! the key space that came to it by a move, which begins as a copy of the giver's (carried over after the giver was
+//! frozen). A command asks the window of each piece that its keys fall into, and is applied to those that have not seen
+//! it. What holds then, for a request with an id that is still remembered:
+//!
+//! * Each record of it is written once, however often it is sent and wherever its slot is by then: all of its records
+//!   of one piece were always sent to the piece's owner together, and that owner's answer moved with the piece.
+//! * A retry is answered with the log index of this partition's log: of the write, or of the import that carried it over.
+//! * It is answered with as many records as it names, if they were upserted. Of a deletion that was carried over, how many
+//!   records were there is known for all the giver's keys together only: the answer is that number, and at most the
+//!   keys named.
+//!
+//! Pieces are bounded ([`PIECES`]): the oldest one's keys then belong to the partition's own window, as if they had always
+//! been here. A request of that age that a client sends again may be applied again.
+//!
 //! 2026-11-21: it is not in the derived store. A window that runs ahead of the manifest would take replayed requests for
 //! repetitions of themselves; as of the manifest, replay rebuilds it exactly.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use flotilla_proto::area::Area;
 use flotilla_proto::ids::LogIndex;
 use serde::{Deserialize, Serialize};
 
@@ -20,8 +37,12 @@ use super::{Rejection, Reply};
 const CLIENTS: usize = 4_096;
 /// Requests remembered of each client, at most.
 const SERIALS_PER_CLIENT: usize = 256;
+/// Pieces that came by moves, at most.
+const PIECES: usize = 64;
+/// Clients carried over in one part, at most: with all their requests they fit a message.
+const CARRIED_CLIENTS: usize = 128;
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Client {
     last_index: LogIndex,
     forgotten: u64,
@@ -33,8 +54,8 @@ struct Client {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Window {
     clients: HashMap<u64, Client>,
-    /// log index of a client's latest request -> client
-    by_index: BTreeMap<LogIndex, u64>,
+    /// (log index of a client's latest request, client)
+    by_index: BTreeSet<(LogIndex, u64)>,
 }
 
 impl Window {
@@ -53,16 +74,22 @@ impl Window {
 
     /// Remembers what `request`, applied at `index`, was answered.
     pub fn record(&mut self, request: RequestId, index: LogIndex, affected: u64) {
-        let client = self.clients.entry(request.client).or_default();
-        self.by_index.remove(&client.last_index);
-        client.last_index = index;
-        client.done.insert(request.serial, (affected, index));
-        if client.done.len() > SERIALS_PER_CLIENT
+        let done = BTreeMap::from([(request.serial, (affected, index))]);
+        self.add(request.client, Client { last_index: index, forgotten: 0, done });
+    }
+
+    fn add(&mut self, id: u64, more: Client) {
+        let client = self.clients.entry(id).or_default();
+        self.by_index.remove(&(client.last_index, id));
+        client.last_index = client.last_index.max(more.last_index);
+        client.forgotten = client.forgotten.max(more.forgotten);
+        client.done.extend(more.done);
+        while client.done.len() > SERIALS_PER_CLIENT
             && let Some((serial, _)) = client.done.pop_first()
         {
             client.forgotten = client.forgotten.max(serial);
         }
-        self.by_index.insert(index, request.client);
+        self.by_index.insert((client.last_index, id));
         if self.clients.len() > CLIENTS
             && let Some((_, silent)) = self.by_index.pop_first()
         {
@@ -71,47 +98,116 @@ impl Window {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The window of a piece that came by a move.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Piece {
+    id: u64,
+    area: Area,
+    window: Window,
+}
 
-    fn id(client: u64, serial: u64) -> RequestId {
-        RequestId { client, serial }
+/// A part of a giver's window, on its way with an area.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Carried {
+    area: Area,
+    clients: Vec<(u64, Client)>,
+}
+
+/// The windows of a partition: see the module.
+#[derive(Debug, Default)]
+pub struct Dedup {
+    /// Of the keys that were always here.
+    pub own: Window,
+    /// Of those that came, the newest last. Their areas are apart.
+    pub pieces: Vec<Piece>,
+}
+
+/// Which window of a partition: that of its own keys, or of a piece by its place.
+pub type Place = Option<usize>;
+
+impl Dedup {
+    /// The window that the key belongs to.
+    pub fn place(&self, key: &[u8]) -> Place {
+        self.pieces.iter().position(|piece| piece.area.contains(key))
     }
 
-    #[test]
-    fn a_request_is_answered_as_the_first_time_in_any_order() {
-        let mut window = Window::default();
-        window.record(id(1, 6), 10, 3);
-        window.record(id(1, 5), 11, 4);
-        assert_eq!(window.seen(id(1, 6)), Some(Reply::Written { affected: 3, log_index: 10 }));
-        assert_eq!(window.seen(id(1, 5)), Some(Reply::Written { affected: 4, log_index: 11 }));
-        assert_eq!(window.seen(id(1, 7)), None);
-        assert_eq!(window.seen(id(2, 5)), None);
+    /// Every window but that of a move which is not through.
+    pub fn places(&self, unfinished: Option<u64>) -> impl Iterator<Item = Place> + '_ {
+        let pieces = self.pieces.iter().enumerate().filter(move |(_, piece)| Some(piece.id) != unfinished);
+        std::iter::once(None).chain(pieces.map(|(at, _)| Some(at)))
     }
 
-    #[test]
-    fn a_forgotten_serial_is_rejected_and_never_applied_again() {
-        let mut window = Window::default();
-        for serial in 1..=SERIALS_PER_CLIENT as u64 + 2 {
-            window.record(id(1, serial), serial, 1);
+    fn window(&self, place: Place) -> &Window {
+        place.and_then(|at| self.pieces.get(at)).map_or(&self.own, |piece| &piece.window)
+    }
+
+    /// The reply to `request` if it was seen before, as far as this window goes.
+    pub fn seen(&self, place: Place, request: RequestId) -> Option<Reply> {
+        self.window(place).seen(request)
+    }
+
+    /// Remembers what `request`, applied at `index`, was answered.
+    pub fn record(&mut self, place: Place, request: RequestId, index: LogIndex, affected: u64) {
+        let window = match place.and_then(|at| self.pieces.get_mut(at)) {
+            Some(piece) => &mut piece.window,
+            None => &mut self.own,
+        };
+        window.record(request, index, affected);
+    }
+
+    /// What a partition that gets `area` must know, in parts. There is one for each window at least, even if nobody wrote.
+    pub(super) fn carry(&self, area: &Area) -> Vec<Carried> {
+        let mut own = area.clone();
+        let mut parts = Vec::new();
+        for piece in &self.pieces {
+            own = own.without(&piece.area);
+            parts.push((piece.area.and(area), &piece.window));
         }
-        assert_eq!(
-            window.seen(id(1, 2)),
-            Some(Reply::Rejected(Rejection::TooOld { serial: 2, forgotten: 2 }))
-        );
-        assert!(matches!(window.seen(id(1, 3)), Some(Reply::Written { .. })));
+        parts.push((own, &self.own));
+        let mut carried = Vec::new();
+        for (area, window) in parts.into_iter().filter(|(area, _)| !area.is_empty()) {
+            let mut clients: Vec<(u64, Client)> =
+                window.clients.iter().map(|(id, client)| (*id, client.clone())).collect();
+            clients.sort_unstable_by_key(|(id, _)| *id);
+            carried.push(Carried { area: area.clone(), clients: Vec::new() });
+            let chunks = clients.chunks(CARRIED_CLIENTS);
+            carried.extend(chunks.map(|c| Carried { area: area.clone(), clients: c.to_vec() }));
+        }
+        carried
     }
 
-    #[test]
-    fn the_longest_silent_client_goes_first_and_the_window_stays_bounded() {
-        let mut window = Window::default();
-        for client in 0..CLIENTS as u64 + 10 {
-            window.record(id(client, 1), client + 1, 1);
+    /// Takes a part of what came with the move `id`, by the import at `index`. Taking it again changes nothing.
+    pub(super) fn absorb(&mut self, id: u64, index: LogIndex, carried: Carried) {
+        let Carried { area, clients } = carried;
+        let known = self.pieces.iter().position(|piece| piece.id == id && piece.area == area);
+        let at = known.unwrap_or_else(|| {
+            self.give(&area);
+            self.pieces.push(Piece { id, area, window: Window::default() });
+            if self.pieces.len() > PIECES {
+                self.pieces.remove(0);
+            }
+            self.pieces.len() - 1
+        });
+        let window = &mut self.pieces[at].window;
+        for (id, mut client) in clients {
+            // The giver's log indexes mean nothing here.
+            client.last_index = client.last_index.min(index);
+            client.done.values_mut().for_each(|(_, at)| *at = index);
+            window.add(id, client);
         }
-        assert_eq!(window.clients.len(), CLIENTS);
-        assert_eq!(window.by_index.len(), CLIENTS);
-        assert_eq!(window.seen(id(9, 1)), None);
-        assert!(window.seen(id(10, 1)).is_some());
+    }
+
+    /// The area is not here any more.
+    pub(super) fn give(&mut self, area: &Area) {
+        self.pieces.iter_mut().for_each(|piece| piece.area = piece.area.without(area));
+        self.pieces.retain(|piece| !piece.area.is_empty());
+    }
+
+    /// The move came to nothing.
+    pub(super) fn forget(&mut self, id: u64) {
+        self.pieces.retain(|piece| piece.id != id);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,15 @@
 //! What a partition's machine keeps in the manifest besides the records: a function of the log up to its mark.
 //!
-//! Layout: mark and deduplication window (postcard), then a version byte and what was added since (postcard). A state of
-//! before there were additions ends after the window; it is read as one without them. A newer version than ours is read as
-//! far as ours reaches.
+//! Layout: mark and deduplication window (postcard), then a version byte and what was added since (postcard), each version
+//! behind the one before it. A state of before there were additions ends after the window; what a state does not have is
+//! read as if there were none. A newer version than ours is read as far as ours reaches.
 
-use serde::{Deserialize, Serialize};
-
-use crate::machine::dedup::Window;
+use crate::machine::dedup::{Dedup, Piece, Window};
+use crate::machine::moves::{Moves, Touched};
 use crate::storage::Digest;
 
-const VERSION: u8 = 1;
+/// 1: the digest. 2: slots that move.
+const VERSION: u8 = 2;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -17,38 +17,51 @@ pub struct Kept {
     /// Where the state stands: Raft's, opaque here.
     pub mark: Vec<u8>,
     /// Requests that were answered.
-    pub window: Window,
+    pub dedup: Dedup,
     /// The rolling digest of the records; `None`: written before there was one.
     pub digest: Option<Digest>,
+    /// Slots that come, go, came and went.
+    pub moves: Moves,
+    /// Keys written since a move began.
+    pub touched: Touched,
 }
 
-#[derive(Default, Serialize, Deserialize)]
-struct Added {
-    digest: Option<Digest>,
+/// As the manifest holds it.
+pub fn encode(
+    mark: &Vec<u8>,
+    dedup: &Dedup,
+    digest: Digest,
+    moves: &Moves,
+    touched: &Touched,
+) -> Result<Vec<u8>, postcard::Error> {
+    let mut bytes = postcard::to_stdvec(&(mark, &dedup.own))?;
+    bytes.push(VERSION);
+    postcard::to_extend(&(Some(digest), moves, &dedup.pieces, touched), bytes)
 }
 
 impl Kept {
-    /// As the manifest holds it.
-    pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
-        let mut bytes = postcard::to_stdvec(&(&self.mark, &self.window))?;
-        bytes.push(VERSION);
-        postcard::to_extend(&Added { digest: self.digest }, bytes)
-    }
-
     /// What such bytes say.
     pub fn decode(bytes: &[u8]) -> Result<Kept, postcard::Error> {
-        let ((mark, window), rest) = postcard::take_from_bytes(bytes)?;
-        let added: Added = match rest.split_first() {
-            None => Added::default(),
-            Some((&version, added)) if version >= VERSION => postcard::from_bytes(added)?,
-            Some(_) => return Err(postcard::Error::SerdeDeCustom),
-        };
-        Ok(Kept { mark, window, digest: added.digest })
+        let ((mark, own), rest): ((Vec<u8>, Window), _) = postcard::take_from_bytes(bytes)?;
+        let mut kept = Kept { mark, dedup: Dedup { own, pieces: Vec::new() }, ..Kept::default() };
+        let Some((&version, added)) = rest.split_first() else { return Ok(kept) };
+        if version == 0 {
+            return Err(postcard::Error::SerdeDeCustom);
+        }
+        let (digest, added): (Option<Digest>, _) = postcard::take_from_bytes(added)?;
+        kept.digest = digest;
+        if version > 1 {
+            let (moves, pieces, touched): (Moves, Vec<Piece>, Touched) = postcard::from_bytes(added)?;
+            (kept.moves, kept.dedup.pieces, kept.touched) = (moves, pieces, touched);
+        }
+        Ok(kept)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde::Serialize;
+
     use super::*;
     use crate::machine::Reply;
     use crate::machine::command::RequestId;
@@ -67,28 +80,37 @@ mod tests {
     }
 
     fn check(kept: &Kept) {
-        let seen = kept.window.seen(RequestId { client: 3, serial: 4 });
+        let seen = kept.dedup.own.seen(RequestId { client: 3, serial: 4 });
         assert_eq!(seen, Some(Reply::Written { affected: 2, log_index: 9 }));
         assert_eq!(kept.mark, b"mark");
     }
 
     #[test]
     fn it_comes_back_as_it_was() {
-        let digest = Some(Digest::default());
-        let bytes = Kept { mark: b"mark".to_vec(), window: window(), digest }.encode().unwrap();
+        let dedup = Dedup { own: window(), pieces: Vec::new() };
+        let moves = Moves { layout: 7, ..Moves::default() };
+        let touched = Touched::from([(vec![1, 2], 5)]);
+        let bytes = encode(&b"mark".to_vec(), &dedup, Digest::default(), &moves, &touched).unwrap();
         let kept = Kept::decode(&bytes).unwrap();
         check(&kept);
-        assert_eq!(kept.digest, digest);
+        assert_eq!(kept.digest, Some(Digest::default()));
+        assert_eq!((kept.moves, kept.touched), (moves.clone(), touched));
         for cut in 0..bytes.len() {
-            assert!(Kept::decode(&bytes[..cut]).map_or(true, |kept| kept.digest.is_none()), "cut at {cut}");
+            assert!(Kept::decode(&bytes[..cut]).map_or(true, |kept| kept.moves != moves), "cut at {cut}");
         }
     }
 
     #[test]
-    fn a_state_of_before_the_digest_is_read() {
+    fn a_state_of_before_the_digest_is_read_and_one_of_before_the_moves() {
         let former = Former { mark: b"mark".to_vec(), window: window() };
-        let kept = Kept::decode(&postcard::to_stdvec(&former).unwrap()).unwrap();
+        let mut bytes = postcard::to_stdvec(&former).unwrap();
+        let kept = Kept::decode(&bytes).unwrap();
         check(&kept);
         assert_eq!(kept.digest, None);
+        bytes.push(1);
+        let bytes = postcard::to_extend(&Some(Digest::default()), bytes).unwrap();
+        let kept = Kept::decode(&bytes).unwrap();
+        check(&kept);
+        assert_eq!((kept.digest, kept.moves), (Some(Digest::default()), Moves::default()));
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use flotilla_proto::record::Key;
 
-use super::house::{FRESH, House, SOON, stopped, upsert};
+use super::house::{FRESH, House, SOON, stopped, upsert, whole};
 use super::*;
 use crate::env::faults::{Failure, plant};
 use crate::env::fs::Op;
@@ -39,7 +39,8 @@ async fn sealed(dir: &Path) -> House {
 }
 
 async fn count(house: &House, id: u64) -> Result<u64, Refusal> {
-    Ok(house.replica(id).await?.count(None, FRESH).await?.0)
+    let replica = house.replica(id).await?;
+    Ok(replica.count(None, FRESH, &whole()).await?.0)
 }
 
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {
@@ -112,7 +113,7 @@ async fn a_read_that_meets_damage_takes_the_replica_out_and_not_the_process() {
     std::os::unix::fs::FileExt::write_all_at(&file, &[0xa5; 64], 16).unwrap();
     let replica = house.replica(1).await.unwrap();
     let keys: Vec<Key> = (0..120).map(Key::Number).collect();
-    let read = replica.get(keys, ALL, 0, FRESH).await;
+    let read = replica.get(keys, ALL, 0, FRESH, &whole()).await;
     assert!(is_data_loss(&read, "payload"), "{read:?}");
     assert!(is_data_loss(&count(&house, 1).await, "restore a backup"));
     assert!(is_data_loss(&upsert(&replica, 0..1).await, "quarantined"));
@@ -128,7 +129,8 @@ async fn damage_in_the_middle_of_the_log_concerns_its_group_alone() {
     let house = House::open(dir.path(), 3).await;
     for id in [1, 3, 1, 3] {
         let record = Record::new(id).field("text", format!("needle of {id}"));
-        house.replica(id).await.unwrap().write(None, Write::Upsert(vec![record])).await.unwrap();
+        let replica = house.replica(id).await.unwrap();
+        replica.write(None, Write::Upsert(vec![record]), &whole()).await.unwrap();
     }
     house.close().await;
     let mut all = Vec::new();

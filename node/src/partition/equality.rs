@@ -156,7 +156,7 @@ impl Replica {
             let question = Question { within: left, ..question.clone() };
             async move {
                 let digest = async {
-                    if node == self.node {
+                    if node == self.group.node() {
                         return Ok(self.digest_at(index, deep).await?.to_string());
                     }
                     ask.ask(node, question).await
@@ -168,7 +168,7 @@ impl Replica {
             }
         };
         let digests = futures::future::join_all(holders.into_iter().map(answer)).await;
-        Ok(Comparison { index, leader: self.node, digests: digests.into_iter().collect() })
+        Ok(Comparison { index, leader: self.group.node(), digests: digests.into_iter().collect() })
     }
 
     async fn propose_digest(&self, deep: bool) -> Result<LogIndex, Refusal> {
@@ -284,7 +284,7 @@ impl Equality {
     }
 
     /// Compares the replicas of one partition if this node leads it and something was applied since they were equal.
-    pub(super) async fn look_at(&self, replica: &Replica, holders: Vec<NodeId>) -> Result<(), Refusal> {
+    pub(crate) async fn look_at(&self, replica: &Replica, holders: Vec<NodeId>) -> Result<(), Refusal> {
         let is_known = self.equal.lock().get(&replica.id).is_some_and(|at| *at == replica.store.view().at);
         if holders.len() < 2 || is_known || !replica.group.leads() {
             return Ok(());

@@ -1,8 +1,9 @@
 //! How fresh a replica must be to answer, and the wait until it is.
 //!
 //! **Linearizable**: the leader's read fence; another replica says who leads. **Bounded**: everything acknowledged longer ago
-//! than the bound must be applied here, which [`lag`](super::lag) knows without a leader being asked. **Any**: what is
-//! here. A **commit token** makes each of them wait for its log index. A wait ends before the caller's time does, with the
+//! than the bound must be applied here, which [`lag`](super::lag) knows without a leader being asked; and everything
+//! acknowledged before the replica's slots were last changed, so that records that moved are there. **Any**: what is
+//! here; records that just moved may not be. A **commit token** makes each of them wait for its log index. A wait ends before the caller's time does, with the
 //! advice to ask another replica.
 
 use std::time::Duration;
@@ -89,12 +90,13 @@ impl Replica {
     async fn catch_up(&self, lag: Duration, fresh: Fresh) -> Result<(), Refusal> {
         self.reach(fresh).await?;
         let called = clock::now();
-        let then = called.before(lag);
+        // After slots came or went nothing older will do: what came must be here, however long ago it was written.
+        let then = called.before(lag).max(self.seat.since().unwrap_or(called.before(lag)));
         if self.holds(then) {
             return Ok(());
         }
         // A leader knows at once; before its first answer to itself, and for a group of one, that is the way.
-        if self.group.leader() == Some(self.node) && self.group.read_fence().await.is_ok() {
+        if self.group.leader() == Some(self.group.node()) && self.group.read_fence().await.is_ok() {
             return Ok(());
         }
         let within = (fresh.within - fresh.within / KEPT_PART).min(CATCH_UP_MAX);

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flotilla_proto::area::Area;
 use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};
 use flotilla_proto::placement::{CollectionPlacement, Partition, PlacementMap};
 use flotilla_proto::record::Record;
-use flotilla_proto::schema::{CollectionSpec, Distance, Hnsw, IndexKind, VectorSpec};
+use flotilla_proto::schema::{CollectionSpec, Distance, Hnsw, IndexKind, Strategy, VectorSpec};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -20,6 +21,11 @@ pub const COLLECTION: CollectionId = CollectionId::from_u128(5);
 pub const SOON: Duration = Duration::from_secs(20);
 pub const FRESH: Fresh =
     Fresh { consistency: super::fresh::Consistency::Linearizable, at_least: 0, within: SOON };
+
+/// Every key, for each partition: these tests route by hand.
+pub fn whole() -> Owned {
+    Owned { epoch: Epoch(1), area: Area::of(&Strategy::ConsistentHash, 0..1024) }
+}
 
 /// A node's log and replicas.
 pub struct House {
@@ -78,6 +84,9 @@ impl House {
         let registry = Arc::new(Registry::new(dir.join("partitions"), lanes.clone(), shared));
         registry.trust_map();
         registry.reconcile(&placement(partitions)).await;
+        for replica in registry.serving() {
+            replica.group.wait_ready(SOON).await.unwrap();
+        }
         House { lanes, registry }
     }
 
@@ -94,7 +103,7 @@ impl House {
 
 pub async fn upsert(replica: &Replica, keys: std::ops::Range<u64>) -> Result<Written, Refusal> {
     let record = |key: u64| Record::new(key).field("n", key as i64).vector("default", vec![key as f32, 1.0]);
-    replica.write(None, Write::Upsert(keys.map(record).collect())).await
+    replica.write(None, Write::Upsert(keys.map(record).collect()), &whole()).await
 }
 
 /// Waits until the group has stopped: its warden was told.

@@ -58,6 +58,11 @@ impl Registry {
         Registry { node, folder, lanes, shared, held: RwLock::default(), followed, is_fresh, changing }
     }
 
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// Follows the map until its sender is gone.
     pub async fn follow(self: Arc<Registry>, mut maps: watch::Receiver<Arc<PlacementMap>>) {
         let mut fresh = self.is_fresh.subscribe();
@@ -112,7 +117,12 @@ impl Registry {
         let spec = Arc::new(collection.spec.clone());
         let held = self.held.read().get(&id).cloned();
         match held {
-            Some(Held::Serving(replica)) if *replica.spec() != *spec => replica.set_spec(spec),
+            Some(Held::Serving(replica)) => {
+                if *replica.spec() != *spec {
+                    replica.set_spec(spec);
+                }
+                replica.follow(collection);
+            }
             Some(_) => {}
             None => {
                 let folder = self.folder.join(id.to_string());
@@ -120,6 +130,9 @@ impl Registry {
                 let is_there = fs::exists(&folder).unwrap_or(true);
                 if is_there || *self.is_fresh.borrow() {
                     self.open(id, collection.id, spec, self.start_of(collection, id)).await;
+                }
+                if let Some(Held::Serving(replica)) = self.held.read().get(&id) {
+                    replica.follow(collection);
                 }
             }
         }
@@ -165,6 +178,9 @@ impl Registry {
         }
         // Opened in any case: the former state is as good as before if nothing was replaced.
         self.open(id, replica.collection(), replica.spec(), Start::Join).await;
+        if let Some(Held::Serving(again)) = self.held.read().get(&id) {
+            again.take_seat_of(&replica);
+        }
         match placed {
             Ok(Ok(())) => Ok(()),
             Ok(Err(why)) => Err(Refusal::Unavailable(format!("partition {id}: {why}"))),

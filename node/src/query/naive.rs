@@ -108,6 +108,10 @@ impl SegmentView for Naive {
         Ok(found)
     }
 
+    fn identity(&self) -> Option<u64> {
+        None
+    }
+
     fn is_indexed(&self, _: &str) -> bool {
         self.is_indexed
     }

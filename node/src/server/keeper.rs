@@ -26,7 +26,10 @@ use crate::meta::Meta;
 use crate::meta::catalogue::Change;
 use crate::partition::Replica;
 use crate::partition::registry::Registry;
+use crate::peers::Peers;
 use crate::raft::{Group, Members};
+
+use super::slots::SlotKeepers;
 
 const TICK: Duration = Duration::from_millis(200);
 /// Groups looked at at one time.
@@ -114,12 +117,14 @@ pub(super) struct Keeper {
     registry: Arc<Registry>,
     meta: Arc<Meta>,
     memory: Mutex<HashMap<PartitionId, Memory>>,
+    slots: SlotKeepers,
 }
 
 impl Keeper {
     /// Over this node's replicas.
-    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>) -> Keeper {
-        Keeper { registry, meta, memory: Mutex::default() }
+    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>, peers: Arc<Peers>) -> Keeper {
+        let slots = SlotKeepers::new(registry.clone(), meta.clone(), peers);
+        Keeper { registry, meta, memory: Mutex::default(), slots }
     }
 
     /// Runs until the task is aborted.
@@ -131,6 +136,7 @@ impl Keeper {
             let led: Vec<Arc<Replica>> =
                 self.registry.serving().into_iter().filter(|replica| replica.group().leads()).collect();
             self.memory.lock().retain(|id, _| led.iter().any(|replica| replica.id() == *id));
+            self.slots.look_after(&led).await;
             futures::stream::iter(&led)
                 .for_each_concurrent(AT_ONCE, |replica| self.look_after(replica))
                 .await;

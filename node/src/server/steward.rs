@@ -1,6 +1,6 @@
 //! What the leader of the meta group sees to: who is in that group, which moves begin, which replicas are made anew.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::env::clock;
 use crate::meta::Meta;
 use crate::meta::catalogue::Change;
 use crate::meta::catalogue::moves::{Kind, Move, State};
+use crate::meta::growth::{self, Thresholds};
 use crate::partition::registry::Registry;
 use crate::peers::Peers;
 use crate::service::Mover;
@@ -32,19 +33,28 @@ pub(super) struct Steward {
     meta: Arc<Meta>,
     peers: Arc<Peers>,
     mover: Arc<Mover>,
+    growth: Thresholds,
 }
 
 /// What is remembered while this node leads.
 struct Reign {
     heard: HashMap<NodeId, clock::Instant>,
     surveyed: Option<clock::Instant>,
-    free: std::collections::BTreeMap<NodeId, u64>,
+    /// Whether a cluster was advised.
+    is_advised: bool,
+    free: BTreeMap<NodeId, u64>,
 }
 
 impl Steward {
     /// Over this node.
-    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>, peers: Arc<Peers>, mover: Arc<Mover>) -> Steward {
-        Steward { registry, meta, peers, mover }
+    pub fn new(
+        registry: Arc<Registry>,
+        meta: Arc<Meta>,
+        peers: Arc<Peers>,
+        mover: Arc<Mover>,
+        growth: Thresholds,
+    ) -> Steward {
+        Steward { registry, meta, peers, mover, growth }
     }
 
     /// Runs until the task is aborted.
@@ -61,6 +71,7 @@ impl Steward {
             let reign = reign.get_or_insert_with(|| Reign {
                 heard: self.meta.map().nodes.iter().map(|node| (node.id, clock::now())).collect(),
                 surveyed: None,
+                is_advised: false,
                 free: Default::default(),
             });
             for done in
@@ -167,6 +178,20 @@ impl Steward {
         Ok(())
     }
 
+    /// Spreads what has become large over more partitions, and says when one node is not enough.
+    async fn grow(&self, reign: &mut Reign, bytes: &BTreeMap<PartitionId, u64>) -> Result<(), Refusal> {
+        let advice = growth::advise(&self.meta.map(), bytes, &self.growth);
+        if let Some(stored) = advice.cluster.filter(|_| !reign.is_advised) {
+            reign.is_advised = true;
+            tracing::warn!(stored, "this much is better kept by a cluster: see `flotilla node --help`");
+        }
+        for (name, partitions) in advice.grow {
+            tracing::info!(collection = name, partitions, "the collection is large: it gets more partitions");
+            self.mover.grow(name, partitions).await?;
+        }
+        Ok(())
+    }
+
     /// Asks every node how it stands, now and then; a replica that does not serve is made anew.
     async fn survey(&self, reign: &mut Reign) -> Result<(), Refusal> {
         if reign.surveyed.is_some_and(|at| at.elapsed() < SURVEY_EVERY) {
@@ -174,6 +199,7 @@ impl Steward {
         }
         reign.surveyed = Some(clock::now());
         let (facts, broken) = facts::gather(&self.registry, &self.meta, &self.peers).await;
+        self.grow(reign, &facts.bytes).await?;
         reign.free = facts.free;
         let voters: BTreeSet<(PartitionId, NodeId)> = self
             .meta

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use flotilla_proto::ids::{NodeId, PartitionId};
 use flotilla_proto::placement::{CollectionPlacement, NodeState, PlacementMap};
 use flotilla_proto::refusal::{Refusal, Violation};
+use flotilla_proto::schema::Strategy;
 use flotilla_proto::v1;
 use flotilla_proto::v1::plan_request::Goal as WireGoal;
 
@@ -78,7 +79,7 @@ impl Mover {
             Asked::Grow(name, partitions) => {
                 let placement = known(&map, &name)?;
                 check_growth(placement, partitions)?;
-                (slot_moves(&imagined(placement, partitions), &facts), Vec::new())
+                (slot_moves(&imagined(placement, partitions), &facts), of_ranges(placement))
             }
         };
         let rate = self.rate();
@@ -109,6 +110,12 @@ impl Mover {
         }
     }
 
+    /// Has a collection grow to so many partitions.
+    pub async fn grow(&self, collection: String, partitions: u32) -> Result<(), Refusal> {
+        let goal = Some(WireGoal::Grow(v1::Grow { collection, partitions }));
+        self.apply(v1::ApplyRequest { plan: Some(v1::PlanRequest { goal }), epoch: 0 }).await.map(drop)
+    }
+
     /// Makes the plan happen.
     pub async fn apply(&self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, Refusal> {
         let goal = asked(&request.plan.unwrap_or_default());
@@ -136,7 +143,9 @@ impl Mover {
                 let placement = known(&map, &name)?;
                 check_growth(placement, partitions)?;
                 let alive = facts.alive.iter().copied().collect();
-                let grow = Change::Grow { name, partitions, alive, splits: Vec::new() };
+                let splits =
+                    super::splits::choose(&self.registry, &self.peers, placement, partitions, &facts).await?;
+                let grow = Change::Grow { name, partitions, alive, splits };
                 let grown = if placement.partitions.len() as u32 == partitions {
                     placement.clone()
                 } else {
@@ -212,6 +221,19 @@ fn check_growth(placement: &CollectionPlacement, partitions: u32) -> Result<(), 
         return Err(Violation::range("grow.partitions", has, max, partitions).into());
     }
     Ok(())
+}
+
+/// What a plan for ranges does not know yet.
+fn of_ranges(placement: &CollectionPlacement) -> Vec<String> {
+    match placement.spec.strategy {
+        Strategy::ConsistentHash => Vec::new(),
+        Strategy::Range { .. } => {
+            vec![
+                "ranges are split first, at keys that are chosen when this is applied; more will move then"
+                    .into(),
+            ]
+        }
+    }
 }
 
 /// The collection as it would be with more partitions, which have no ids yet.

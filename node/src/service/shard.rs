@@ -24,7 +24,7 @@ use crate::machine::command::RequestId;
 use crate::meta::Meta;
 use crate::partition::fresh::{Consistency, Fresh};
 use crate::partition::registry::Registry;
-use crate::partition::{Parts, Replica, Scan, Search, Write};
+use crate::partition::{Owned, Parts, Replica, Scan, Search, Write};
 use crate::query;
 
 /// How long a caller may wait for this node to learn of a newer map, at most: another node may know it.
@@ -42,44 +42,57 @@ impl ShardService {
         ShardService { registry, meta }
     }
 
-    /// Waits until this node knows the collection as it is at `epoch`, and its replicas follow it: so that all partitions
-    /// of one request are read at one epoch of their collection.
-    async fn follow(&self, collection: CollectionId, epoch: Epoch, within: Duration) -> Result<(), Refusal> {
+    /// Waits until this node knows the collection as it is at `epoch`, so that all partitions of one request are read at
+    /// one epoch of their collection.
+    async fn know(&self, collection: CollectionId, epoch: Epoch, within: Duration) -> Result<(), Refusal> {
         let known = |map: &PlacementMap| map.collection_by_id(collection).map(|placement| placement.epoch);
         let is_there = |map: &Arc<PlacementMap>| map.epoch >= epoch || known(map) >= Some(epoch);
         let mut maps = self.meta.watch();
         let wait = maps.wait_for(is_there);
-        let at = match tokio::time::timeout(within, wait).await {
-            Ok(Ok(map)) => known(&map),
-            Ok(Err(_)) => return Err(Refusal::Unavailable("the node is stopping".to_owned())),
+        match tokio::time::timeout(within, wait).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Refusal::Unavailable("the node is stopping".to_owned())),
             Err(_) => {
-                let why = format!("this node does not know the map at epoch {epoch} yet");
-                return Err(Refusal::Unavailable(why));
+                Err(Refusal::Unavailable(format!("this node does not know the map at epoch {epoch} yet")))
             }
-        };
-        match at {
-            Some(at) => self.registry.wait_for(at, within).await,
-            None => Ok(()),
         }
     }
 
     /// The replica that the caller means, if the caller's map is new enough for it.
-    async fn target(&self, target: Option<shard::Target>, left: Duration) -> Result<Arc<Replica>, Refusal> {
+    ///
+    /// With it comes what the partition owns by the collection's placement at the caller's epoch: all partitions that
+    /// answer one request go by the same one.
+    async fn target(
+        &self,
+        target: Option<shard::Target>,
+        left: Duration,
+    ) -> Result<(Arc<Replica>, Arc<Owned>), Refusal> {
         let target = target.ok_or_else(|| Violation::new("target", "is missing"))?;
         let collection: CollectionId = target.collection_id.parse().map_err(|_| {
             Violation::new("target.collection_id", format!("`{}` is not an id", target.collection_id))
         })?;
         let id = PartitionId(target.partition);
-        self.follow(collection, Epoch(target.epoch), left.min(FOLLOW_MAX)).await?;
+        let within = left.min(FOLLOW_MAX);
+        self.know(collection, Epoch(target.epoch), within).await?;
         let replica = self.registry.replica(id, Epoch(target.epoch), left).await?;
         let map = self.meta.map();
         let placement = map.collection_by_id(collection);
         let is_current = placement.is_some_and(|p| {
             p.epoch.0 <= target.epoch && p.partitions.iter().any(|partition| partition.id == id)
         });
-        match replica {
-            Some(replica) if is_current && replica.collection() == collection => Ok(replica),
-            _ => Err(Refusal::StaleEpoch {
+        match (replica, placement) {
+            (Some(replica), Some(placement)) if is_current && replica.collection() == collection => {
+                // The map is known before the replicas follow it.
+                if *replica.spec() != placement.spec {
+                    self.registry.wait_for(placement.epoch, within).await?;
+                }
+                let mut owned = replica.owned();
+                if owned.epoch != placement.epoch {
+                    owned = Arc::new(Owned::of(placement, id));
+                }
+                Ok((replica, owned))
+            }
+            (_, placement) => Err(Refusal::StaleEpoch {
                 seen: target.epoch,
                 current: map.epoch.0,
                 placement: placement.map(placement_to_wire).map(Box::new),
@@ -184,8 +197,8 @@ impl shard_server::Shard for ShardService {
         let request = request.filter(|r| r.client != 0);
         let request = request.map(|r| RequestId { client: r.client, serial: r.serial });
         let written = within(left, async {
-            let replica = self.target(target, left).await?;
-            replica.write(request, write_from_wire(command)?).await
+            let (replica, owned) = self.target(target, left).await?;
+            replica.write(request, write_from_wire(command)?, &owned).await
         })
         .await?;
         Ok(Response::new(shard::WriteResponse { affected: written.affected, log_index: written.log_index }))
@@ -201,9 +214,9 @@ impl shard_server::Shard for ShardService {
         let search = search.ok_or_else(|| Violation::new("search", "is missing"))?;
         let explain = search.explain;
         let (id, answer, log_index) = within(left, async {
-            let replica = self.target(target, left).await?;
+            let (replica, owned) = self.target(target, left).await?;
             let search = search_from_wire(search, &replica.spec())?;
-            let (answer, log_index) = replica.search(search, fresh).await?;
+            let (answer, log_index) = replica.search(search, fresh, &owned).await?;
             Ok((replica.id(), answer, log_index))
         })
         .await?;
@@ -225,9 +238,9 @@ impl shard_server::Shard for ShardService {
         let shard::GetRequest { target, keys, with_payload, with_vectors, view } = request.into_inner();
         let fresh = fresh_from_wire(target.as_ref(), left)?;
         let (records, log_index) = within(left, async {
-            let replica = self.target(target, left).await?;
+            let (replica, owned) = self.target(target, left).await?;
             let parts = Parts { payload: with_payload, vectors: with_vectors };
-            replica.get(keys_from_wire(keys)?, parts, view, fresh).await
+            replica.get(keys_from_wire(keys)?, parts, view, fresh, &owned).await
         })
         .await?;
         let records = records.into_iter().map(record_to_wire).collect();
@@ -246,12 +259,12 @@ impl shard_server::Shard for ShardService {
             return Err(Violation::range("limit", 1, LIMIT_MAX, limit).into());
         }
         let (records, more, log_index) = within(left, async {
-            let replica = self.target(target, left).await?;
+            let (replica, owned) = self.target(target, left).await?;
             let filter = compiled(filter, &replica.spec())?;
             let after = after.map(|key| key_from_wire("after", Some(key))).transpose()?;
             let parts = Parts { payload: with_payload, vectors: with_vectors };
             let scan = Scan { filter, after, limit: limit as usize, parts };
-            replica.scan(scan, view, fresh).await
+            replica.scan(scan, view, fresh, &owned).await
         })
         .await?;
         let records = records.into_iter().map(record_to_wire).collect();
@@ -266,11 +279,25 @@ impl shard_server::Shard for ShardService {
         let shard::CountRequest { target, filter } = request.into_inner();
         let fresh = fresh_from_wire(target.as_ref(), left)?;
         let (count, log_index) = within(left, async {
-            let replica = self.target(target, left).await?;
-            replica.count(compiled(filter, &replica.spec())?, fresh).await
+            let (replica, owned) = self.target(target, left).await?;
+            replica.count(compiled(filter, &replica.spec())?, fresh, &owned).await
         })
         .await?;
         Ok(Response::new(shard::CountResponse { count, log_index }))
+    }
+
+    async fn import(
+        &self,
+        request: Request<shard::ImportRequest>,
+    ) -> Result<Response<shard::ImportResponse>, Status> {
+        let left = time_left(&request);
+        let shard::ImportRequest { target, command } = request.into_inner();
+        let answer = within(left, async {
+            let (replica, _) = self.target(target, left).await?;
+            replica.import(&command).await
+        })
+        .await?;
+        Ok(Response::new(shard::ImportResponse { answer }))
     }
 
     async fn digests(
@@ -280,7 +307,7 @@ impl shard_server::Shard for ShardService {
         let left = time_left(&request);
         let shard::DigestsRequest { target, deep } = request.into_inner();
         let replicas = within(left, async {
-            let replica = self.target(target, left).await?;
+            let (replica, _) = self.target(target, left).await?;
             super::digests::of(&replica, deep, left).await
         })
         .await?;
@@ -292,7 +319,7 @@ impl shard_server::Shard for ShardService {
         request: Request<shard::StatusRequest>,
     ) -> Result<Response<shard::StatusResponse>, Status> {
         let left = time_left(&request);
-        let replica = within(left, self.target(request.into_inner().target, left)).await?;
+        let (replica, _) = within(left, self.target(request.into_inner().target, left)).await?;
         let status = replica.status();
         let (_, log_index) = replica.numbers();
         let status = v1::CollectionStatus {

@@ -240,6 +240,10 @@ impl SegmentView for GrowingView {
         Ok(top.into_sorted())
     }
 
+    fn identity(&self) -> Option<u64> {
+        None
+    }
+
     fn is_indexed(&self, _: &str) -> bool {
         false
     }

@@ -33,14 +33,13 @@ use flotilla_proto::ids::LogIndex;
 use flotilla_proto::schema::CollectionSpec;
 use parking_lot::Mutex;
 
-use super::Fault;
 use super::growing::Growing;
 use super::manifest::MANIFEST;
 use super::plan::Limits;
 use super::sealed::Sealed;
 use super::shape::Shapes;
 use super::view::{Part, Published, View};
-use super::{Digest, digest};
+use super::{Digest, Fault, Presence, digest};
 use crate::env::fs;
 
 /// How a store works. The defaults are meant for a node; tests shrink them.
@@ -159,6 +158,8 @@ struct State {
     busy: BTreeSet<u64>,
     /// Segments that the manifest no longer names.
     retired: Vec<Arc<Sealed>>,
+    /// Whose rows the next published state will hold.
+    presence: Arc<Presence>,
 }
 
 /// A state on its way to the manifest.
@@ -338,7 +339,8 @@ impl State {
             number,
             segment: Arc::new(rows.chunks().bind(at, rows.live(), Arc::clone(&self.shapes))),
         });
-        Published { at, digest: self.digest, parts: sealed.chain(in_memory).collect() }
+        let presence = Arc::clone(&self.presence);
+        Published { at, digest: self.digest, parts: sealed.chain(in_memory).collect(), presence }
     }
 
     fn take_number(&mut self) -> u64 {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::Key;
 
-use super::{Digest, Fault, SegmentView};
+use super::{Digest, Fault, Presence, SegmentView};
 
 /// A segment of a view, with the number by which the store knows it.
 #[derive(Clone)]
@@ -27,6 +27,8 @@ pub(super) struct Published {
     pub digest: Digest,
     /// The segments, oldest first.
     pub parts: Vec<Part>,
+    /// Whose rows they are.
+    pub presence: Arc<Presence>,
 }
 
 impl Published {
@@ -38,7 +40,7 @@ impl Published {
         if let Some(part) = come {
             parts.insert(place.unwrap_or(parts.len()).min(parts.len()), part);
         }
-        Published { at: self.at, digest: self.digest, parts }
+        Published { at: self.at, digest: self.digest, parts, presence: Arc::clone(&self.presence) }
     }
 }
 
@@ -59,6 +61,11 @@ impl std::fmt::Debug for View {
 impl View {
     pub(super) fn of(published: Arc<Published>) -> View {
         View { at: published.at, published }
+    }
+
+    /// Whose rows they are.
+    pub fn presence(&self) -> &Presence {
+        &self.published.presence
     }
 
     /// The rolling digest of its rows: see [`super::digest`].

@@ -39,6 +39,7 @@ async fn serves(scene: &Scene, replica: u64, consistency: v1::Consistency) {
     let read = v1::ReadOptions {
         preference: v1::ReadPreference::Replica.into(),
         consistency: consistency.into(),
+        max_lag_ms: if consistency == v1::Consistency::Bounded { 5_000 } else { 0 },
         ..Default::default()
     };
     let request = v1::GetRequest {

@@ -158,6 +158,18 @@ pub const KEYS: &[Key] = &[
         "Candidates kept while searching a new collection, unless the request says otherwise.",
     ),
     number("cluster.partitions", [4, 1, 256], "", "Partitions of a new collection that names none."),
+    number(
+        "cluster.grow_bytes",
+        [10 << 30, 0, 1 << 60],
+        "bytes",
+        "Stored bytes at which a collection on a single node is spread over 10 partitions, online; 0: never.",
+    ),
+    number(
+        "cluster.advise_bytes",
+        [100 << 30, 0, 1 << 60],
+        "bytes",
+        "Stored bytes at which a single node advises a cluster in its log; 0: never.",
+    ),
 ];
 
 /// Keys that are planned and not there yet. A file that names one is refused instead of being half obeyed. A name

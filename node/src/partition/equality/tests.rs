@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 
 use super::*;
 use crate::partition::Write;
-use crate::partition::house::{FRESH, House, SELF, SOON, stopped, upsert};
+use crate::partition::house::{FRESH, House, SELF, SOON, stopped, upsert, whole};
 use crate::storage::quarantine::MARK;
 
 fn comparison(leader: u64, digests: &[(u64, &str)]) -> Comparison {
@@ -34,6 +34,10 @@ fn the_majority_is_right_and_without_one_the_leader() {
     assert_eq!(divergent(1, &[(1, ""), (2, "a"), (3, "b")]), [0; 0], "nobody to go by");
     assert!(comparison(1, &[(1, "a"), (2, "a")]).is_equal());
     assert!(!comparison(1, &[(1, "a"), (2, "")]).is_equal(), "silence is no equality");
+}
+
+async fn count(house: &House, id: u64) -> u64 {
+    house.replica(id).await.unwrap().count(None, FRESH, &whole()).await.unwrap().0
 }
 
 /// What a fake holder says; `None`: what the replica itself would.
@@ -140,7 +144,7 @@ async fn a_leader_in_the_minority_goes_itself_and_stays_out_after_a_restart() {
     // Whoever holds it gets no answer, nor does who asks for it; it takes no part in its group.
     for refused in [
         upsert(&replica, 0..1).await.map(drop),
-        replica.count(None, FRESH).await.map(drop),
+        replica.count(None, FRESH, &whole()).await.map(drop),
         replica.view_at(3, FRESH).await.map(drop),
         replica.digest_at(3, false).await.map(drop),
         house.replica(1).await.map(drop),
@@ -156,12 +160,12 @@ async fn a_leader_in_the_minority_goes_itself_and_stays_out_after_a_restart() {
     let house = House::open(dir.path(), 2).await;
     assert!(matches!(house.replica(1).await, Err(Refusal::DataLoss(_))));
     assert_eq!(house.registry.quarantined()[0].0, PartitionId(1));
-    assert_eq!(house.replica(2).await.unwrap().count(None, FRESH).await.unwrap().0, 1);
+    assert_eq!(count(&house, 2).await, 1);
     house.close().await;
     // An operator who knows better.
     std::fs::remove_file(dir.path().join("partitions/1").join(MARK)).unwrap();
     let house = House::open(dir.path(), 2).await;
-    assert_eq!(house.replica(1).await.unwrap().count(None, FRESH).await.unwrap().0, 20);
+    assert_eq!(count(&house, 1).await, 20);
     house.close().await;
 }
 
@@ -191,7 +195,7 @@ async fn deep_digests_are_taken_at_one_index_while_writes_go_on() {
         let house = House::open(dir.path(), 1).await;
         let replica = house.replica(1).await.unwrap();
         upsert(&replica, 0..120).await.unwrap();
-        replica.write(None, Write::Delete(vec![Key::Number(3)])).await.unwrap();
+        replica.write(None, Write::Delete(vec![Key::Number(3)]), &whole()).await.unwrap();
         let comparison = replica.digest_now(true, SOON).await.unwrap();
         upsert(&replica, 0..50).await.unwrap();
         let digest = comparison.digests[&SELF].clone().unwrap();
@@ -216,7 +220,7 @@ async fn a_planted_divergence_is_found() {
     }
     other.store.skips_delete.store(true, std::sync::atomic::Ordering::SeqCst);
     for replica in [&one, &other] {
-        let gone = replica.write(None, Write::Delete(vec![Key::Number(7)])).await.unwrap();
+        let gone = replica.write(None, Write::Delete(vec![Key::Number(7)]), &whole()).await.unwrap();
         assert_eq!(gone.affected, 1);
     }
     for deep in [false, true] {

@@ -133,6 +133,10 @@ impl SegmentView for SealedView {
         }
     }
 
+    fn identity(&self) -> Option<u64> {
+        Some(self.sealed.number())
+    }
+
     fn is_indexed(&self, vector: &str) -> bool {
         ordinal(&self.sealed.files.header.shapes, vector)
             .is_some_and(|ordinal| self.sealed.graphs[ordinal].is_some())

@@ -7,6 +7,7 @@ use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::Key;
 
 use super::{Fault, Frozen, State, Store};
+use crate::storage::Presence;
 use crate::storage::digest;
 use crate::storage::growing::{Growing, fits};
 use crate::storage::row::StoredRow;
@@ -73,6 +74,11 @@ impl Store {
         gone.into_iter().for_each(|row| state.mark(row, index));
         state.written = state.written.max(index);
         Ok(found)
+    }
+
+    /// States published from here on say this of the keys they hold.
+    pub fn set_presence(&self, presence: Presence) {
+        self.state.lock().presence = Arc::new(presence);
     }
 
     /// From here on, new views see everything up to `index`, the command that was applied last.

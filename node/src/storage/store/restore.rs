@@ -42,6 +42,7 @@ impl Store {
             durable: applied,
             busy: BTreeSet::new(),
             retired: Vec::new(),
+            presence: Arc::default(),
         };
         let machine = Arc::new(manifest.machine.clone());
         let store = Store {

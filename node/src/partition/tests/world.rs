@@ -1,0 +1,600 @@
+//! A small world: partitions as machines over stores with a log in memory, a meta group that is a map, and clients that
+//! route as the router does. Everything happens on one task, in an order drawn from a seed: with each step of a driver
+//! something else happens before and after it, and some steps fail, with or without having been done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use flotilla_proto::filter::{Bounds, Compiled, Filter};
+use flotilla_proto::ids::{CollectionId, Epoch, LogIndex, NodeId, PartitionId};
+use flotilla_proto::placement::{CollectionPlacement, Partition, PlacementMap, SlotMove};
+use flotilla_proto::record::{Key, Record, Value};
+use flotilla_proto::refusal::Refusal;
+use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, IndexKind, Strategy as Slots, VectorSpec};
+use parking_lot::Mutex;
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::super::admit::{admit, due};
+use super::super::owned::Seat;
+use super::super::{Owned, Write};
+use crate::index::Progress;
+use crate::machine::command::{Body, Command, RequestId};
+use crate::machine::moves::{Cursor, Import, Ledger, Step};
+use crate::machine::{Machine as _, PartitionMachine, Rejection, Reply, Signals};
+use crate::query::{self, Curtain};
+use crate::storage::store::{Options, Store};
+use crate::storage::{SegmentView, View};
+use crate::worker::slots::{Holder, Reach, Stepped, Taker};
+
+pub const COLLECTION: CollectionId = CollectionId::from_u128(77);
+pub const KEYS: u64 = 90;
+
+fn spec(strategy: Slots) -> CollectionSpec {
+    let v = VectorSpec { dims: 2, distance: Distance::Euclidean, index: IndexKind::Flat };
+    CollectionSpec {
+        name: "c".into(),
+        vectors: [("v".to_owned(), v)].into(),
+        fields: [("n".to_owned(), FieldType::Integer)].into(),
+        partitions: 3,
+        strategy,
+        ..Default::default()
+    }
+}
+
+/// A partition: its folder and its log outlive its crashes.
+pub struct Shelf {
+    id: PartitionId,
+    spec: Arc<CollectionSpec>,
+    folder: tempfile::TempDir,
+    log: Vec<bytes::Bytes>,
+    running: Option<Running>,
+    /// The map as this node follows it.
+    map: PlacementMap,
+    seat: Seat,
+}
+
+struct Running {
+    machine: PartitionMachine,
+    store: Arc<Store>,
+    signals: Signals,
+}
+
+impl Shelf {
+    fn new(id: u64, spec: &CollectionSpec, map: &PlacementMap) -> Shelf {
+        let folder = tempfile::tempdir().unwrap();
+        let (spec, map, seat) = (Arc::new(spec.clone()), map.clone(), Seat::default());
+        let mut shelf = Shelf { id: PartitionId(id), spec, folder, log: vec![], running: None, map, seat };
+        shelf.open();
+        shelf
+    }
+
+    fn open(&mut self) {
+        self.running = None;
+        let options = Options { seal_rows: 25, graph_rows_min: 1_000, fan_in: 2, ..Options::default() };
+        let (store, restored) = Store::open(self.folder.path(), self.spec.clone(), options).unwrap();
+        let (store, signals, from) = (Arc::new(store), Signals::default(), restored.applied);
+        let machine = PartitionMachine::new(COLLECTION, store.clone(), restored, signals.clone()).unwrap();
+        self.running = Some(Running { machine, store, signals });
+        for index in from + 1..=self.log.len() as u64 {
+            self.apply(index);
+        }
+    }
+
+    fn running(&mut self) -> &mut Running {
+        self.running.as_mut().unwrap()
+    }
+
+    fn apply(&mut self, index: LogIndex) -> Reply {
+        let command = self.log[index as usize - 1].clone();
+        let machine = &mut self.running().machine;
+        let reply = machine.apply(index, &command).unwrap();
+        machine.publish(index, index.to_le_bytes().to_vec()).unwrap();
+        reply
+    }
+
+    pub fn propose(&mut self, request: Option<RequestId>, body: Body) -> Reply {
+        let command = Command { collection: COLLECTION, request, body };
+        self.log.push(command.encode().unwrap());
+        self.apply(self.log.len() as u64)
+    }
+
+    fn tidy(&mut self, how: usize) {
+        let running = self.running();
+        running.signals.freeze_wanted.store(how > 0, std::sync::atomic::Ordering::SeqCst);
+        running.machine.checkpoint().unwrap();
+        running.store.seal().unwrap();
+        if how > 1 {
+            running.store.compact(&Progress::new()).unwrap();
+        }
+    }
+
+    pub fn ledger(&mut self) -> Arc<Ledger> {
+        self.running().machine.ledger()
+    }
+
+    pub fn view(&mut self) -> View {
+        self.running().store.view()
+    }
+
+    /// As the node's check of a target: what the caller's epoch means here, or that it is stale.
+    fn owned(&mut self, caller: &PlacementMap, newest: &PlacementMap) -> Result<Owned, Refusal> {
+        if self.map.epoch < caller.epoch {
+            self.map = newest.clone();
+        }
+        let placement = &self.map.collections[0];
+        let owned = Owned::of(placement, self.id);
+        if placement.epoch > caller.epoch { Err(owned.stale()) } else { Ok(owned) }
+    }
+}
+
+/// A write that a client sends until it is acknowledged as a whole.
+#[derive(Clone)]
+pub struct Wish {
+    request: RequestId,
+    records: Vec<(Key, i64)>,
+    gone: Vec<Key>,
+    /// Below it, everything goes.
+    below: Option<i64>,
+    /// Keys whose fate is decided.
+    done: BTreeSet<Key>,
+}
+
+pub struct World {
+    pub draw: Mutex<SmallRng>,
+    pub shelves: Mutex<Vec<Shelf>>,
+    pub map: Mutex<PlacementMap>,
+    model: Mutex<BTreeMap<Key, i64>>,
+    waiting: Mutex<Vec<Wish>>,
+    granted: Mutex<Vec<Wish>>,
+    serials: Mutex<u64>,
+    /// How often a driver fails: one in this many; 0: never.
+    pub faults: Mutex<u32>,
+    pub reads: Mutex<u64>,
+}
+
+pub fn key(number: u64) -> Key {
+    if number.is_multiple_of(3) { Key::Text(format!("k{number:03}")) } else { Key::Number(number) }
+}
+
+impl World {
+    pub fn new(seed: u64, is_range: bool) -> Arc<World> {
+        let strategy = match is_range {
+            true => Slots::Range { splits: vec![key(20), key(50), key(80), key(30), key(60)] },
+            false => Slots::ConsistentHash,
+        };
+        let strategy = match strategy {
+            Slots::Range { mut splits } => {
+                splits.sort();
+                Slots::Range { splits }
+            }
+            other => other,
+        };
+        let spec = spec(strategy);
+        let partitions = (1..=3).map(|id| Partition::new(PartitionId(id), vec![NodeId(1)])).collect();
+        let slots = vec![0; spec.strategy.slots()];
+        let placement = CollectionPlacement {
+            id: COLLECTION,
+            spec: spec.clone(),
+            epoch: Epoch(1),
+            partitions,
+            slots,
+            slot_move: None,
+        };
+        let map = PlacementMap { epoch: Epoch(1), collections: vec![placement], ..Default::default() };
+        let shelves = (1..=3).map(|id| Shelf::new(id, &spec, &map)).collect();
+        Arc::new(World {
+            draw: Mutex::new(SmallRng::seed_from_u64(seed)),
+            shelves: Mutex::new(shelves),
+            map: Mutex::new(map),
+            model: Mutex::default(),
+            waiting: Mutex::default(),
+            granted: Mutex::default(),
+            serials: Mutex::new(0),
+            faults: Mutex::new(0),
+            reads: Mutex::new(0),
+        })
+    }
+
+    pub fn below(&self, n: u64) -> u64 {
+        self.draw.lock().random_range(0..n)
+    }
+
+    fn one_in(&self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn change(&self, change: impl FnOnce(&mut CollectionPlacement)) {
+        let mut map = self.map.lock();
+        map.epoch.0 += 1;
+        let epoch = map.epoch;
+        let placement = &mut map.collections[0];
+        placement.epoch = epoch;
+        change(placement);
+    }
+
+    /// A range is cut in two, both with the owner of the whole: slots get other numbers.
+    pub fn split(&self) {
+        let at = key(self.below(KEYS));
+        self.change(|placement| {
+            let Slots::Range { splits } = &mut placement.spec.strategy else { return };
+            if let Err(place) = splits.binary_search(&at) {
+                splits.insert(place, at);
+                let owner = placement.slots[place];
+                placement.slots.insert(place, owner);
+            }
+        });
+    }
+
+    /// Some slots of a partition that has any start to go to another.
+    pub fn start_move(&self, id: u64) {
+        let slots = self.map.lock().collections[0].slots.clone();
+        let from = slots[self.below(slots.len() as u64) as usize];
+        let to = (u64::from(from) + 1 + self.below(2)) % 3;
+        let owned = slots.iter().zip(0_u16..).filter(|(owner, _)| **owner == from).map(|(_, slot)| slot);
+        let mut chosen: Vec<u16> = owned.filter(|_| self.one_in(2)).collect();
+        if chosen.is_empty() {
+            chosen = vec![slots.iter().position(|owner| *owner == from).unwrap() as u16];
+        }
+        let (from, to) = (PartitionId(u64::from(from) + 1), PartitionId(to + 1));
+        self.change(|placement| placement.slot_move = Some(SlotMove { id, from, to, slots: chosen }));
+    }
+
+    pub fn abort(&self) {
+        self.change(|placement| placement.slot_move = None);
+    }
+
+    fn commit(&self, id: u64) -> Result<(), Refusal> {
+        if self.map.lock().collections[0].slot_move.as_ref().is_none_or(|m| m.id != id) {
+            return Err(Refusal::Aborted("there is no such move".into()));
+        }
+        self.change(|placement| {
+            let moved = placement.slot_move.take().unwrap();
+            let to = placement.partitions.iter().position(|p| p.id == moved.to).unwrap();
+            moved.slots.iter().for_each(|slot| placement.slots[usize::from(*slot)] = to as u16);
+        });
+        Ok(())
+    }
+
+    // ---- what goes on beside a driver
+
+    pub fn bustle(&self) {
+        for _ in 0..self.below(3) {
+            match self.below(12) {
+                0..5 => self.write(),
+                5 => self.write_again(),
+                6 => self.shelves.lock()[self.below(3) as usize].open(),
+                7 => {
+                    let how = self.below(3) as usize;
+                    self.shelves.lock()[self.below(3) as usize].tidy(how);
+                }
+                8 => {
+                    let newest = self.map.lock().clone();
+                    self.shelves.lock()[self.below(3) as usize].map = newest;
+                }
+                9 => self.nag(),
+                _ => self.read(),
+            }
+        }
+    }
+
+    /// A router's map: the newest, or as old as some node's.
+    fn caller(&self) -> PlacementMap {
+        let at = self.below(9) as usize;
+        match self.shelves.lock().get(at) {
+            Some(shelf) => shelf.map.clone(),
+            None => self.map.lock().clone(),
+        }
+    }
+
+    fn write(&self) {
+        let mut wish = Wish {
+            request: RequestId { client: 1 + self.below(3), serial: 0 },
+            records: vec![],
+            gone: vec![],
+            below: None,
+            done: BTreeSet::new(),
+        };
+        wish.request.serial = {
+            let mut serials = self.serials.lock();
+            *serials += 1;
+            *serials
+        };
+        let count = 1 + self.below(6);
+        match self.below(8) {
+            0 => wish.below = Some(self.below(120) as i64),
+            1 | 2 => wish.gone = (0..count).map(|_| key(self.below(KEYS))).collect(),
+            _ => {
+                let one = |_| (key(self.below(KEYS)), self.below(1_000) as i64);
+                let records: BTreeMap<Key, i64> = (0..count).map(one).collect();
+                wish.records = records.into_iter().collect();
+            }
+        }
+        self.grant(wish);
+    }
+
+    /// Those that wait are sent again.
+    pub fn nag(&self) {
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        waiting.into_iter().for_each(|wish| self.grant(wish));
+    }
+
+    pub fn is_anyone_waiting(&self) -> bool {
+        !self.waiting.lock().is_empty()
+    }
+
+    /// A client did not hear the answer and sends a whole request again: nothing may change.
+    fn write_again(&self) {
+        let granted = self.granted.lock();
+        if granted.is_empty() {
+            return;
+        }
+        let last = granted.len();
+        let wish = granted[last - 1 - self.below(last.min(40) as u64) as usize].clone();
+        drop(granted);
+        let everything: BTreeSet<Key> = (0..KEYS).map(key).collect();
+        self.grant(Wish { done: everything, ..wish });
+    }
+
+    /// Sends a wish by the map of this moment, or an older one; what is refused waits.
+    fn grant(&self, mut wish: Wish) {
+        let caller = self.caller();
+        for at in 0..3 {
+            if !self.send(&caller, at, &mut wish) {
+                self.waiting.lock().push(wish);
+                return;
+            }
+        }
+        if self.one_in(10) {
+            // The answer was lost.
+            self.waiting.lock().push(wish);
+        } else {
+            self.granted.lock().push(wish);
+        }
+    }
+
+    /// The part of one partition. False if it was refused.
+    fn send(&self, caller: &PlacementMap, at: usize, wish: &mut Wish) -> bool {
+        let newest = self.map.lock().clone();
+        let shelf = &mut self.shelves.lock()[at];
+        let placement = &caller.collections[0];
+        let area = placement.area(shelf.id);
+        let is_here = |key: &Key| area.contains(&key.to_bytes());
+        let write = if let Some(below) = wish.below {
+            let bounds = Bounds { lt: Some(Value::Int(below)), ..Bounds::default() };
+            Write::DeleteFilter(Filter::Range("n".into(), bounds))
+        } else if wish.records.is_empty() {
+            let keys: Vec<Key> = wish.gone.iter().filter(|key| is_here(key)).cloned().collect();
+            if keys.is_empty() {
+                return true;
+            }
+            Write::Delete(keys)
+        } else {
+            let here = wish.records.iter().filter(|(key, _)| is_here(key));
+            let record = |(key, n): &(Key, i64)| record(key.clone(), *n);
+            let records: Vec<Record> = here.map(record).collect();
+            if records.is_empty() {
+                return true;
+            }
+            Write::Upsert(records)
+        };
+        let Ok(owned) = shelf.owned(caller, &newest) else { return false };
+        if let Some(step) = due(&shelf.ledger().moves(), &owned) {
+            shelf.propose(None, Body::Move(step));
+        }
+        let moves = shelf.ledger().moves();
+        let Ok(body) = admit(&shelf.spec, &moves, &owned, write) else { return false };
+        match shelf.propose(Some(wish.request), body) {
+            Reply::Written { affected, .. } => {
+                self.believe(wish, &is_here, affected);
+                true
+            }
+            Reply::Rejected(Rejection::Moved) => false,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The partition says that the wish is done, as far as its keys go.
+    fn believe(&self, wish: &mut Wish, is_here: &dyn Fn(&Key) -> bool, affected: u64) {
+        let mut model = self.model.lock();
+        let named = wish.records.iter().filter(|(key, _)| is_here(key)).count() as u64;
+        if named > 0 {
+            assert_eq!(affected, named, "an upsert is answered with the records it names");
+        }
+        for (key, n) in wish.records.iter().filter(|(key, _)| is_here(key)) {
+            if wish.done.insert(key.clone()) {
+                model.insert(key.clone(), *n);
+            }
+        }
+        for key in wish.gone.iter().filter(|key| is_here(key)) {
+            if wish.done.insert(key.clone()) {
+                model.remove(key);
+            }
+        }
+        if let Some(below) = wish.below {
+            for key in (0..KEYS).map(key).filter(|key| is_here(key)) {
+                if wish.done.insert(key.clone()) && model.get(&key).is_some_and(|n| *n < below) {
+                    model.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Reads everything at one epoch in every way. False if some partition called the reader stale.
+    fn read(&self) {
+        let (caller, newest) = (self.caller(), self.map.lock().clone());
+        let mut found = Found::default();
+        for at in 0..3 {
+            let shelf = &mut self.shelves.lock()[at];
+            let Ok(owned) = shelf.owned(&caller, &newest) else { return };
+            if found.read(shelf, &owned).is_none() {
+                return;
+            }
+        }
+        *self.reads.lock() += 1;
+        found.compare(&self.model.lock());
+    }
+
+    /// As [`World::read`], but nobody may call the reader stale.
+    pub fn read_all(&self) {
+        let newest = self.map.lock().clone();
+        self.shelves.lock().iter_mut().for_each(|shelf| shelf.map = newest.clone());
+        let before = *self.reads.lock();
+        self.read();
+        assert_eq!(*self.reads.lock(), before + 1, "a read is stale at rest");
+        // Nothing is left over either.
+        let map = self.map.lock().clone();
+        let model = self.model.lock();
+        for shelf in &mut *self.shelves.lock() {
+            let area = map.collections[0].area(shelf.id);
+            let own = model.keys().filter(|key| area.contains(&key.to_bytes())).count();
+            assert_eq!(shelf.view().live(), own as u64, "partition {}", shelf.id);
+        }
+    }
+
+    /// What may go wrong at a driver's step: `None` if nothing does; else whether the step is done all the same.
+    fn fault(&self) -> Option<bool> {
+        let faults = u64::from(*self.faults.lock());
+        (faults > 0 && self.one_in(faults)).then(|| self.one_in(2))
+    }
+
+    /// A driver's step: `act`, with everything around it.
+    fn act<T>(&self, act: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+        self.bustle();
+        let lost = || Refusal::Unavailable("lost".into());
+        let done = match self.fault() {
+            None => act(),
+            Some(false) => return Err(lost()),
+            Some(true) => act().and(Err(lost())),
+        };
+        self.bustle();
+        done
+    }
+
+    fn step_at<T>(&self, at: usize, step: Step, read: impl FnOnce(&mut Shelf, LogIndex) -> T) -> Stepped<T> {
+        self.act(|| {
+            let shelf = &mut self.shelves.lock()[at];
+            match shelf.propose(None, Body::Move(step)) {
+                Reply::Written { log_index, .. } => Ok(Ok(read(shelf, log_index))),
+                Reply::Rejected(Rejection::Step(why)) => Ok(Err(why)),
+                other => panic!("{other:?}"),
+            }
+        })
+    }
+}
+
+fn record(key: Key, n: i64) -> Record {
+    Record::new(key).field("n", n).vector("v", vec![n as f32, 1.0])
+}
+
+/// What all partitions together say.
+#[derive(Default)]
+struct Found {
+    scanned: Vec<(Key, i64)>,
+    counted: u64,
+    low: u64,
+    near: Vec<Key>,
+    got: Vec<Key>,
+}
+
+impl Found {
+    fn read(&mut self, shelf: &mut Shelf, owned: &Owned) -> Option<()> {
+        let view = shelf.view();
+        let curtain = shelf.seat.curtain(&view, owned).ok()?;
+        let spec = shelf.spec.clone();
+        let low = Filter::Range("n".into(), Bounds { lt: Some(Value::Int(500)), ..Bounds::default() });
+        let low = Compiled::new(&low, &spec).unwrap();
+        let segments: Vec<&dyn SegmentView> = view.segments().collect();
+        let read = |segments: &[&dyn SegmentView]| {
+            let (rows, _) = query::scan(segments, None, None, 10_000)?;
+            for (segment, row) in rows {
+                let Some(Value::Int(n)) = segments[segment].payload(row)?.remove("n") else { panic!() };
+                self.scanned.push((segments[segment].key(row)?, n));
+            }
+            self.counted += query::count(segments, None)?;
+            self.low += query::count(segments, Some(&low))?;
+            let ask = query::Search {
+                vector: "v",
+                query: &[0.0, 1.0],
+                filter: None,
+                limit: 1_000,
+                ef: 1_000,
+                exact: true,
+                max_distance: None,
+            };
+            let hits = query::search(segments, &spec, &ask, &|| false)?.hits;
+            self.near.extend(hits.into_iter().map(|hit| hit.key));
+            Ok(())
+        };
+        Curtain::over(curtain.as_deref(), &segments, read).unwrap();
+        let keys: Vec<Key> = (0..KEYS).map(key).filter(|key| owned.area.contains(&key.to_bytes())).collect();
+        let hidden = owned.hidden(&view, &keys).ok()?;
+        let there = |key: &Key| !hidden.contains(key) && view.find(key).unwrap().is_some();
+        self.got.extend(keys.into_iter().filter(there));
+        Some(())
+    }
+
+    fn compare(mut self, model: &BTreeMap<Key, i64>) {
+        self.scanned.sort();
+        self.near.sort();
+        self.got.sort();
+        let wanted: Vec<(Key, i64)> = model.iter().map(|(key, n)| (key.clone(), *n)).collect();
+        let keys: Vec<Key> = model.keys().cloned().collect();
+        assert_eq!(self.scanned, wanted, "a scan");
+        assert_eq!(self.counted, wanted.len() as u64, "a count");
+        assert_eq!(self.low, model.values().filter(|n| **n < 500).count() as u64, "a count with a filter");
+        assert_eq!(self.near, keys, "a search");
+        assert_eq!(self.got, keys, "gets");
+    }
+}
+
+/// A partition of the world, for drivers.
+pub struct Seen {
+    pub world: Arc<World>,
+    pub at: usize,
+}
+
+impl Holder for Seen {
+    fn id(&self) -> PartitionId {
+        PartitionId(self.at as u64 + 1)
+    }
+
+    async fn step(&self, step: Step) -> Stepped<LogIndex> {
+        self.world.step_at(self.at, step, |_, index| index)
+    }
+
+    fn state(&self) -> View {
+        self.world.shelves.lock()[self.at].view()
+    }
+
+    fn ledger(&self) -> Arc<Ledger> {
+        self.world.shelves.lock()[self.at].ledger()
+    }
+}
+
+impl Taker for Seen {
+    async fn begin(&self, step: Step) -> Stepped<Cursor> {
+        let cursor =
+            |shelf: &mut Shelf, _| shelf.ledger().moves().incoming.as_ref().map(|i| i.cursor.clone());
+        let stepped = self.world.step_at(self.at, step, cursor)?;
+        Ok(stepped.map(|cursor| cursor.expect("it comes")))
+    }
+
+    async fn import(&self, import: Import) -> Stepped<()> {
+        self.world.step_at(self.at, Step::Import(import), |_, _| ())
+    }
+}
+
+pub struct Way(pub Arc<World>);
+
+impl Reach for Way {
+    type Taker = Seen;
+
+    fn taker(&self, _: &CollectionPlacement, id: PartitionId) -> Seen {
+        Seen { world: self.0.clone(), at: id.0 as usize - 1 }
+    }
+
+    async fn commit(&self, _: &CollectionPlacement, id: u64) -> Result<(), Refusal> {
+        self.0.act(|| self.0.commit(id))
+    }
+}
