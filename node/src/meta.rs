@@ -54,6 +54,7 @@ pub struct Meta {
     published: Published,
     checkpointed: AtomicU64,
     reopening: tokio::sync::Mutex<()>,
+    is_over: watch::Sender<bool>,
 }
 
 impl Meta {
@@ -70,6 +71,7 @@ impl Meta {
             published,
             checkpointed,
             reopening: tokio::sync::Mutex::new(()),
+            is_over: watch::Sender::new(false),
         })
     }
 
@@ -113,6 +115,20 @@ impl Meta {
     /// The map now, and each newer one.
     pub fn watch(&self) -> watch::Receiver<Arc<PlacementMap>> {
         self.published.watch()
+    }
+
+    /// Ends the watches of routers: this node goes down, and another one can tell them.
+    pub fn end_watches(&self) {
+        self.is_over.send_replace(true);
+    }
+
+    /// Completes when the watches of routers are to end.
+    pub fn over(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut is_over = self.is_over.subscribe();
+        async move {
+            // An error means that the sender is gone: then it is time too.
+            let _ = is_over.wait_for(|is_over| *is_over).await;
+        }
     }
 
     /// The map now.

@@ -310,6 +310,11 @@ impl Node {
         }
     }
 
+    /// Ends the watches of routers, which would never end by themselves and hold up the drain.
+    pub fn end_watches(&self) {
+        self.meta.end_watches();
+    }
+
     /// What the node's metrics are read from.
     pub fn gauges(&self) -> metrics::Gauges {
         metrics::Gauges::new(self.registry.clone(), self.lanes.clone(), self.equality.divergences())

@@ -96,13 +96,14 @@ impl Scene {
         Client::new(&self.recorder, &self.cluster.urls(), &self.seed, &self.work).await.unwrap()
     }
 
-    /// The end: clients rest, every key is read once more, replicas are compared, the history is judged and returned.
+    /// The end: clients rest, every key is read once more, the history is judged, and the replicas are compared.
     async fn judge(&self, load: Load) -> History {
         load.stop().await;
         self.one_client().await.get_all().await;
+        let history = self.judge_record();
         self.cluster.caught_up(COLLECTION).await.unwrap_or_else(|why| panic!("{why:?}"));
         self.cluster.verified(COLLECTION).await.unwrap_or_else(|why| panic!("{why:?}"));
-        self.judge_record()
+        history
     }
 
     /// Judges what is recorded, whatever state the cluster is in.

@@ -391,7 +391,10 @@ impl Client {
                 ..Default::default()
             };
             let page = self.api().scan(page).await?;
-            first.get_or_insert(covered(page.coverage));
+            let coverage = covered(page.coverage);
+            // What any page showed is known from now on.
+            self.knows(&positions(&coverage));
+            first.get_or_insert(coverage);
             records.extend(page.items);
             next = page.next;
             if next.is_empty() {
@@ -471,10 +474,7 @@ impl Client {
                 )
             }
         };
-        for Position { partition, index } in &coverage {
-            let token = self.tokens.entry(*partition).or_default();
-            *token = (*token).max(*index);
-        }
+        self.knows(&coverage);
         let position = match coverage[..] {
             [only] => Some(only),
             _ => None,
@@ -492,6 +492,14 @@ impl Client {
             history.calls.push(call);
             history.operations.extend(operations);
         });
+    }
+
+    /// Its later session reads are not to be behind this.
+    fn knows(&mut self, seen: &[Position]) {
+        for Position { partition, index } in seen {
+            let token = self.tokens.entry(*partition).or_default();
+            *token = (*token).max(*index);
+        }
     }
 
     /// Another router may answer where this one does not.

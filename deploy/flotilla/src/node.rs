@@ -183,6 +183,7 @@ async fn serve(config: Config, folder: PathBuf, args: NodeArgs, is_replica: bool
     port.is_ready(false).await;
     node.step_aside(STEP_ASIDE_MAX).await;
     closing.send_replace(true);
+    node.end_watches();
     front.await?.context("the data port's service ended")?;
     behind.await?.context("the peer port's service ended")?;
     node.stop().await;

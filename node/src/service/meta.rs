@@ -174,6 +174,6 @@ impl meta_server::Meta for MetaService {
         let newer = maps.enumerate().filter_map(move |(n, map): (usize, Arc<PlacementMap>)| async move {
             (n == 0 || map.epoch.0 > after).then(|| Ok(map_to_wire(&map)))
         });
-        Ok(Response::new(Box::pin(newer)))
+        Ok(Response::new(Box::pin(newer.take_until(self.meta.over()))))
     }
 }

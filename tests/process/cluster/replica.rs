@@ -49,10 +49,11 @@ async fn serves(scene: &Scene, replica: u64, consistency: v1::Consistency) {
         ..Default::default()
     };
     let what = format!("replica {replica} answers a read with {consistency:?}");
-    eventually(&what, Duration::from_secs(20), async || {
-        let coverage = client.get(request.clone()).await.ok()?.coverage?;
-        coverage.indexes.iter().any(|at| at.node == replica).then_some(())
-    })
-    .await
-    .unwrap();
+    let mut last = String::new();
+    let served = eventually(&what, Duration::from_secs(20), async || {
+        let answer = client.get(request.clone()).await;
+        last = format!("{:?}", answer.as_ref().map(|answer| &answer.coverage));
+        answer.ok()?.coverage?.indexes.iter().any(|at| at.node == replica).then_some(())
+    });
+    served.await.unwrap_or_else(|why| panic!("{why}; the last answer: {last}"));
 }

@@ -21,17 +21,18 @@ pub fn check(operations: &[Operation]) -> Result<(), String> {
             _ => None,
         })
         .collect();
-    let mut floors: BTreeMap<u64, Vec<&Operation>> = BTreeMap::new();
+    let mut floors: BTreeMap<u64, Vec<Known>> = BTreeMap::new();
     for operation in operations.iter().filter(|o| o.outcome == Outcome::Done) {
         let known = floors.entry(operation.client).or_default();
         match operation.act {
-            Act::Upsert(_) | Act::Delete { .. } => known.push(operation),
+            Act::Upsert(_) | Act::Delete { .. } => known.push(Known { floor: operation, by: operation }),
             Act::Read(value, freshness) => {
                 if freshness == Freshness::Session {
                     not_below(operation, known, &upserts, operations)?;
                 }
                 if matches!(freshness, Freshness::Session | Freshness::Linearizable) {
-                    known.extend(value.and_then(|value| upserts.get(&value).copied()));
+                    let seen = value.and_then(|value| upserts.get(&value).copied());
+                    known.extend(seen.map(|floor| Known { floor, by: operation }));
                 }
             }
         }
@@ -39,10 +40,16 @@ pub fn check(operations: &[Operation]) -> Result<(), String> {
     Ok(())
 }
 
+/// A write that a client knows of, and the operation that taught it: the write itself, or a read.
+struct Known<'a> {
+    floor: &'a Operation,
+    by: &'a Operation,
+}
+
 /// The read shows nothing that came certainly before a write in `known`.
 fn not_below(
     read: &Operation,
-    known: &[&Operation],
+    known: &[Known],
     upserts: &BTreeMap<u64, &Operation>,
     operations: &[Operation],
 ) -> Result<(), String> {
@@ -53,18 +60,18 @@ fn not_below(
         let mut deletes = operations.iter().filter(is_delete);
         deletes.any(|o| interval(o).1 >= floor.invoked && o.invoked <= read.returned)
     };
-    let is_passed = |floor: &&&Operation| match (shown, floor.act) {
+    let is_passed = |Known { floor, .. }: &&Known| match (shown, floor.act) {
         (Some(shown), _) => interval(shown).1 < floor.invoked,
         // A delete is no news to who sees nothing.
         (None, Act::Upsert(_)) => value.is_none() && !removes(floor),
         (None, _) => false,
     };
     match known.iter().find(is_passed) {
-        Some(floor) => Err(format!(
-            "a session goes back: key {}: client {} knew of the first, and then read:{}",
+        Some(Known { floor, by }) => Err(format!(
+            "a session goes back: key {}: client {} knew of the first by the second, and then:{}",
             read.key,
             read.client,
-            listed(shown.into_iter().chain([*floor, read]))
+            listed([*floor, *by, read].into_iter().chain(shown))
         )),
         None => Ok(()),
     }
