@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 pub mod engine;
+pub mod load;
 pub mod search;
 
 /// Arguments of `flotilla bench`.
@@ -24,6 +25,8 @@ enum Action {
     Engine(Box<engine::EngineArgs>),
     /// Searches a running server, as its users do
     Search(Box<search::BenchSearchArgs>),
+    /// Writes to, or reads from, a running server as fast as so many clients can
+    Load(load::LoadArgs),
 }
 
 impl BenchArgs {
@@ -32,6 +35,7 @@ impl BenchArgs {
         match self.action {
             Action::Engine(args) => engine::run(*args),
             Action::Search(args) => args.run(),
+            Action::Load(args) => args.run(),
         }
     }
 }

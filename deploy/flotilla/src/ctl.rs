@@ -29,8 +29,9 @@ const POLL: Duration = Duration::from_millis(250);
   flotilla ctl move 17 --from 1 --to 4
   flotilla ctl rate 20000000                     copies at most 20 MB/s from each node")]
 pub struct CtlArgs {
-    #[command(flatten)]
-    target: Target,
+    /// Address of a router
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:15010", global = true)]
+    to: String,
     /// Form of the answer
     #[arg(long, value_enum, default_value = "table", global = true)]
     output: Output,
@@ -128,7 +129,7 @@ impl CtlArgs {
     /// Runs the verb.
     pub fn run(self) -> anyhow::Result<()> {
         target::run(1, async {
-            let client = self.target.client().await?;
+            let client = Target { to: self.to.clone() }.client().await?;
             self.act(&client).await
         })
     }

@@ -3,6 +3,8 @@
 //! One task per group takes whatever has queued up, bounded in number and bytes, and submits it as one batch, so that the
 //! log writes and replicates it in one piece. It does not wait for one batch to be applied before it submits the next.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use flotilla_proto::ids::PartitionId;
 use flotilla_proto::refusal::Refusal;
@@ -25,6 +27,8 @@ const BATCH_MAX: usize = 256;
 const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Proposals that wait, at most: beyond it callers wait before they are taken.
 const QUEUE_MAX: usize = 1_024;
+/// How long a group that stops may take to say why.
+const TELL_MAX: Duration = Duration::from_secs(2);
 
 struct Waiting {
     command: Bytes,
@@ -97,14 +101,17 @@ async fn run<M: Machine>(
                 task::spawn(async move {
                     for answer in answers {
                         let Some(result) = results.next().await else { return };
-                        let result = result.map_err(|why| cause(&raft, why));
+                        let result = match result {
+                            Ok(written) => Ok(written),
+                            Err(why) => Err(cause(&raft, why).await),
+                        };
                         // A caller that has gone does not hear.
                         let _ = answer.send(told(group, &log, result));
                     }
                 });
             }
             Err(why) => {
-                let why = cause(&raft, why);
+                let why = cause(&raft, why).await;
                 for answer in answers {
                     let _ = answer.send(Err(stopped(group, &log, &why)));
                 }
@@ -114,8 +121,18 @@ async fn run<M: Machine>(
 }
 
 /// Why the group has stopped: what it says first may be only that it has.
-fn cause<M: Machine>(raft: &Raft<M>, why: Fatal<Types>) -> Fatal<Types> {
-    raft.metrics().borrow_watched().running_state.clone().err().unwrap_or(why)
+async fn cause<M: Machine>(raft: &Raft<M>, why: Fatal<Types>) -> Fatal<Types> {
+    let mut metrics = raft.metrics();
+    let told = async {
+        loop {
+            let state = metrics.borrow_watched().running_state.clone();
+            if let Err(cause) = state {
+                return Some(cause);
+            }
+            metrics.changed().await.ok()?;
+        }
+    };
+    tokio::time::timeout(TELL_MAX, told).await.ok().flatten().unwrap_or(why)
 }
 
 fn told(

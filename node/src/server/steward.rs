@@ -210,7 +210,10 @@ impl Steward {
         for (partition, node, why) in broken {
             if voters.contains(&(partition, node)) {
                 tracing::warn!(partition = partition.0, node = node.0, why, "a replica is to be made anew");
-                self.mover.rebuild(partition, node).await?;
+                // One that cannot be spared must not keep the others waiting.
+                if let Err(why) = self.mover.rebuild(partition, node).await {
+                    tracing::warn!(partition = partition.0, node = node.0, %why, "the rebuild waits");
+                }
             }
         }
         Ok(())

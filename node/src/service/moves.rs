@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use flotilla_proto::ids::{NodeId, PartitionId};
+use flotilla_proto::ids::{CollectionId, NodeId, PartitionId};
 use flotilla_proto::placement::{CollectionPlacement, NodeState, PlacementMap};
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::schema::Strategy;
@@ -20,6 +20,8 @@ use crate::meta::plan::{self, Facts, Goal};
 use crate::partition::registry::Registry;
 use crate::peers::Peers;
 
+/// How often slots are planned anew when the map changes meanwhile.
+const TRIES_MAX: u32 = 20;
 /// Bytes per second that a plan counts with where no rate is set.
 const RATE_ASSUMED: u64 = 64 << 20;
 
@@ -79,7 +81,7 @@ impl Mover {
             Asked::Grow(name, partitions) => {
                 let placement = known(&map, &name)?;
                 check_growth(placement, partitions)?;
-                (slot_moves(&imagined(placement, partitions), &facts), of_ranges(placement))
+                (slot_moves(&imagined(&self.expected(placement), partitions), &facts), of_ranges(placement))
             }
         };
         let rate = self.rate();
@@ -151,7 +153,7 @@ impl Mover {
                 } else {
                     self.meta.placement(grow).await?
                 };
-                slot_moves(&grown, &facts)
+                return self.queue_slots(grown.id, &facts).await;
             }
         };
         if moves.is_empty() {
@@ -161,6 +163,50 @@ impl Mover {
         match self.meta.change(Change::Queue { epoch, moves }).await? {
             Outcome::Moves(moves) => Ok(v1::ApplyResponse { moves }),
             other => Err(Refusal::Internal(format!("queueing led to {other:?}"))),
+        }
+    }
+
+    /// The collection as it will be when the moves of slots that are queued or under way are through.
+    fn expected(&self, placement: &CollectionPlacement) -> CollectionPlacement {
+        let mut expected = placement.clone();
+        let open: Vec<NewMove> =
+            self.meta.look(|catalogue| catalogue.moves.open().map(|m| m.what.clone()).collect());
+        for what in open.into_iter().filter(|what| what.collection == placement.id) {
+            let Kind::Slots { to, slots, .. } = what.kind else { continue };
+            let owner =
+                placement.partitions.iter().position(|p| p.id == to).and_then(|at| u16::try_from(at).ok());
+            for slot in slots {
+                if let (Some(owner), Some(held)) = (owner, expected.slots.get_mut(usize::from(slot))) {
+                    *held = owner;
+                }
+            }
+        }
+        expected
+    }
+
+    /// Queues what evens out the slots, behind the moves that wait already. Other moves change the map meanwhile: then it is
+    /// planned again.
+    async fn queue_slots(
+        &self,
+        collection: CollectionId,
+        facts: &Facts,
+    ) -> Result<v1::ApplyResponse, Refusal> {
+        let mut tries = 0;
+        loop {
+            let map = self.meta.map();
+            let gone = || Refusal::NotFound("collection", collection.to_string());
+            let placement = map.collection_by_id(collection).ok_or_else(gone)?;
+            let moves = slot_moves(&self.expected(placement), facts);
+            if moves.is_empty() {
+                return Ok(v1::ApplyResponse { moves: Vec::new() });
+            }
+            tries += 1;
+            match self.meta.change(Change::Queue { epoch: map.epoch, moves }).await {
+                Ok(Outcome::Moves(moves)) => return Ok(v1::ApplyResponse { moves }),
+                Ok(other) => return Err(Refusal::Internal(format!("queueing led to {other:?}"))),
+                Err(Refusal::Aborted(_)) if tries < TRIES_MAX => {}
+                Err(why) => return Err(why),
+            }
         }
     }
 

@@ -116,6 +116,16 @@ impl Catalogue {
             let why = format!("must be {has} to {PARTITIONS_MAX}, got {partitions}");
             return Err(Refused::Invalid("partitions".into(), why));
         }
+        let id = self.map.collections[at].id;
+        let is_of_slots = |m: &super::moves::Move| {
+            m.what.collection == id && matches!(m.what.kind, super::moves::Kind::Slots { .. })
+        };
+        if !splits.is_empty() && self.moves.open().any(is_of_slots) {
+            // A move names ranges by their numbers, which a split changes.
+            return Err(Refused::Stale(
+                "ranges are on their way already: grow again when they have arrived".into(),
+            ));
+        }
         let replicas = self.map.collections[at].spec.replication_factor.max(1);
         let mut spec = self.map.collections[at].spec.clone();
         let mut slots = self.map.collections[at].slots.clone();
