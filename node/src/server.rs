@@ -338,10 +338,15 @@ impl Node {
     }
 }
 
+/// Calls that a peer may give up before they are looked at.
+const RESETS_MAX: usize = 10_000;
+
 fn server() -> tonic::transport::Server {
     tonic::transport::Server::builder()
         .initial_stream_window_size(Some(4 << 20))
         .initial_connection_window_size(Some(16 << 20))
+        // A peer that gives up many calls at once, as after a pause, is no attacker.
+        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .tcp_nodelay(true)

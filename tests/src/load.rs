@@ -169,6 +169,9 @@ struct Answer {
     operations: Vec<(Key, Act, Option<u64>)>,
 }
 
+/// What a call that failed said, and what it may have done.
+type Refused = (Status, Vec<(Key, Act, Option<u64>)>);
+
 impl Client {
     /// A client with connections of its own.
     ///
@@ -459,7 +462,7 @@ impl Client {
         invoked: u64,
         freshness: Option<Freshness>,
         tokens: Vec<Position>,
-        answer: Result<Answer, (Status, Vec<(Key, Act, Option<u64>)>)>,
+        answer: Result<Answer, Refused>,
     ) {
         let returned = self.recorder.now();
         let (outcome, coverage, operations, error) = match answer {

@@ -137,10 +137,8 @@ impl CtlArgs {
     async fn act(&self, client: &Client) -> anyhow::Result<()> {
         let plan = |goal| v1::PlanRequest { goal: Some(goal) };
         match self.action {
-            Action::Nodes => self.print(|map| nodes_table(map), nodes_json, &client.describe().await?.0),
-            Action::Partitions => {
-                self.print(|map| partitions_table(map), partitions_json, &client.describe().await?.0)
-            }
+            Action::Nodes => self.print(nodes_table, nodes_json, &client.describe().await?.0),
+            Action::Partitions => self.print(partitions_table, partitions_json, &client.describe().await?.0),
             Action::Moves => {
                 let moves = client.moves().await?;
                 match self.output {

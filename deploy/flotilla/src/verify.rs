@@ -168,9 +168,9 @@ mod tests {
     #[test]
     fn equal_replicas_are_no_complaint() {
         let good = answer(&[(1, 1, "aa"), (1, 2, "aa"), (2, 1, "bb")]);
-        assert_eq!(complaint(&[good.clone()]), None);
+        assert_eq!(complaint(std::slice::from_ref(&good)), None);
         assert_eq!(
-            table(&[good.clone()]),
+            table(std::slice::from_ref(&good)),
             concat!(
                 "  collection  partition  node  log index  digest  equal\n",
                 "  ──────────  ─────────  ────  ─────────  ──────  ─────\n",
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(of(&[(1, 1, "a"), (1, 2, "b"), (2, 1, "c")]), [Differs, Differs, Equal]);
         assert_eq!(of(&[(1, 1, "a"), (1, 2, "error: gone")]), [Equal, Unknown]);
         let bad = answer(&[(1, 1, "a"), (1, 2, "b"), (1, 3, "error: gone")]);
-        assert_eq!(complaint(&[bad.clone()]).unwrap(), "2 replicas differ, 1 could not be asked");
+        assert_eq!(complaint(std::slice::from_ref(&bad)).unwrap(), "2 replicas differ, 1 could not be asked");
         let json = document(&[bad]);
         assert_eq!((&json["equal"], &json["replicas"][1]["equal"]), (&json!(false), &json!(false)));
         assert_eq!(json["replicas"][2]["error"], json!("gone"));

@@ -115,6 +115,7 @@ pub enum Change {
 
 /// What a change that was made leads to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "there is one per change of the catalogue, which is rare")]
 pub enum Outcome {
     /// The collection as it is now.
     Placement(CollectionPlacement),

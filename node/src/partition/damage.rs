@@ -119,7 +119,7 @@ async fn a_read_that_meets_damage_takes_the_replica_out_and_not_the_process() {
     assert!(is_data_loss(&upsert(&replica, 0..1).await, "quarantined"));
     stopped(&replica).await;
     assert_eq!(count(&house, 2).await.unwrap(), 120);
-    upsert(&*house.replica(2).await.unwrap(), 0..1).await.unwrap();
+    upsert(&house.replica(2).await.unwrap(), 0..1).await.unwrap();
     house.close().await;
 }
 
@@ -147,7 +147,7 @@ async fn damage_in_the_middle_of_the_log_concerns_its_group_alone() {
         (1, 0),
         "of the same lane too"
     );
-    upsert(&*house.replica(3).await.unwrap(), 10..12).await.unwrap();
+    upsert(&house.replica(3).await.unwrap(), 10..12).await.unwrap();
     house.close().await;
 }
 
@@ -182,7 +182,7 @@ async fn a_log_that_cannot_sync_takes_no_more_writes_until_a_restart() {
         [10, 20].contains(&count(&house, 1).await.unwrap()),
         "the one that was refused may be there, whole"
     );
-    upsert(&*house.replica(1).await.unwrap(), 0..1).await.unwrap();
+    upsert(&house.replica(1).await.unwrap(), 0..1).await.unwrap();
     house.close().await;
 }
 
@@ -264,7 +264,7 @@ async fn what_cannot_be_synced_or_renamed_takes_the_replica_out() {
         until(part, || replica.quarantined().is_some()).await;
         assert_eq!(fault.failed(), 1, "{part}: not tried again");
         assert!(is_data_loss(&count(&house, 1).await, part.trim_end_matches(".new")), "{part}");
-        upsert(&*house.replica(2).await.unwrap(), 0..10).await.unwrap();
+        upsert(&house.replica(2).await.unwrap(), 0..10).await.unwrap();
         assert_eq!(count(&house, 2).await.unwrap(), 10);
         drop(replica);
         house.close().await;

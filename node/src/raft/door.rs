@@ -1,5 +1,7 @@
 //! Where the calls of other replicas come in: one door per group, whatever its machine.
 
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::refusal::Refusal;
@@ -96,7 +98,7 @@ impl<M: Machine> Door for Group<M> {
     fn consider(&self, head: &Bytes) -> Result<Offer, Refusal> {
         let (vote, mark): OfferHead = read(head)?;
         let ours: Vote = self.raft.metrics().borrow_watched().vote;
-        if !(vote >= ours) {
+        if matches!(vote.partial_cmp(&ours), Some(Ordering::Less) | None) {
             return Ok(Offer::Refused(written(&ours)?));
         }
         match mark.applied {

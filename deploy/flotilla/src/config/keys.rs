@@ -127,9 +127,9 @@ pub const KEYS: &[Key] = &[
     ),
     number(
         "raft.heartbeat_ms",
-        [300, 50, 10_000],
+        [250, 50, 10_000],
         "ms",
-        "Time between a leader's heartbeats; after four to six times as long without one, another is elected.",
+        "Time between a leader's heartbeats; after eight to ten times as long without one, another leads.",
     ),
     number(
         "raft.entries_kept",

@@ -20,6 +20,8 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
+/// Calls that a router may give up before they are looked at, as after a pause.
+const RESETS_MAX: usize = 10_000;
 /// Calls under way may go on for this long when the node goes down.
 const DRAIN_MAX: Duration = Duration::from_secs(15);
 
@@ -70,6 +72,7 @@ impl Port {
             .tcp_nodelay(true)
             .initial_stream_window_size(Some(4 << 20))
             .initial_connection_window_size(Some(16 << 20))
+            .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .add_routes(Routes::from(routes))

@@ -77,7 +77,10 @@ impl Ask for Others {
 }
 
 /// The background over one replica, and the replicas it reported.
-fn background(house: &House, others: &Arc<Others>) -> (Equality, Arc<Mutex<Vec<(u64, u64)>>>) {
+/// Divergent replicas that the hook heard of: (partition, node).
+type Heard = Arc<Mutex<Vec<(u64, u64)>>>;
+
+fn background(house: &House, others: &Arc<Others>) -> (Equality, Heard) {
     let reported = Arc::new(Mutex::new(Vec::new()));
     let report = reported.clone();
     let hook: OnDivergent = Arc::new(move |partition, node| report.lock().push((partition.0, node.0)));
@@ -153,7 +156,7 @@ async fn a_leader_in_the_minority_goes_itself_and_stays_out_after_a_restart() {
     }
     stopped(&replica).await;
     assert_eq!(house.registry.serving().len(), 1, "the other serves");
-    upsert(&*house.replica(2).await.unwrap(), 0..1).await.unwrap();
+    upsert(&house.replica(2).await.unwrap(), 0..1).await.unwrap();
     drop((replica, equality, others));
     house.close().await;
 

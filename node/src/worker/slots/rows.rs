@@ -100,12 +100,11 @@ pub(super) fn keys(
     Ok(found)
 }
 
+/// Rows as they are now, keys that are gone, and the bytes of both.
+type Current = (Vec<StoredRow>, Vec<Vec<u8>>, usize);
+
 /// The rows of these keys, up to about so many bytes, and the keys that have none; and how many keys were looked at.
-pub(super) fn of_keys(
-    view: &View,
-    keys: &[Vec<u8>],
-    bytes_max: usize,
-) -> Result<(Vec<StoredRow>, Vec<Vec<u8>>, usize), Fault> {
+pub(super) fn of_keys(view: &View, keys: &[Vec<u8>], bytes_max: usize) -> Result<Current, Fault> {
     let (mut rows, mut gone, mut bytes) = (Vec::new(), Vec::new(), 0);
     for (looked, bytes_of) in keys.iter().enumerate() {
         if bytes >= bytes_max {
