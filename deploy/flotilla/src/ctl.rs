@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_millis(250);
   flotilla ctl drain 3 --wait                    moves everything away from node 3
   flotilla ctl remove 3                          an empty node leaves for ever
   flotilla ctl replace 2 --by 4                  a dead node's replicas are made anew
-  flotilla ctl move 17 --from 1 --to 4
+  flotilla ctl move 17 --from 1 --into 4
   flotilla ctl rate 20000000                     copies at most 20 MB/s from each node")]
 pub struct CtlArgs {
     /// Address of a router
@@ -92,7 +92,7 @@ enum Action {
         how: How,
     },
     /// Moves one replica
-    #[command(after_help = "Examples:\n  flotilla ctl move 17 --from 1 --to 4")]
+    #[command(after_help = "Examples:\n  flotilla ctl move 17 --from 1 --into 4")]
     Move {
         /// The partition's number
         partition: u64,
@@ -101,7 +101,7 @@ enum Action {
         from: u64,
         /// The node that gets it
         #[arg(long)]
-        to: u64,
+        into: u64,
         #[command(flatten)]
         how: How,
     },
@@ -161,8 +161,8 @@ impl CtlArgs {
                 let replace = v1::Replace { node, by: by.unwrap_or(0) };
                 self.plan(client, plan(Goal::Replace(replace)), how).await?;
             }
-            Action::Move { partition, from, to, how } => {
-                let one = v1::MoveReplica { partition, from, to };
+            Action::Move { partition, from, into, how } => {
+                let one = v1::MoveReplica { partition, from, to: into };
                 self.plan(client, plan(Goal::MoveReplica(one)), how).await?;
             }
             Action::Pause => control(client, v1::MoveControl::Pause, 0, None).await?,

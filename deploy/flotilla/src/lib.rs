@@ -23,7 +23,7 @@
 //! client.close().await?;
 //!
 //! let again = flotilla::open(folder).await?;
-//! assert_eq!(again.count("vms", None).await?, 1);
+//! assert_eq!(again.count("vms", None).await?.count, 1);
 //! again.close().await?;
 //! # Ok(())
 //! # }

@@ -39,7 +39,6 @@ impl Member {
         let mut options = Options::new(folder.path().to_owned());
         options.address = address.clone();
         options.raft.entries_kept = 1_000;
-        options.raft.heartbeat_ms = 100;
         options.log.segment_bytes = 1 << 20;
         let join_within = SOON;
         let peer_address_given = peer_address.clone();
