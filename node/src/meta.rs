@@ -91,11 +91,11 @@ impl Meta {
         self.group().stop().await;
         let folder = self.folder.clone();
         let placed = task::spawn_cpu(move || inbox::put_in_place(&folder)).await;
-        placed.map_err(|_| Fault::Cancelled)?.map_err(|e| Fault::io(&self.folder, &e))?;
+        // Opened in any case: the former state is as good as before if nothing was replaced.
         let published = self.published.clone();
         let group = open_group(&self.folder, &self.lanes, Start::Join, &self.home, published).await?;
         self.group.store(Arc::new(group));
-        Ok(())
+        placed.map_err(|_| Fault::Cancelled)?.map_err(|e| Fault::io(&self.folder, &e))
     }
 
     /// Where the group's files are.
@@ -133,7 +133,7 @@ impl Meta {
 
     /// The map now.
     pub fn map(&self) -> Arc<PlacementMap> {
-        self.published.watch().borrow().clone()
+        self.published.map()
     }
 
     /// Looks at the whole catalogue.

@@ -270,7 +270,7 @@ impl Node {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         S: Stream<Item = std::io::Result<C>>,
     {
-        server().add_routes(self.routes()).serve_with_incoming_shutdown(connections, shutdown).await
+        serve(self.routes(), connections, shutdown).await
     }
 
     /// Answers other nodes on these connections until `shutdown` ends.
@@ -283,7 +283,7 @@ impl Node {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         S: Stream<Item = std::io::Result<C>>,
     {
-        server().add_routes(self.peer_routes()).serve_with_incoming_shutdown(connections, shutdown).await
+        serve(self.peer_routes(), connections, shutdown).await
     }
 
     /// Hands every leadership to another node, as far as there is one, within this time.
@@ -341,15 +341,25 @@ impl Node {
 /// Calls that a peer may give up before they are looked at.
 const RESETS_MAX: usize = 10_000;
 
-fn server() -> tonic::transport::Server {
-    tonic::transport::Server::builder()
+/// Answers these calls on these connections until `shutdown` ends.
+async fn serve<C, S>(
+    routes: Routes,
+    connections: S,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    S: Stream<Item = std::io::Result<C>>,
+{
+    let mut server = tonic::transport::Server::builder()
         .initial_stream_window_size(Some(4 << 20))
         .initial_connection_window_size(Some(16 << 20))
         // A peer that gives up many calls at once, as after a pause, is no attacker.
         .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .tcp_nodelay(true)
+        .tcp_nodelay(true);
+    server.add_routes(routes).serve_with_incoming_shutdown(connections, shutdown).await
 }
 
 /// How long to wait before a member is asked again.

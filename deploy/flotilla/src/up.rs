@@ -14,7 +14,7 @@ use flotilla_node::storage::Fault;
 
 use crate::config::{Config, Settings};
 use crate::embedded::{Embedded, Options};
-use crate::target;
+use crate::{node, target};
 
 /// Arguments of `flotilla up`.
 #[derive(Args, Debug)]
@@ -48,13 +48,7 @@ impl UpArgs {
     pub fn run(self) -> anyhow::Result<()> {
         let settings = Settings::load(self.config.as_deref(), std::env::vars(), &self.flags())?;
         let config = Config::from(&settings);
-        if !config.server.bind.is_loopback() && !self.insecure_bind {
-            anyhow::bail!(
-                "refusing to listen on {}: there are no credentials yet, so anybody who reaches the port may do \
-                 anything; bind to 127.0.0.1, or say --insecure-bind",
-                config.server.bind
-            );
-        }
+        node::refuse_open_bind(config.server.bind, self.insecure_bind)?;
         let Some(folder) = config.storage.data_dir.clone() else {
             anyhow::bail!(
                 "no data folder: name one with --data DIR, or as storage.data_dir in --config FILE"

@@ -52,6 +52,11 @@ impl Published {
         self.map.subscribe()
     }
 
+    /// The map now.
+    pub fn map(&self) -> Arc<PlacementMap> {
+        self.map.borrow().clone()
+    }
+
     /// Looks at the whole catalogue.
     pub fn look<T>(&self, look: impl FnOnce(&Catalogue) -> T) -> T {
         look(&self.catalogue.read())

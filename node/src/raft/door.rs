@@ -5,7 +5,6 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::refusal::Refusal;
-use openraft::EntryPayload;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
 use serde::Serialize;
@@ -69,11 +68,6 @@ impl<M: Machine> Door for Group<M> {
         let garbled = || Refusal::Internal("a log entry does not decode".to_owned());
         let entries: Vec<Entry> =
             entries.iter().map(|body| decode_entry(body).ok_or_else(garbled)).collect::<Result<_, _>>()?;
-        debug_assert!(
-            entries
-                .iter()
-                .all(|entry| !matches!(entry.payload, EntryPayload::Blank) || entry.log_id.index > 0)
-        );
         let request = AppendEntriesRequest::<Types> { vote, prev_log_id, entries, leader_commit };
         let answer = self.raft.append_entries(request).await.map_err(|why| self.ended(&why))?;
         written(&answer)
