@@ -117,12 +117,12 @@ impl Meta {
         self.published.watch()
     }
 
-    /// Ends the watches of routers: this node goes down, and another one can tell them.
+    /// Ends what streams in and out: this node goes down, and another one can tell what it told.
     pub fn end_watches(&self) {
         self.is_over.send_replace(true);
     }
 
-    /// Completes when the watches of routers are to end.
+    /// Completes when streams are to end.
     pub fn over(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut is_over = self.is_over.subscribe();
         async move {

@@ -2,16 +2,18 @@
 //!
 //! Who is where stands in the placement map; [`Peers::learn`] takes each newer one. A channel is dialled when it is first
 //! used, its name resolved at each dial, and dialled anew when the address changes or the connection breaks. Each peer
-//! has [`CONNECTIONS`] connections for groups, so that one large append does not hold up every heartbeat, and one more for
-//! bulk (snapshots, rows that move).
+//! has [`CONNECTIONS`] connections for groups, each with a [`Line`] for appends: the first for votes and heartbeats, which no
+//! large append shall hold up, the others for entries; and one more connection for bulk (snapshots, rows that move).
 //!
 //! Every call carries the cluster and the node that is meant ([`Peers::to`]): a process that took over an address refuses
 //! what was not for it.
 
+pub mod line;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use flotilla_proto::ids::{NodeId, PartitionId};
+use flotilla_proto::ids::{META_GROUP, NodeId, PartitionId};
 use flotilla_proto::limits::MESSAGE_BYTES_MAX;
 use flotilla_proto::peer;
 use flotilla_proto::peer::peer_client::PeerClient;
@@ -23,6 +25,8 @@ use flotilla_proto::shard::shard_client::ShardClient;
 use parking_lot::RwLock;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
+
+use self::line::{Caller, Line};
 
 /// Connections to each peer for groups.
 pub const CONNECTIONS: usize = 3;
@@ -43,7 +47,10 @@ pub struct Peers {
 struct Known {
     peer_address: String,
     address: String,
-    groups: Vec<Channel>,
+    /// Votes, questions.
+    calls: Channel,
+    /// The first for heartbeats.
+    lines: Vec<Line>,
     bulk: Channel,
     data: Channel,
 }
@@ -77,10 +84,13 @@ impl Peers {
             }
             match (endpoint(&node.peer_address), endpoint(&node.address)) {
                 (Ok(at), Ok(data)) => {
-                    let groups = (0..CONNECTIONS).map(|_| at.connect_lazy()).collect();
+                    let groups: Vec<Channel> = (0..CONNECTIONS).map(|_| at.connect_lazy()).collect();
+                    let to = || self.to(node.id, META_GROUP);
+                    let lines = groups.iter().map(|channel| Line::new(channel.clone(), to())).collect();
                     let (peer_address, address) = (node.peer_address.clone(), node.address.clone());
                     let (bulk, data) = (at.connect_lazy(), data.connect_lazy());
-                    known.insert(node.id, Known { peer_address, address, groups, bulk, data });
+                    let Some(calls) = groups.into_iter().next() else { continue };
+                    known.insert(node.id, Known { peer_address, address, calls, lines, bulk, data });
                 }
                 (Err(why), _) | (_, Err(why)) => {
                     tracing::warn!(node = node.id.0, %why, "a node's address is none");
@@ -100,12 +110,16 @@ impl Peers {
         peer::To { cluster: self.cluster.to_string(), node: node.0, group: group.0, from: self.node.0 }
     }
 
-    /// The Raft service of `node`, for `group`.
-    pub fn raft(&self, node: NodeId, group: PartitionId) -> Result<RaftClient<Channel>, Refusal> {
-        let at = group.0 as usize % CONNECTIONS;
-        let channel = self.with(node, |known| known.groups[at].clone())?;
-        let client = RaftClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(client.max_encoding_message_size(MESSAGE_BYTES_MAX))
+    /// The way to `node` for entries of `group`; for heartbeats without one.
+    pub fn line(&self, node: NodeId, group: Option<PartitionId>) -> Result<Caller, Refusal> {
+        let at = group.map_or(0, |group| 1 + group.0 as usize % (CONNECTIONS - 1));
+        self.with(node, |known| known.lines[at].caller())
+    }
+
+    /// The Raft service of `node`, for votes.
+    pub fn raft(&self, node: NodeId) -> Result<RaftClient<Channel>, Refusal> {
+        let client = RaftClient::new(self.with(node, |known| known.calls.clone())?);
+        Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 
     /// The Raft service of `node`, over the connection for bulk.
@@ -116,7 +130,7 @@ impl Peers {
 
     /// The service of `node` for other nodes.
     pub fn peer(&self, node: NodeId) -> Result<PeerClient<Channel>, Refusal> {
-        let client = PeerClient::new(self.with(node, |known| known.groups[0].clone())?);
+        let client = PeerClient::new(self.with(node, |known| known.calls.clone())?);
         Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 

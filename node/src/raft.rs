@@ -28,20 +28,20 @@ mod members;
 pub mod network;
 pub mod outbox;
 mod proposals;
+mod reading;
 pub mod state_machine;
 pub mod types;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use flotilla_proto::ids::{LogIndex, NodeId, PartitionId};
 use flotilla_proto::refusal::Refusal;
+use openraft::BasicNode;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::error::{LinearizableReadError, RaftError};
-use openraft::{BasicNode, ReadPolicy};
 
 use self::log_store::LogStore;
 pub use self::members::Members;
@@ -62,11 +62,11 @@ const BEGIN_MAX: Duration = Duration::from_secs(60);
 /// How a group keeps time.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Milliseconds between a leader's heartbeats (default 250, 50 to 10,000). A follower that hears nothing stands for
-    /// election once the leader's lease, five times as long, and three to five times as long again are over.
+    /// Milliseconds between a leader's heartbeats (default 400, 50 to 10,000). A follower that hears nothing stands for
+    /// election once the leader's lease, three times as long, and two to three times as long again are over.
     ///
     /// 2026-11-21: with 300 ms and four to six times as long, a new leader stood 3.0 to 3.5 s after a kill, above the 3 s that
-    /// are promised; these defaults make it 2.0 to 2.5 s.
+    /// are promised; these defaults make it 2.0 to 2.4 s with as few heartbeats as that allows.
     pub heartbeat_ms: u64,
     /// Log entries kept behind the durable state (default 0, in a cluster 1,000): a follower that lags no more than this
     /// needs no files.
@@ -75,22 +75,22 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { heartbeat_ms: 250, entries_kept: 0 }
+        Options { heartbeat_ms: 400, entries_kept: 0 }
     }
 }
 
 impl Options {
     /// The longest time without a word from the leader after which a follower stands for election; also the lease.
     pub fn lease(&self) -> Duration {
-        Duration::from_millis(self.heartbeat_ms * 5)
+        Duration::from_millis(self.heartbeat_ms * 3)
     }
 
     fn config(&self, group: PartitionId) -> openraft::Config {
         openraft::Config {
             cluster_name: format!("group-{group}"),
             heartbeat_interval: self.heartbeat_ms,
-            election_timeout_min: self.heartbeat_ms * 3,
-            election_timeout_max: self.heartbeat_ms * 5,
+            election_timeout_min: self.heartbeat_ms * 2,
+            election_timeout_max: self.heartbeat_ms * 3,
             snapshot_policy: openraft::SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: self.entries_kept,
             // Only a follower whose entries are purged is sent the files.
@@ -135,6 +135,11 @@ pub struct Group<M: Machine> {
     /// No vote before: see quiet after boot.
     votes_from: clock::Instant,
     heartbeat: Duration,
+    lease: Duration,
+    /// The log index up to which the machine's state is published.
+    published: Arc<AtomicU64>,
+    /// The newest term whose leadership was to be handed over.
+    handed_over: AtomicU64,
 }
 
 impl<M: Machine> Group<M> {
@@ -157,6 +162,7 @@ impl<M: Machine> Group<M> {
         let config = home.options.config(id).validate().map_err(|e| broken("configuration", &e))?;
         let is_open = Arc::new(AtomicBool::new(false));
         let machine = StateMachine::new(machine, folder, is_open.clone())?;
+        let published = machine.published();
         let has_voted = log.vote().map_err(|e| broken("log", &e))?.is_some();
         let boot_index = log.state().map_err(|e| broken("log", &e))?.last_index.unwrap_or(0);
         let boot_index = boot_index.max(machine.applied().map_or(0, |id| id.index));
@@ -164,7 +170,12 @@ impl<M: Machine> Group<M> {
         if let Some(applied) = machine.applied() {
             store.follow_state(applied).await.map_err(|e| broken("log", &e))?;
         }
-        let network = Network { peers: home.peers.clone(), group: id, throttle: home.throttle.clone() };
+        let network = Network {
+            peers: home.peers.clone(),
+            group: id,
+            throttle: home.throttle.clone(),
+            patience: Duration::from_millis(home.options.heartbeat_ms / 10),
+        };
         let raft = openraft::Raft::new(node.0, Arc::new(config), network, store, machine)
             .await
             .map_err(|e| broken("open", &e))?;
@@ -172,7 +183,19 @@ impl<M: Machine> Group<M> {
         let votes_from = if has_voted { clock::now() + home.options.lease() } else { clock::now() };
         let heartbeat = Duration::from_millis(home.options.heartbeat_ms);
         let proposals = Proposals::start(id, raft.clone(), log.clone());
-        let group = Group { id, node, raft, log, proposals, boot_index, votes_from, heartbeat };
+        let group = Group {
+            id,
+            node,
+            raft,
+            log,
+            proposals,
+            boot_index,
+            votes_from,
+            heartbeat,
+            lease: home.options.lease(),
+            published,
+            handed_over: AtomicU64::new(0),
+        };
         if group.raft.is_initialized().await.map_err(|e| broken("open", &e))? {
             // Nobody else can lead: no need to wait for silence.
             if group.members().is_alone(node) {
@@ -211,29 +234,6 @@ impl<M: Machine> Group<M> {
         self.proposals.propose(command).await
     }
 
-    /// Waits until this replica has applied everything that was acknowledged when the call began; then a view is
-    /// linearizable. Returns the log index that had to be reached. Only the leader can.
-    pub async fn read_fence(&self) -> Result<LogIndex, Refusal> {
-        let index = self.read_index().await?;
-        self.wait_applied(index).await?;
-        Ok(index)
-    }
-
-    /// The log index that a replica must have applied to answer a read that begins now. Only the leader can tell.
-    pub async fn read_index(&self) -> Result<LogIndex, Refusal> {
-        let read = match self.raft.get_read_log_id(ReadPolicy::LeaseRead).await {
-            Ok((read, _)) => read,
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
-                return Err(self.not_leader(to.leader_id));
-            }
-            Err(RaftError::APIError(other)) => {
-                return Err(Refusal::Unavailable(format!("partition {}: {other}", self.id)));
-            }
-            Err(RaftError::Fatal(why)) => return Err(self.stopped(&why)),
-        };
-        Ok(read.index().max(self.boot_index))
-    }
-
     /// Waits until this group has a leader and has applied what it found at boot. `within` bounds the wait.
     pub async fn wait_ready(&self, within: Duration) -> Result<(), Refusal> {
         let wait = self.raft.wait(Some(within));
@@ -257,9 +257,9 @@ impl<M: Machine> Group<M> {
         }
     }
 
-    /// The last log index applied here.
+    /// The last log index applied here and to be seen.
     pub fn applied(&self) -> LogIndex {
-        self.raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index)
+        self.published.load(Ordering::SeqCst)
     }
 
     /// The term, the last log index held, and the index up to which the log is purged, for metrics.

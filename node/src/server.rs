@@ -194,7 +194,7 @@ impl Node {
             let late = |why: Refusal| join::refused(format!("the meta group does not start: {why}"));
             meta.introduce(member).await.map_err(late)?;
             registry.trust_map();
-            registry.reconcile(&meta.map()).await;
+            registry.reconcile(&meta.map(), true).await;
         } else {
             let seeds = options.cluster.map(|cluster| cluster.seeds).unwrap_or_default();
             tasks.push(task::spawn(announce(meta.clone(), registry.clone(), member, membership, seeds)));
@@ -310,7 +310,8 @@ impl Node {
         }
     }
 
-    /// Ends the watches of routers, which would never end by themselves and hold up the drain.
+    /// Ends the watches of routers and the streams of other nodes' appends, which would never end by themselves and hold up
+    /// the drain.
     pub fn end_watches(&self) {
         self.meta.end_watches();
     }
@@ -327,6 +328,7 @@ impl Node {
 
     /// Stops replicas, meta group and log, in this order. Everything acknowledged is on disk already.
     pub async fn stop(&self) {
+        self.end_watches();
         let tasks = std::mem::take(&mut *self.tasks.lock());
         for task in tasks {
             task.abort();

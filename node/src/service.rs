@@ -1,5 +1,6 @@
 //! The edge of the node: wire in, domain down, wire out. Checks who is meant and at which epoch; decides nothing else.
 
+mod appends;
 pub mod digests;
 pub mod facts;
 mod meta;

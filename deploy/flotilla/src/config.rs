@@ -221,6 +221,8 @@ pub struct Storage {
     pub seal_rows: u64,
     /// Bytes of memory after which a growing segment is sealed.
     pub seal_bytes: u64,
+    /// Seconds between two checks of a replica's sealed segments; 0: never.
+    pub verify_seconds: u64,
 }
 
 /// `log.*`
@@ -239,6 +241,15 @@ pub struct Raft {
     pub heartbeat_ms: u64,
     /// Log entries kept for replicas that lag.
     pub entries_kept: u64,
+}
+
+/// `replication.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replication {
+    /// Milliseconds between two questions to the leaders.
+    pub sync_interval_ms: u64,
+    /// Seconds between two comparisons of a partition's replicas; 0: never.
+    pub compare_seconds: u64,
 }
 
 /// `performance.*`
@@ -270,6 +281,8 @@ pub struct Config {
     pub log: Log,
     /// The replicas' groups.
     pub raft: Raft,
+    /// The replicas, and how they are watched.
+    pub replication: Replication,
     /// Use of the machine.
     pub performance: Performance,
     /// Index of a new collection's vector that names none.
@@ -305,6 +318,7 @@ impl From<&Settings> for Config {
                 sync: settings.flag("storage.sync"),
                 seal_rows: settings.number("storage.seal_rows"),
                 seal_bytes: settings.number("storage.seal_bytes"),
+                verify_seconds: settings.number("storage.verify_seconds"),
             },
             log: Log {
                 lanes: narrow("log.lanes") as usize,
@@ -313,6 +327,10 @@ impl From<&Settings> for Config {
             raft: Raft {
                 heartbeat_ms: settings.number("raft.heartbeat_ms"),
                 entries_kept: settings.number("raft.entries_kept"),
+            },
+            replication: Replication {
+                sync_interval_ms: settings.number("replication.sync_interval_ms"),
+                compare_seconds: settings.number("replication.compare_seconds"),
             },
             performance: Performance { threads: narrow("performance.threads") as usize },
             index: match settings.text("index.type").as_str() {

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use flotilla_client::Client;
@@ -60,6 +61,9 @@ pub fn configure(node: &mut flotilla_node::server::Options, config: &Config) {
     node.store.seal_rows = whole(config.storage.seal_rows);
     node.store.seal_bytes = whole(config.storage.seal_bytes);
     node.raft.heartbeat_ms = config.raft.heartbeat_ms;
+    node.lag.sync_interval_ms = config.replication.sync_interval_ms;
+    node.equality.every = Duration::from_secs(config.replication.compare_seconds);
+    node.worker.verify_every = Duration::from_secs(config.storage.verify_seconds);
     node.defaults = Defaults { partitions: config.cluster.partitions, index: config.index };
     node.growth.grow_bytes = config.cluster.grow_bytes;
     node.growth.advise_bytes = config.cluster.advise_bytes;

@@ -81,6 +81,8 @@ pub struct Shared {
     /// What there is no space for on the disk, while the writer waits for some.
     pub full: Option<String>,
     queue: Vec<Op>,
+    /// Committed marks that go along with the next write.
+    hints: BTreeMap<GroupId, Bytes>,
     queued_records: usize,
     pub queued_bytes: usize,
     /// Bodies in memory in the order they came, and their cost together.
@@ -107,6 +109,7 @@ impl Lane {
             failure: None,
             full: None,
             queue: Vec::new(),
+            hints: BTreeMap::new(),
             queued_records: 0,
             queued_bytes: 0,
             recent: VecDeque::new(),
@@ -165,14 +168,20 @@ impl Lane {
         Error::Poisoned { lane: self.number, reason }
     }
 
-    /// Everything queued; `None` once the lane closes and nothing is left.
+    /// Everything queued, then the hints of what of it is committed; `None` once the lane closes and nothing is left.
     pub async fn next_batch(&self) -> Option<Vec<Op>> {
         loop {
             {
                 let mut shared = self.shared.lock();
-                if !shared.queue.is_empty() {
+                if !shared.queue.is_empty() || (shared.closing && !shared.hints.is_empty()) {
                     (shared.queued_records, shared.queued_bytes) = (0, 0);
-                    let batch = std::mem::take(&mut shared.queue);
+                    let mut batch = std::mem::take(&mut shared.queue);
+                    let hints = std::mem::take(&mut shared.hints).into_iter();
+                    batch.extend(hints.map(|(group, mark)| Op {
+                        group,
+                        what: What::Committed(mark),
+                        done: None,
+                    }));
                     self.space.notify_waiters();
                     return Some(batch);
                 }
@@ -294,6 +303,7 @@ impl Shared {
     /// Forgets a group. Whether there was anything to forget.
     pub fn remove(&mut self, id: GroupId) -> bool {
         let group = self.groups.remove(&id);
+        self.hints.remove(&id);
         let named = self.quarantine.named.remove(&id);
         let suspect = self.quarantine.unseen.is_some() && self.cleared.insert(id);
         self.recent_bytes -= group.as_ref().map_or(0, Group::recent_cost);
@@ -311,6 +321,11 @@ impl Shared {
             self.next_ticket += 1;
         }
         first
+    }
+
+    /// Has a committed mark go along with the next write.
+    pub fn hint(&mut self, id: GroupId, mark: Bytes) {
+        self.hints.insert(id, mark);
     }
 
     /// Queues a call.

@@ -292,15 +292,16 @@ impl GroupLog {
         Ok(self.lane.lock().group(self.id, self.life)?.vote.clone())
     }
 
-    /// Replaces the committed mark. Returns once it is written, which is not yet durable: it may be an older one after
-    /// a power cut.
-    pub async fn save_committed(&self, committed: Bytes) -> Result<(), Error> {
+    /// Replaces the committed mark. It is written with whatever the lane writes next: after a crash it may be an older one.
+    ///
+    /// 2026-11-21: as a write of its own it made every commit wait for the sync that the lane was at.
+    pub fn save_committed(&self, committed: Bytes) -> Result<(), Error> {
         bounded(&committed, MARK_BYTES_MAX)?;
-        self.submit(committed.len(), |shared| {
-            shared.group(self.id, self.life)?.committed = Some(committed.clone());
-            Ok(What::Committed(committed))
-        })
-        .await
+        let mut shared = self.lane.lock();
+        self.lane.working(&shared)?;
+        shared.group(self.id, self.life)?.committed = Some(committed.clone());
+        shared.hint(self.id, committed);
+        Ok(())
     }
 
     /// The last committed mark.

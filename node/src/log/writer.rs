@@ -85,11 +85,10 @@ impl Writer {
 
     /// Writes a batch and answers its calls in order.
     fn serve(&mut self, batch: Vec<Op>) -> io::Result<()> {
-        let hints_only = batch.iter().all(|op| matches!(op.what, What::Committed(_)));
         let frees =
             batch.iter().any(|op| matches!(op.what, What::Truncate(_) | What::Purge(..) | What::Removed));
         let number = self.active.title.number;
-        if let Err(error) = self.stage(&batch).and_then(|()| self.flush(!hints_only)) {
+        if let Err(error) = self.stage(&batch).and_then(|()| self.flush(true)) {
             self.lane.poison_with(batch, &error.to_string());
             return Err(error);
         }
@@ -101,7 +100,7 @@ impl Writer {
         if frees || self.active.title.number != number {
             self.reclaim()?;
         }
-        if !hints_only && self.lane.is_idle() {
+        if self.lane.is_idle() {
             self.mark_durable()?;
         }
         Ok(())

@@ -33,7 +33,7 @@ pub struct House {
     pub registry: Arc<Registry>,
 }
 
-fn placement(partitions: u64) -> PlacementMap {
+pub fn placement(partitions: u64) -> PlacementMap {
     let vector = VectorSpec { dims: 2, distance: Distance::Cosine, index: IndexKind::Hnsw(Hnsw::default()) };
     let spec = CollectionSpec {
         name: "c".into(),
@@ -64,6 +64,17 @@ impl House {
     }
 
     pub async fn open_with(dir: &Path, partitions: u64, worker: worker::Options) -> House {
+        let house = House::empty(dir, worker);
+        house.registry.trust_map();
+        house.registry.reconcile(&placement(partitions), true).await;
+        for replica in house.registry.serving() {
+            replica.group.wait_ready(SOON).await.unwrap();
+        }
+        house
+    }
+
+    /// Opens the log alone: no map is known yet.
+    pub fn empty(dir: &Path, worker: worker::Options) -> House {
         let lanes = Lanes::open(&dir.join("log"), log_options()).unwrap().0;
         let shared = Shared {
             store: store::Options {
@@ -75,18 +86,13 @@ impl House {
             home: raft::Home {
                 peers: Arc::new(Peers::new(SELF, Uuid::nil())),
                 throttle: Arc::default(),
-                options: raft::Options { heartbeat_ms: 50, ..Default::default() },
+                options: raft::Options { heartbeat_ms: 80, ..Default::default() },
             },
             read_permits: Arc::new(Semaphore::new(4)),
             work_permits: Arc::new(Semaphore::new(1)),
             worker,
         };
         let registry = Arc::new(Registry::new(dir.join("partitions"), lanes.clone(), shared));
-        registry.trust_map();
-        registry.reconcile(&placement(partitions)).await;
-        for replica in registry.serving() {
-            replica.group.wait_ready(SOON).await.unwrap();
-        }
         House { lanes, registry }
     }
 

@@ -67,8 +67,10 @@ impl Registry {
     pub async fn follow(self: Arc<Registry>, mut maps: watch::Receiver<Arc<PlacementMap>>) {
         let mut fresh = self.is_fresh.subscribe();
         loop {
+            // In this order: a map that was taken before it was trusted may be old.
+            let is_fresh = *fresh.borrow_and_update();
             let map = maps.borrow_and_update().clone();
-            self.reconcile(&map).await;
+            self.reconcile(&map, is_fresh).await;
             tokio::select! {
                 changed = maps.changed() => if changed.is_err() { return },
                 _ = fresh.changed() => {}
@@ -90,13 +92,14 @@ impl Registry {
         self.shared.home.peers.learn(map);
     }
 
-    /// The map is no older than this process: replicas that are not there yet may begin.
+    /// The map is no older than this process: replicas that are not there yet may begin, and others go.
     pub fn trust_map(&self) {
         self.is_fresh.send_replace(true);
     }
 
-    /// Makes what is held equal to `map`.
-    pub async fn reconcile(&self, map: &PlacementMap) {
+    /// Makes what is held equal to `map`. By one that may be older than this process nothing begins anew, and nothing goes: it
+    /// may not know yet what is here and acknowledged.
+    pub async fn reconcile(&self, map: &PlacementMap, is_fresh: bool) {
         let wanted: BTreeMap<PartitionId, &CollectionPlacement> = map
             .collections
             .iter()
@@ -106,14 +109,16 @@ impl Registry {
             .collect();
         let _one_at_a_time = self.changing.lock().await;
         self.shared.home.peers.learn(map);
-        self.close_all_but(&wanted.keys().copied().collect()).await;
+        if is_fresh {
+            self.close_all_but(&wanted.keys().copied().collect()).await;
+        }
         futures::stream::iter(wanted)
-            .for_each_concurrent(OPENS_AT_ONCE, |(id, collection)| self.hold(id, collection))
+            .for_each_concurrent(OPENS_AT_ONCE, |(id, collection)| self.hold(id, collection, is_fresh))
             .await;
         self.followed.send_replace(map.epoch);
     }
 
-    async fn hold(&self, id: PartitionId, collection: &CollectionPlacement) {
+    async fn hold(&self, id: PartitionId, collection: &CollectionPlacement, is_fresh: bool) {
         let spec = Arc::new(collection.spec.clone());
         let held = self.held.read().get(&id).cloned();
         match held {
@@ -126,9 +131,9 @@ impl Registry {
             Some(_) => {}
             None => {
                 let folder = self.folder.join(id.to_string());
-                // An old map may name a replica that has since gone elsewhere: it must not begin anew.
+                // An old map may name a replica that has since gone elsewhere.
                 let is_there = fs::exists(&folder).unwrap_or(true);
-                if is_there || *self.is_fresh.borrow() {
+                if is_there || is_fresh {
                     self.open(id, collection.id, spec, self.start_of(collection, id)).await;
                 }
                 if let Some(Held::Serving(replica)) = self.held.read().get(&id) {

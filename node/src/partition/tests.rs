@@ -1,2 +1,3 @@
 mod moves;
+mod restart;
 mod world;

@@ -1,8 +1,8 @@
 //! openraft's log over one group of the log lanes.
 //!
 //! Entries are encoded once, here, and stand in the lanes as opaque bodies. A vote is durable when `save_vote` returns;
-//! an append is durable when its callback fires, which the lane does in order. The committed mark is written without
-//! waiting for a sync of its own: it only saves work at the next boot.
+//! an append is durable when its callback fires, which the lane does in order. The committed mark goes along with a later
+//! write: it only saves work at the next boot.
 
 use std::fmt::Debug;
 use std::io;
@@ -171,7 +171,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        self.log.save_committed(encode_mark(&committed)?).await.map_err(io::Error::other)
+        self.log.save_committed(encode_mark(&committed)?).map_err(io::Error::other)
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {

@@ -1,6 +1,7 @@
 //! Who is in a group, how far each is, and one guarded change at a time.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use flotilla_proto::ids::{LogIndex, NodeId};
@@ -148,6 +149,9 @@ impl<M: Machine> Group<M> {
 
     /// Asks `to` to take over, if this node leads. It does as soon as it holds everything.
     pub async fn hand_over(&self, to: NodeId) -> Result<(), Refusal> {
+        // From here on the lease says nothing: the others vote although it lasts.
+        let term = self.raft.metrics().borrow_watched().current_term;
+        self.handed_over.fetch_max(term, Ordering::SeqCst);
         self.raft.trigger().transfer_leader(to.0).await.map_err(|why| self.stopped(&why))
     }
 

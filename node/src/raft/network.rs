@@ -26,6 +26,7 @@ use super::outbox::{self, Throttle};
 use super::state_machine::DurableState;
 use super::types::{LogId, Types, Vote, encode_entry};
 use crate::peers::Peers;
+use crate::peers::line::Append;
 
 /// What an append says besides its entries.
 pub(super) type AppendHead = (Vote, Option<LogId>, Option<LogId>);
@@ -39,19 +40,23 @@ pub struct Network {
     pub group: PartitionId,
     /// Bytes per second of snapshots, together with all other groups.
     pub throttle: Arc<Throttle>,
+    /// How long a heartbeat that says nothing new may wait for others.
+    pub patience: Duration,
 }
 
 /// The connection of a group to one other node.
 pub struct Connection {
     network: Network,
     target: NodeId,
+    /// What the target was last told to be committed.
+    told: Option<LogId>,
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: u64, _node: &openraft::BasicNode) -> Connection {
-        Connection { network: self.clone(), target: NodeId(target) }
+        Connection { network: self.clone(), target: NodeId(target), told: None }
     }
 }
 
@@ -86,7 +91,7 @@ impl Connection {
     }
 
     fn client(&self) -> Result<peer::raft_client::RaftClient<tonic::transport::Channel>, RPCError<Types>> {
-        self.network.peers.raft(self.target, self.network.group).map_err(unreachable)
+        self.network.peers.raft(self.target).map_err(unreachable)
     }
 
     /// Waits for the answer as long as openraft does, and a little less.
@@ -94,10 +99,10 @@ impl Connection {
         &self,
         kind: RPCTypes,
         time: Duration,
-        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+        call: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, RPCError<Types>> {
         match tokio::time::timeout(time, call).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(status)) => Err(failed(&status)),
             Err(_) => Err(RPCError::Timeout(Timeout {
                 action: kind,
@@ -116,12 +121,9 @@ impl Connection {
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let mut client = self.client()?;
         let message = peer::Envelope { to: self.to(), body: packed(&request)? };
-        let answer = if pre {
-            self.within(RPCTypes::Vote, time, client.pre_vote(message)).await?
-        } else {
-            self.within(RPCTypes::Vote, time, client.vote(message)).await?
-        };
-        unpacked(&answer.body)
+        let call = async { if pre { client.pre_vote(message).await } else { client.vote(message).await } };
+        let answer = self.within(RPCTypes::Vote, time, call).await?;
+        unpacked(&answer.get_ref().body)
     }
 }
 
@@ -136,10 +138,14 @@ impl RaftNetworkV2<Types> for Connection {
         let head: AppendHead = (request.vote, request.prev_log_id, request.leader_commit);
         let entries = request.entries.iter().map(encode_entry).collect::<Result<Vec<Bytes>, _>>();
         let entries = entries.map_err(|e| RPCError::Network(NetworkError::new(&io::Error::other(e))))?;
-        let message = peer::AppendRequest { to: self.to(), head: packed(&head)?, entries };
-        let mut client = self.client()?;
-        let answer = self.within(RPCTypes::AppendEntries, option.soft_ttl(), client.append(message)).await?;
-        unpacked(&answer.body)
+        let Network { peers, group, patience, .. } = &self.network;
+        let is_news = !entries.is_empty() || self.told != request.leader_commit;
+        let patience = if is_news { Duration::ZERO } else { *patience };
+        let line = peers.line(self.target, is_news.then_some(*group)).map_err(unreachable)?;
+        let append = Append { group: *group, head: packed(&head)?, entries, patience };
+        let answer = self.within(RPCTypes::AppendEntries, option.soft_ttl(), line.append(append)).await?;
+        self.told = request.leader_commit;
+        unpacked(&answer)
     }
 
     async fn vote(
@@ -186,6 +192,6 @@ impl RaftNetworkV2<Types> for Connection {
         let message = peer::Envelope { to: self.to(), body: packed(&request)? };
         let mut client = self.client()?;
         let answer = self.within(RPCTypes::TransferLeader, option.soft_ttl(), client.transfer(message));
-        unpacked(&answer.await?.body)
+        unpacked(&answer.await?.get_ref().body)
     }
 }

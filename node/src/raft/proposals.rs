@@ -1,7 +1,12 @@
 //! From many callers to few appends: proposals that wait are handed to openraft together.
 //!
-//! One task per group takes whatever has queued up, bounded in number and bytes, and submits it as one batch, so that the
-//! log writes and replicates it in one piece. It does not wait for one batch to be applied before it submits the next.
+//! One task per group submits what has queued up as one batch, so that the log writes and replicates it in one piece. A
+//! group at rest takes a proposal at once. While a batch is on its way, the next one waits until it is worth its costs
+//! ([`WORTH`], [`WORTH_BYTES`]) or the way is free: what Nagle does for segments of TCP (RFC 896). Large batches are not
+//! held up by each other.
+//!
+//! 2026-11-21: without that wait, 64 clients with one record each made batches of four or five, and a node spent a quarter of
+//! its time on switching between threads for them.
 
 use std::time::Duration;
 
@@ -9,6 +14,7 @@ use bytes::Bytes;
 use flotilla_proto::ids::PartitionId;
 use flotilla_proto::refusal::Refusal;
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::error::{ClientWriteError, Fatal};
 use openraft::raft::WriteResult;
@@ -25,6 +31,9 @@ use crate::machine::{Machine, Reply};
 /// Proposals of one batch, and their bytes, at most.
 const BATCH_MAX: usize = 256;
 const BATCH_BYTES_MAX: usize = 8 << 20;
+/// A batch of so many proposals, or bytes, goes out although another is on its way.
+const WORTH: usize = 64;
+const WORTH_BYTES: usize = 64 << 10;
 /// Proposals that wait, at most: beyond it callers wait before they are taken.
 const QUEUE_MAX: usize = 1_024;
 /// How long a group that stops may take to say why.
@@ -85,39 +94,61 @@ async fn run<M: Machine>(
     log: GroupLog,
     mut queue: mpsc::Receiver<Waiting>,
 ) {
-    while let Some(first) = queue.recv().await {
-        let mut bytes = first.command.len();
-        let mut batch = vec![first];
-        while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
-            let Ok(next) = queue.try_recv() else { break };
-            bytes += next.command.len();
-            batch.push(next);
-        }
-        let (commands, answers): (Vec<Proposal>, Vec<_>) =
-            batch.into_iter().map(|waiting| (Proposal(waiting.command), waiting.answer)).unzip();
-        match raft.client_write_many(commands).await {
-            Ok(mut results) => {
-                let (log, raft) = (log.clone(), raft.clone());
-                task::spawn(async move {
-                    for answer in answers {
-                        let Some(result) = results.next().await else { return };
-                        let result = match result {
-                            Ok(written) => Ok(written),
-                            Err(why) => Err(cause(&raft, why).await),
-                        };
-                        // A caller that has gone does not hear.
-                        let _ = answer.send(told(group, &log, result));
-                    }
-                });
+    let mut on_the_way = FuturesUnordered::new();
+    let mut waiting: Vec<Waiting> = Vec::new();
+    loop {
+        tokio::select! {
+            Some(()) = on_the_way.next(), if !on_the_way.is_empty() => {}
+            count = queue.recv_many(&mut waiting, BATCH_MAX), if waiting.len() < BATCH_MAX => {
+                if count == 0 {
+                    break;
+                }
             }
-            Err(why) => {
-                let why = cause(&raft, why).await;
-                for answer in answers {
-                    let _ = answer.send(Err(stopped(group, &log, &why)));
+        }
+        while !waiting.is_empty() && (on_the_way.is_empty() || is_worth_it(&waiting)) {
+            let batch: Vec<Waiting> = waiting.drain(..fitting(&waiting)).collect();
+            let (commands, answers): (Vec<Proposal>, Vec<_>) =
+                batch.into_iter().map(|waiting| (Proposal(waiting.command), waiting.answer)).unzip();
+            match raft.client_write_many(commands).await {
+                Ok(mut results) => {
+                    let (log, raft) = (&log, &raft);
+                    on_the_way.push(async move {
+                        for answer in answers {
+                            let Some(result) = results.next().await else { return };
+                            let result = match result {
+                                Ok(written) => Ok(written),
+                                Err(why) => Err(cause(raft, why).await),
+                            };
+                            // A caller that has gone does not hear.
+                            let _ = answer.send(told(group, log, result));
+                        }
+                    });
+                }
+                Err(why) => {
+                    let why = cause(&raft, why).await;
+                    for answer in answers {
+                        let _ = answer.send(Err(stopped(group, &log, &why)));
+                    }
                 }
             }
         }
     }
+}
+
+fn is_worth_it(waiting: &[Waiting]) -> bool {
+    waiting.len() >= WORTH
+        || waiting.iter().map(|waiting| waiting.command.len()).sum::<usize>() >= WORTH_BYTES
+}
+
+/// How many from the front make one batch; at least one.
+fn fitting(waiting: &[Waiting]) -> usize {
+    let mut bytes = 0;
+    let fits = |waiting: &&Waiting| {
+        let fits = bytes < BATCH_BYTES_MAX;
+        bytes += waiting.command.len();
+        fits
+    };
+    waiting.iter().take(BATCH_MAX).take_while(fits).count()
 }
 
 /// Why the group has stopped: what it says first may be only that it has.

@@ -10,7 +10,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures::{Stream, StreamExt as _};
 use openraft::EntryPayload;
@@ -32,6 +32,7 @@ pub struct StateMachine<M> {
     /// Where links of what is sent are made; none while the group opens.
     outbox: PathBuf,
     is_open: Arc<AtomicBool>,
+    published: Arc<AtomicU64>,
 }
 
 /// What a snapshot of this node points to: the durable state at a mark.
@@ -63,7 +64,13 @@ impl<M: Machine> StateMachine<M> {
     /// from when `is_open` is set.
     pub fn new(machine: M, outbox: PathBuf, is_open: Arc<AtomicBool>) -> Result<StateMachine<M>, Fault> {
         let mark = decode(&machine.boot_mark())?;
-        Ok(StateMachine { machine, mark, outbox, is_open })
+        let published = Arc::new(AtomicU64::new(mark.applied.map_or(0, |id| id.index)));
+        Ok(StateMachine { machine, mark, outbox, is_open, published })
+    }
+
+    /// Up to which log index the machine's state is published: it moves before anybody is answered.
+    pub fn published(&self) -> Arc<AtomicU64> {
+        self.published.clone()
     }
 
     /// The last entry that the machine's state holds.
@@ -110,6 +117,7 @@ impl<M: Machine> StateMachine<M> {
         let Some(applied) = self.mark.applied else { return Ok(()) };
         let mark = postcard::to_stdvec(&self.mark).map_err(io::Error::other)?;
         self.machine.publish(applied.index, mark).map_err(io_error)?;
+        self.published.store(applied.index, Ordering::SeqCst);
         for (responder, reply) in answers.drain(..) {
             responder.send(reply);
         }

@@ -121,8 +121,11 @@ impl House {
             loop {
                 for at in of {
                     let serving = self.members[*at].node.registry.serving();
-                    if serving.iter().any(|replica| replica.group().leads()) {
-                        return *at;
+                    // One that was just elected takes writes once a quorum has answered it.
+                    for replica in serving.iter().filter(|replica| replica.group().leads()) {
+                        if replica.group().read_index().await.is_ok() {
+                            return *at;
+                        }
                     }
                 }
                 clock::sleep(Duration::from_millis(10)).await;

@@ -26,7 +26,7 @@ async fn start(dir: &std::path::Path, seeds: &[SocketAddr]) -> (Arc<Node>, Socke
     options.threads = 2;
     options.log.lanes = 1;
     options.log.segment_bytes = 1 << 20;
-    options.raft.heartbeat_ms = 100;
+    options.raft.heartbeat_ms = 150;
     options.equality.every = Duration::ZERO;
     options.cluster = Some(ClusterOptions {
         peer_address: address.to_string(),

@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::appends::{self, Answers};
 use crate::env::task;
 use crate::meta::Meta;
 use crate::partition::registry::Registry;
@@ -39,11 +40,25 @@ pub(super) fn meant(peers: &Peers, to: Option<&peer::To>) -> Result<PartitionId,
     Ok(PartitionId(to.group))
 }
 
+/// The groups of this node, as others call them.
+pub(super) struct Doors {
+    pub registry: Arc<Registry>,
+    pub meta: Arc<Meta>,
+    pub peers: Arc<Peers>,
+}
+
+impl Doors {
+    pub fn of(&self, group: PartitionId) -> Result<Arc<dyn Door>, Refusal> {
+        match group {
+            META_GROUP => Ok(self.meta.door()),
+            group => self.registry.door(group),
+        }
+    }
+}
+
 /// See the module.
 pub struct RaftService {
-    registry: Arc<Registry>,
-    meta: Arc<Meta>,
-    peers: Arc<Peers>,
+    doors: Arc<Doors>,
     permits: Semaphore,
     offered: parking_lot::Mutex<HashMap<PartitionId, Offered>>,
 }
@@ -58,18 +73,18 @@ impl RaftService {
     /// Over this node's groups.
     pub fn new(registry: Arc<Registry>, meta: Arc<Meta>, peers: Arc<Peers>) -> RaftService {
         let permits = Semaphore::new(INBOXES_MAX);
-        RaftService { registry, meta, peers, permits, offered: parking_lot::Mutex::default() }
+        let doors = Arc::new(Doors { registry, meta, peers });
+        RaftService { doors, permits, offered: parking_lot::Mutex::default() }
     }
 
     fn door(&self, to: Option<&peer::To>) -> Result<(PartitionId, Arc<dyn Door>), Refusal> {
-        match meant(&self.peers, to)? {
-            META_GROUP => Ok((META_GROUP, self.meta.door())),
-            group => Ok((group, self.registry.door(group)?)),
-        }
+        let group = meant(&self.doors.peers, to)?;
+        Ok((group, self.doors.of(group)?))
     }
 
     fn folder(&self, group: PartitionId) -> std::path::PathBuf {
-        if group == META_GROUP { self.meta.folder().to_owned() } else { self.registry.folder_of(group) }
+        let Doors { registry, meta, .. } = &*self.doors;
+        if group == META_GROUP { meta.folder().to_owned() } else { registry.folder_of(group) }
     }
 
     /// Takes the pieces of an agreed transfer and puts the state in place.
@@ -101,9 +116,9 @@ impl RaftService {
         let end = door::end_of_offer(&head)?;
         tracing::info!(group = group.0, end, "a snapshot arrived: the replica starts over from it");
         if group == META_GROUP {
-            self.meta.install().await.map_err(|e| Status::internal(e.to_string()))?;
+            self.doors.meta.install().await.map_err(|e| Status::internal(e.to_string()))?;
         } else {
-            self.registry.install(group).await?;
+            self.doors.registry.install(group).await?;
         }
         Ok(door::vote_of_offer(&head)?)
     }
@@ -118,13 +133,13 @@ async fn next(pieces: &mut Streaming<peer::SnapshotPiece>) -> Result<Option<peer
 
 #[tonic::async_trait]
 impl raft_server::Raft for RaftService {
+    type AppendStream = Answers;
+
     async fn append(
         &self,
-        request: Request<peer::AppendRequest>,
-    ) -> Result<Response<peer::Envelope>, Status> {
-        let peer::AppendRequest { to, head, entries } = request.into_inner();
-        let (_, door) = self.door(to.as_ref())?;
-        Ok(Response::new(peer::Envelope { to: None, body: door.append(head, entries).await? }))
+        request: Request<Streaming<peer::Appends>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        Ok(Response::new(appends::take(self.doors.clone(), request.into_inner())))
     }
 
     async fn vote(&self, request: Request<peer::Envelope>) -> Result<Response<peer::Envelope>, Status> {

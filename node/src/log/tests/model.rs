@@ -111,7 +111,7 @@ async fn run(steps: Vec<Step>) {
             }
             Step::Committed { group } => {
                 let mark = Bytes::from(format!("committed {life}"));
-                lanes.group(*group).unwrap().save_committed(mark.clone()).await.unwrap();
+                lanes.group(*group).unwrap().save_committed(mark.clone()).unwrap();
                 models.entry(*group).or_default().committed = Some(mark);
             }
             Step::Remove { group } => {

@@ -18,7 +18,7 @@ async fn entries_are_visible_at_once_and_durable_after_the_callback() {
     assert_eq!(all(&log), [entry(0, 1, 0), entry(1, 1, 100)]);
     told.await.unwrap().unwrap();
     log.save_vote(Bytes::from_static(b"vote")).await.unwrap();
-    log.save_committed(Bytes::from_static(b"committed")).await.unwrap();
+    log.save_committed(Bytes::from_static(b"committed")).unwrap();
     lanes.close().await;
     assert!(matches!(log.save_vote(Bytes::new()).await, Err(Error::Closed)));
     let (lanes, recovery) = open(dir.path(), Options::default());
@@ -147,7 +147,7 @@ async fn purged_segments_go_and_marks_stay() {
     idle.save_vote(Bytes::from_static(b"idle vote")).await.unwrap();
     idle.purge(41, Bytes::from_static(b"idle purge")).await.unwrap();
     log.save_vote(Bytes::from_static(b"vote")).await.unwrap();
-    log.save_committed(Bytes::from_static(b"committed")).await.unwrap();
+    log.save_committed(Bytes::from_static(b"committed")).unwrap();
     for round in 0..20 {
         append(&log, (0..20).map(|i| entry(round * 20 + i, 1, 300)).collect()).await;
         log.purge(round * 20 + 18, Bytes::from_static(b"purge")).await.unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use flotilla_proto::ids::LogIndex;
 
 use crate::index::Rows;
-use crate::storage::blobs::Blobs;
+use crate::storage::blobs::{Blobs, Rope};
 use crate::storage::column::Column;
 use crate::storage::row::StoredRow;
 use crate::storage::shape::VectorShape;
@@ -21,7 +21,7 @@ pub(in crate::storage) struct Chunk {
     versions: Vec<LogIndex>,
     deleted_at: Box<[AtomicU64]>,
     columns: Vec<Values>,
-    payloads: Blobs,
+    payloads: Rope,
 }
 
 /// One vector name's values.
@@ -53,7 +53,15 @@ impl Chunk {
         let mut sorted: Vec<u32> = (0..).take(rows.len()).collect();
         sorted.sort_unstable_by(|a, b| keys.get(*a).cmp(keys.get(*b)).then(a.cmp(b)));
         let deleted_at = rows.iter().map(|_| AtomicU64::new(0)).collect();
-        Chunk { base, keys, sorted, versions: vec![version; rows.len()], deleted_at, columns, payloads }
+        Chunk {
+            base,
+            keys,
+            sorted,
+            versions: vec![version; rows.len()],
+            deleted_at,
+            columns,
+            payloads: payloads.into(),
+        }
     }
 
     /// Two neighbours as one. Marks made later on either of them are not seen by the new one: only the writer,
@@ -62,12 +70,11 @@ impl Chunk {
         let shift = left.len();
         let total = left.rows() + right.rows();
         let mut keys = Blobs::with_capacity(total, left.keys.total() + right.keys.total());
-        let mut payloads = Blobs::with_capacity(total, left.payloads.total() + right.payloads.total());
+        let payloads = Rope::join(&left.payloads, &right.payloads);
         let mut versions = Vec::with_capacity(total);
         let mut marks = Vec::with_capacity(total);
         for side in [left, right] {
             keys.extend(&side.keys);
-            payloads.extend(&side.payloads);
             versions.extend_from_slice(&side.versions);
             marks.extend(side.deleted_at.iter().map(|mark| AtomicU64::new(mark.load(Ordering::Relaxed))));
         }
