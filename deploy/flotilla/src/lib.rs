@@ -52,6 +52,7 @@ pub mod node;
 pub mod npy;
 pub mod output;
 pub mod progress;
+pub mod reading;
 pub mod router;
 pub mod scan;
 pub mod search;

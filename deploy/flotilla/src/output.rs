@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use flotilla_proto::record::{Record, Value};
-use flotilla_proto::v1::{Coverage, PartitionPlan};
+use flotilla_proto::v1::{Coverage, MissingPartition, PartitionPlan};
 use serde_json::json;
 
 use crate::json;
@@ -85,7 +85,20 @@ fn shown(value: Option<&Value>) -> String {
 
 /// How much of the collection answered, in words.
 pub fn coverage_words(coverage: &Coverage) -> String {
-    format!("{} of {} partitions answered", coverage.partitions_answered, coverage.partitions_asked)
+    let words =
+        format!("{} of {} partitions answered", coverage.partitions_answered, coverage.partitions_asked);
+    match missing_words(coverage) {
+        Some(missing) => format!("{words}; {missing}"),
+        None => words,
+    }
+}
+
+/// Which partitions did not answer, and why; none if all did.
+pub fn missing_words(coverage: &Coverage) -> Option<String> {
+    let word = |missing: &MissingPartition| {
+        format!("partition {} is missing: {}", missing.partition, missing.reason)
+    };
+    (!coverage.missing.is_empty()).then(|| coverage.missing.iter().map(word).collect::<Vec<_>>().join("; "))
 }
 
 /// How much of the collection answered, for programs.
@@ -96,6 +109,7 @@ pub fn coverage_json(coverage: &Coverage) -> serde_json::Value {
         "partitions_asked": coverage.partitions_asked,
         "partitions_answered": coverage.partitions_answered,
         "indexes": indexes.collect::<Vec<_>>(),
+        "missing": coverage.missing.iter().map(|m| json!({"partition": m.partition, "reason": m.reason})).collect::<Vec<_>>(),
     })
 }
 

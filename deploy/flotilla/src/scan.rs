@@ -7,15 +7,13 @@ use clap::Args;
 use flotilla_client::{Client, Record, Scan, With};
 use flotilla_node::env::clock;
 use flotilla_proto::filter::Filter;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use serde_json::json;
 
 use crate::output::{self, Output};
+use crate::reading::{self, ReadArgs};
 use crate::target::{self, Target};
 use crate::{filter_json, json};
-
-/// Records of `--all` that are printed together.
-const CHUNK: usize = 1_000;
 
 /// Arguments of `flotilla scan`.
 #[derive(Args, Debug)]
@@ -30,6 +28,8 @@ See `flotilla search --help` for filters.")]
 pub struct ScanArgs {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    read: ReadArgs,
     /// Collection to read
     #[arg(long, value_name = "NAME")]
     collection: String,
@@ -60,12 +60,13 @@ impl ScanArgs {
     }
 
     async fn scan(self) -> anyhow::Result<()> {
-        let client = self.target.client().await?;
+        let client = self.read.client(&self.target).await?;
         if self.all {
             return self.scan_all(&client).await;
         }
         let page = client.scan(&self.collection, self.request().limit(self.limit)).await?;
         self.print(&page.records)?;
+        reading::tell_missing(&page.coverage);
         if let Some(next) = page.next {
             eprintln!("more: --next {next}");
         }
@@ -73,14 +74,11 @@ impl ScanArgs {
     }
 
     async fn scan_all(&self, client: &Client) -> anyhow::Result<()> {
-        let records = client.scan_all(&self.collection, self.request()).await?;
-        let mut chunks = pin!(records.try_chunks(CHUNK));
-        while let Some(records) = chunks.next().await {
-            // Those that came before an error are good.
-            let (records, error) =
-                records.map_or_else(|error| (error.0, Some(error.1)), |records| (records, None));
-            self.print(&records)?;
-            error.map_or(Ok(()), Err)?;
+        let mut pages = pin!(client.scan_pages(&self.collection, self.request()).await?);
+        while let Some(page) = pages.next().await {
+            let page = page?;
+            self.print(&page.records)?;
+            reading::tell_missing(&page.coverage);
         }
         Ok(())
     }
@@ -121,6 +119,8 @@ Prints one JSON line. See `flotilla search --help` for filters.")]
 pub struct CountArgs {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    read: ReadArgs,
     /// Collection to count in
     #[arg(long, value_name = "NAME")]
     collection: String,
@@ -136,11 +136,12 @@ impl CountArgs {
     }
 
     async fn count(self) -> anyhow::Result<()> {
-        let client = self.target.client().await?;
+        let client = self.read.client(&self.target).await?;
         let started = clock::now();
-        let count = client.count(&self.collection, self.filter.as_ref()).await?.count;
+        let counted = client.count(&self.collection, self.filter.as_ref()).await?;
         let ms = (started.elapsed().as_secs_f64() * 1e6).round() / 1e3;
-        let line = json!({"count": count, "ms": ms});
+        let line = json!({"count": counted.count, "ms": ms});
+        reading::tell_missing(&counted.coverage);
         Ok(writeln!(std::io::stdout().lock(), "{line}")?)
     }
 }

@@ -12,6 +12,7 @@ use flotilla_proto::record::Key;
 use serde_json::json;
 
 use crate::output::{self, Output};
+use crate::reading::ReadArgs;
 use crate::target::{self, Target};
 use crate::{filter_json, json, npy};
 
@@ -31,6 +32,8 @@ The score is larger for nearer records: the cosine similarity, the dot product, 
 pub struct SearchArgs {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    read: ReadArgs,
     /// Collection to search
     #[arg(long, value_name = "NAME")]
     collection: String,
@@ -87,7 +90,7 @@ impl SearchArgs {
     }
 
     async fn search(self) -> anyhow::Result<()> {
-        let client = self.target.client().await?;
+        let client = self.read.client(&self.target).await?;
         let vector = self.query.vector(&client, &self.collection, &self.vector_name).await?;
         let request = self.request(vector);
         let started = clock::now();

@@ -21,6 +21,7 @@ use super::{Replica, Shared};
 use crate::env::{clock, fs, task};
 use crate::log::Lanes;
 use crate::raft::door::Door;
+use crate::raft::outbox::Throttle;
 use crate::raft::{Start, inbox};
 use crate::storage::Fault;
 
@@ -61,6 +62,11 @@ impl Registry {
     /// This node.
     pub fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// The rate of what is copied to other nodes.
+    pub fn throttle(&self) -> &Throttle {
+        &self.shared.home.throttle
     }
 
     /// Follows the map until its sender is gone.

@@ -40,6 +40,10 @@ impl Reach for Here {
         let through = Change::EndMove { id, failure: None };
         self.meta.submit(through, SUBMIT_MAX).await.map(drop)
     }
+
+    async fn room(&self, bytes: usize) {
+        self.registry.throttle().take(bytes).await;
+    }
 }
 
 /// A keeper at work, and over which replica.

@@ -92,6 +92,10 @@ pub trait Reach: Send + Sync + 'static {
         collection: &CollectionPlacement,
         id: u64,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
+    /// Waits until so many bytes more may be copied. The copy alone waits: while writes wait for a move, it hurries.
+    fn room(&self, _bytes: usize) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// What is to be done.

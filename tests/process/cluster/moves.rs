@@ -46,6 +46,22 @@ async fn a_node_is_drained_under_load_and_leaves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_node_is_replaced_under_load_and_forgotten() {
+    let mut scene = Scene::set("cluster::moves::a_dead", Shape::of(4, 0, 2)).await;
+    let load = scene.load().await;
+    scene.progress(&load, 200).await;
+    let place = 2;
+    let dead = scene.cluster.node(place).id();
+    scene.cluster.kill9(place);
+    let moves = scene.cluster.carry_out(Goal::Replace(v1::Replace { node: dead, by: 0 })).await.unwrap();
+    let placement = scene.cluster.placement(COLLECTION).await.unwrap();
+    assert!(moves > 0 && placement.partitions.iter().all(|p| !p.replicas.contains(&dead)), "{placement:?}");
+    scene.cluster.carry_out(Goal::Remove(dead)).await.unwrap();
+    scene.progress(&load, 200).await;
+    none_failed(&scene.judge(load).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collection_grows_under_load() {
     let scene = Scene::set("cluster::moves::grow", Shape::of(3, 1, 2)).await;
     scene.one_client().await.upsert_all().await;

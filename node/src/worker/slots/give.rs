@@ -10,6 +10,7 @@ use flotilla_proto::refusal::Refusal;
 
 use super::{Holder, Keeper, Reach, Stepped, Taker, rows};
 use crate::machine::moves::{Cursor, Import, Outgoing, Step, StepRejection};
+use crate::storage::row::StoredRow;
 
 /// Rounds after which the writes are frozen even though more keys are left: they come faster than they are sent.
 const ROUNDS_MAX: usize = 32;
@@ -122,6 +123,7 @@ impl<H: Holder, R: Reach> Giving<'_, H, R> {
             looked += run.looked;
             let cursor = run.after.clone().map_or(Cursor::Tail(begun), Cursor::Copy);
             let (count, is_last) = (run.rows.len() as u64, run.after.is_none());
+            self.keeper.reach.room(run.rows.iter().map(StoredRow::size).sum()).await;
             self.import(Import { rows: run.rows, cursor, ..Import::default() }).await?;
             let share = looked as f64 / run.live.max(1) as f64;
             self.keeper.note(self.id, "copy", 0.95 * share, count);
