@@ -10,6 +10,7 @@
 //! One cluster runs at a time: what is measured here is the cluster, not its neighbour.
 
 mod crash;
+mod damage;
 mod factors;
 mod folder;
 mod moves;

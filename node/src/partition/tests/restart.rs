@@ -11,7 +11,7 @@ use crate::worker;
 async fn a_map_that_may_be_old_takes_nothing_away() {
     let dir = tempfile::tempdir().unwrap();
     let house = House::open(dir.path(), 1).await;
-    upsert(&*house.replica(1).await.unwrap(), 0..10).await.unwrap();
+    upsert(&house.replica(1).await.unwrap(), 0..10).await.unwrap();
     house.close().await;
 
     let house = House::empty(dir.path(), worker::Options::default());
