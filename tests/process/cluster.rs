@@ -16,6 +16,7 @@ mod folder;
 mod moves;
 mod pause;
 mod planted;
+mod power;
 mod replica;
 mod rolling;
 mod snapshot;

@@ -7,6 +7,7 @@
 //! By default everything is on loopback. On a [`network::Network`] each node has an address of its own, and links between
 //! nodes can be cut.
 
+pub mod disk;
 pub mod member;
 mod moves;
 pub mod network;
@@ -46,13 +47,15 @@ pub struct Shape {
     pub environment: Vec<(&'static str, String)>,
     /// The data folder of the first node, if it is to be one that is there already.
     pub first_folder: Option<PathBuf>,
+    /// Data folders, by place, that are not to be in the cluster's own folder.
+    pub elsewhere: BTreeMap<usize, PathBuf>,
 }
 
 impl Shape {
     /// So many shard nodes, replicas and routers, with the ordinary settings.
     pub fn of(nodes: usize, replicas: usize, routers: usize) -> Shape {
-        let (settings, environment) = ("", vec![]);
-        Shape { nodes, replicas, routers, settings, environment, first_folder: None }
+        let (settings, environment, elsewhere) = ("", vec![], BTreeMap::new());
+        Shape { nodes, replicas, routers, settings, environment, first_folder: None, elsewhere }
     }
 }
 
@@ -60,6 +63,7 @@ impl Shape {
 pub struct Cluster {
     launch: Launch,
     dir: tempfile::TempDir,
+    elsewhere: BTreeMap<usize, PathBuf>,
     nodes: Vec<Member>,
     routers: Vec<Member>,
 }
@@ -83,7 +87,8 @@ impl Cluster {
         std::fs::write(&config, shape.settings).context("writing the settings")?;
         let binary = binary.to_owned();
         let launch = Launch { binary, config, environment: shape.environment.clone(), network };
-        let mut cluster = Cluster { launch, dir, nodes: vec![], routers: vec![] };
+        let elsewhere = shape.elsewhere.clone();
+        let mut cluster = Cluster { launch, dir, elsewhere, nodes: vec![], routers: vec![] };
         cluster.add_first(shape.first_folder.clone()).await?;
         let roles = std::iter::repeat_n(Role::Node, shape.nodes.saturating_sub(1));
         let roles: Vec<Role> = roles.chain(std::iter::repeat_n(Role::Replica, shape.replicas)).collect();
@@ -98,11 +103,16 @@ impl Cluster {
     }
 
     async fn add_first(&mut self, folder: Option<PathBuf>) -> anyhow::Result<()> {
-        let folder = folder.unwrap_or_else(|| self.dir.path().join("node-0"));
+        let folder = folder.unwrap_or_else(|| self.folder(0));
         let mut first = Member::new(Role::Node, 0, folder, vec![]);
         first.start(&mut self.launch).await?;
         self.nodes.push(first);
         Ok(())
+    }
+
+    fn folder(&self, place: usize) -> PathBuf {
+        let own = || self.dir.path().join(format!("node-{place}"));
+        self.elsewhere.get(&place).cloned().unwrap_or_else(own)
     }
 
     /// Adds nodes and replicas that join by the first node; returns their places. All start at once.
@@ -114,7 +124,7 @@ impl Cluster {
         let begin = self.nodes.len();
         for role in roles {
             let place = self.nodes.len();
-            let folder = self.dir.path().join(format!("node-{place}"));
+            let folder = self.folder(place);
             let mut member = Member::new(*role, place, folder, seeds.clone());
             member.spawn(&mut self.launch)?;
             self.nodes.push(member);

@@ -125,9 +125,10 @@ impl File {
     /// not meet a full disk. Where the file system cannot reserve, only the length is set.
     pub fn preallocate(&self, len: u64) -> io::Result<()> {
         may(Op::Preallocate, &self.path)?;
-        match fs2::FileExt::allocate(&self.file, len) {
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
-            other => other.map_err(|error| named(&self.path, error))?,
+        // Not by fs2: it tells a full disk as "Success" (it reads errno, and `posix_fallocate` does not set it).
+        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, len) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(named(&self.path, error.into())),
         }
         if self.len()? < len { self.set_len(len) } else { Ok(()) }
     }

@@ -78,7 +78,8 @@ fn write_new(path: &Path, title: &Title) -> io::Result<()> {
     let file = fs::create(path)?;
     file.preallocate(title.file_len)?;
     file.write_at(&title.encode(), 0)?;
-    file.sync_all().map_err(fs::for_good)
+    // Even a sync that finds no space may be tried again here: the next try makes another file.
+    file.sync_all()
 }
 
 impl Title {

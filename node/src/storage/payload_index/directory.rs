@@ -6,15 +6,16 @@
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tantivy::directory::error::{DeleteError, LockError, OpenReadError, OpenWriteError};
 use tantivy::directory::{
     AntiCallToken, DirectoryLock, FileHandle, Lock, OwnedBytes, TerminatingWrite, WatchCallback, WatchHandle,
     WritePtr,
 };
-use tantivy::{Directory, HasLen};
+use tantivy::{Directory, HasLen, TantivyError};
 
+use super::super::Fault;
 use super::checks::{Checks, Guard};
 use crate::env::fs;
 use crate::env::mmap::Mmap;
@@ -25,17 +26,27 @@ pub(super) struct Folder {
     dir: PathBuf,
     /// The checksums of a sealed folder; none while it is built.
     checks: Option<Arc<Checks>>,
+    /// What there was no space for while it was built: tantivy tells some errors as text alone.
+    lack: Arc<OnceLock<String>>,
 }
 
 impl Folder {
     /// A folder that is being built.
     pub(super) fn built(dir: &Path) -> Folder {
-        Folder { dir: dir.to_owned(), checks: None }
+        Folder { dir: dir.to_owned(), checks: None, lack: Arc::default() }
     }
 
     /// A sealed folder.
     pub(super) fn sealed(dir: &Path, checks: Checks) -> Folder {
-        Folder { dir: dir.to_owned(), checks: Some(Arc::new(checks)) }
+        Folder { dir: dir.to_owned(), checks: Some(Arc::new(checks)), lack: Arc::default() }
+    }
+
+    /// What went wrong while it was built.
+    pub(super) fn fault(&self, error: TantivyError) -> Fault {
+        match self.lack.get() {
+            Some(reason) => Fault::Io { file: self.dir.clone(), reason: reason.clone(), is_full: true },
+            None => super::fault(&self.dir, error),
+        }
     }
 
     fn map(&self, path: &Path) -> Result<Mapped, OpenReadError> {
@@ -87,21 +98,34 @@ impl FileHandle for Mapped {
 }
 
 /// A file being written; synced with the rest of the folder.
-struct Writer(fs::File);
+struct Writer {
+    file: fs::File,
+    lack: Arc<OnceLock<String>>,
+}
+
+/// Notes that space ran out.
+fn note<T>(lack: &OnceLock<String>, done: io::Result<T>) -> io::Result<T> {
+    done.inspect_err(|error| {
+        if fs::is_full(error) {
+            // The first one counts.
+            let _ = lack.set(error.to_string());
+        }
+    })
+}
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        note(&self.lack, self.file.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        note(&self.lack, self.file.flush())
     }
 }
 
 impl TerminatingWrite for Writer {
     fn terminate_ref(&mut self, _: AntiCallToken) -> io::Result<()> {
-        self.0.flush()
+        self.flush()
     }
 }
 
@@ -129,8 +153,8 @@ impl Directory for Folder {
 
     fn open_write(&self, path: &Path) -> Result<WritePtr, OpenWriteError> {
         let opened = self.refuse_if_sealed().and_then(|()| fs::create_new(&self.dir.join(path)));
-        match opened {
-            Ok(file) => Ok(BufWriter::new(Box::new(Writer(file)))),
+        match note(&self.lack, opened) {
+            Ok(file) => Ok(BufWriter::new(Box::new(Writer { file, lack: self.lack.clone() }))),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(OpenWriteError::FileAlreadyExists(path.to_owned()))
             }
@@ -149,7 +173,7 @@ impl Directory for Folder {
     /// Not atomic, and need not be: nobody reads a folder before it is sealed.
     fn atomic_write(&self, path: &Path, data: &[u8]) -> io::Result<()> {
         self.refuse_if_sealed()?;
-        fs::create(&self.dir.join(path))?.write_all(data)
+        note(&self.lack, fs::create(&self.dir.join(path)).and_then(|mut file| file.write_all(data)))
     }
 
     fn sync_directory(&self) -> io::Result<()> {

@@ -19,7 +19,7 @@ use super::super::Fault;
 use super::checks::Checks;
 use super::directory::Folder;
 use super::fields::{Cell, Declared, Layout};
-use super::{damaged, fault, io_fault};
+use super::{damaged, io_fault};
 use crate::env::fs;
 
 /// Memory that a part may take before the next one is begun.
@@ -78,6 +78,7 @@ impl<'a> Parts<'a> {
     fn begin(&self) -> Result<Part<'a>, Fault> {
         let dir = self.dir.join(format!("part-{}", self.sealed.len()));
         fs::create_dir_all(&dir).map_err(|error| io_fault(&dir, &error))?;
+        let folder = Folder::built(&dir);
         let settings = IndexSettings {
             docstore_compression: Compressor::Lz4,
             docstore_compress_dedicated_thread: false,
@@ -86,14 +87,15 @@ impl<'a> Parts<'a> {
         let writer = IndexBuilder::new()
             .schema(self.layout.schema.clone())
             .settings(settings)
-            .single_segment_index_writer(Folder::built(&dir), WRITER_BYTES)
-            .map_err(|error| fault(&dir, error))?;
-        Ok(Part { dir, layout: self.layout, writer, unasked: 0, used: 0 })
+            .single_segment_index_writer(folder.clone(), WRITER_BYTES)
+            .map_err(|error| folder.fault(error))?;
+        Ok(Part { dir, folder, layout: self.layout, writer, unasked: 0, used: 0 })
     }
 
     fn end(&mut self, part: Part<'_>) -> Result<(), Fault> {
-        let index = part.writer.finalize().map_err(|error| fault(&part.dir, error))?;
-        self.sealed.push((part.dir, index));
+        let Part { dir, folder, writer, .. } = part;
+        let index = writer.finalize().map_err(|error| folder.fault(error))?;
+        self.sealed.push((dir, index));
         Ok(())
     }
 
@@ -106,7 +108,8 @@ impl<'a> Parts<'a> {
             }
         } else {
             let indices: Vec<Index> = self.sealed.iter().map(|(_, index)| index.clone()).collect();
-            merge_indices(&indices, Folder::built(self.dir)).map_err(|error| fault(self.dir, error))?;
+            let folder = Folder::built(self.dir);
+            merge_indices(&indices, folder.clone()).map_err(|error| folder.fault(error))?;
         }
         for (part, _) in self.sealed {
             fs::remove_dir_all(&part).map_err(|error| io_fault(&part, &error))?;
@@ -117,6 +120,7 @@ impl<'a> Parts<'a> {
 
 struct Part<'a> {
     dir: PathBuf,
+    folder: Folder,
     layout: &'a Layout,
     writer: SingleSegmentIndexWriter,
     unasked: usize,
@@ -134,7 +138,7 @@ impl Part<'_> {
             add_field(&mut document, self.layout, declared, &payload);
         }
         self.unasked += 64 + bytes.len();
-        self.writer.add_document(document).map_err(|error| fault(&self.dir, error))
+        self.writer.add_document(document).map_err(|error| self.folder.fault(error))
     }
 
     fn is_full(&mut self, bytes_max: usize) -> bool {
