@@ -32,6 +32,43 @@ pub(super) fn rows() -> Vec<Row> {
     let mut rows = searches();
     rows.extend(filters());
     rows.extend(pages());
+    rows.extend(fresh());
+    rows
+}
+
+/// What no read may ask for, asked by each verb that reads.
+fn fresh() -> Vec<Row> {
+    let read = v1::ReadOptions::default;
+    let wrong = [
+        (v1::ReadOptions { preference: 4, ..read() }, "read.preference: must be 0 to 3, got 4"),
+        (v1::ReadOptions { consistency: -1, ..read() }, "read.consistency: must be 0 to 3, got -1"),
+        (v1::ReadOptions { partial: i32::MAX, ..read() }, "read.partial: must be 0 to 2, got 2147483647"),
+        (v1::ReadOptions { max_lag_ms: 1, ..read() }, "read.max_lag_ms: is 1"),
+        (
+            v1::ReadOptions { consistency: v1::Consistency::Bounded.into(), max_lag_ms: u64::MAX, ..read() },
+            "read.max_lag_ms: must be 1 to 3600000",
+        ),
+        (v1::ReadOptions { tokens: vec![<_>::default(); 1_025], ..read() }, "read.tokens: 1025 tokens"),
+    ];
+    let mut rows = Vec::new();
+    for (read, words) in wrong {
+        let (collection, read) = (OPEN.to_owned(), Some(read));
+        let keys = vec![api::number_key(1)];
+        let get =
+            v1::GetRequest { collection: collection.clone(), keys, read: read.clone(), ..Default::default() };
+        let scan =
+            v1::ScanRequest { collection: collection.clone(), read: read.clone(), ..Default::default() };
+        let count = v1::CountRequest { collection, filter: None, read: read.clone() };
+        let near = search(|s| s.read = read);
+        for (verb, ask) in [
+            ("get", Ask::Get(get)),
+            ("scan", Ask::Scan(scan)),
+            ("count", Ask::Count(count)),
+            ("search", near),
+        ] {
+            rows.push(invalid(&format!("{verb}: {words}"), ask, &[words]));
+        }
+    }
     rows
 }
 
