@@ -151,6 +151,16 @@ impl Keeper {
         if !members.is_committed {
             return;
         }
+        if let Err(why) = group.has_space()
+            && !members.is_alone(group.node())
+        {
+            // The others may have space; this one gets its leadership back once it has some, and answers again.
+            tracing::debug!(partition = replica.id().0, %why, "the leadership goes to a node with space");
+            if let Err(why) = group.step_aside().await {
+                tracing::debug!(partition = replica.id().0, %why, "the leadership stays");
+            }
+            return;
+        }
         let lag_of = |node| group.lag_of(node);
         let hears = |node| group.hears(node);
         let next = step(partition, &members, &Seen { node: group.node(), lag_of: &lag_of, hears: &hears });

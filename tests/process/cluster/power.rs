@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use flotilla_tests::cluster::Shape;
 use flotilla_tests::cluster::disk::Disk;
+use flotilla_tests::load;
+use flotilla_tests::wait::eventually;
 
-use super::{COLLECTION, Scene, none_failed, rounds};
+use super::{COLLECTION, PARTITIONS, PROGRESS_WITHIN, Scene, none_failed, rounds};
 
 const DISK_MIB: u64 = 1_024;
 /// Small log files, so that a disk is soon full, and segments that are sealed while the test looks.
 const SETTINGS: &str = "storage:\n  seal_rows: 200\nlog:\n  lanes: 2\n  segment_bytes: 262144\n";
 const VICTIM: usize = 2;
+/// A collection besides the clients'.
+const OTHER: &str = "other";
 
 fn disk(mib: u64) -> Option<Disk> {
     Disk::new(mib).inspect_err(|why| println!("SKIPPED: no disk of our own here: {why}")).ok()
@@ -81,11 +85,19 @@ async fn a_disk_that_dies_under_a_node_fails_no_call() {
 async fn a_full_disk_refuses_writes_and_is_waited_for() {
     let Some(disk) = disk(64) else { return };
     let scene = Scene::set("cluster::power::full", with_disk(&disk)).await;
+    scene.create(load::collection(OTHER, PARTITIONS)).await;
     let load = scene.load().await;
     scene.progress(&load, 200).await;
     disk.fill().unwrap();
     // More than the log files that were begun already can hold.
     scene.progress(&load, 3_000).await;
+    // Its leaderships go to who has space: every partition takes writes although the disk is still full.
+    let client = scene.cluster.client().await.unwrap();
+    eventually("every partition takes writes", PROGRESS_WITHIN, async || {
+        client.put(OTHER, (0..100).map(|key| load::record(key, key)).collect()).await.ok()
+    })
+    .await
+    .unwrap();
     let log = scene.cluster.node(VICTIM).log();
     assert!(log.contains("waits for space"), "{log}");
     assert!(!log.contains("is quarantined"), "what lacks space is not damaged: {log}");
@@ -93,7 +105,7 @@ async fn a_full_disk_refuses_writes_and_is_waited_for() {
     disk.free().unwrap();
     scene.progress(&load, 200).await;
     let history = scene.judge(load).await;
-    // Its leaders refuse writes and say why; nothing else fails.
+    // Until then they refuse writes and say why; nothing else fails.
     let is_told = |error: &String| error.contains("ResourceExhausted") && error.contains("No space left");
     let other = history
         .failures()
