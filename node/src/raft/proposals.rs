@@ -5,8 +5,8 @@
 //! ([`WORTH`], [`WORTH_BYTES`]) or the way is free: what Nagle does for segments of TCP (RFC 896). Large batches are not
 //! held up by each other.
 //!
-//! 2026-11-21: without that wait, 64 clients with one record each made batches of four or five, and a node spent a quarter of
-//! its time on switching between threads for them.
+//! 2026-11-21: with 64 clients of one record each it saves a tenth of the syncs per record; records per second did not differ
+//! beyond the noise.
 
 use std::time::Duration;
 

@@ -7,7 +7,8 @@
 //! its lease does, so it is marked first ([`Group::hand_over`]); and a new leader may lack what the old one
 //! acknowledged until it has applied an entry of its own term. Whoever is not sure asks the core.
 //!
-//! 2026-11-21: with 64 idle partitions the questions of how far replicas lag, 690 a second, were half of what the cores did.
+//! 2026-11-21: with 64 idle partitions, three nodes ask each other 690 times a second how far replicas lag (computed), and the
+//! cores were a quarter of a node's time (profiled).
 
 use std::sync::atomic::Ordering;
 
