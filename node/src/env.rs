@@ -14,5 +14,8 @@ pub mod clock;
 pub mod faults;
 pub mod fs;
 pub mod mmap;
+pub mod net;
 pub mod random;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod task;

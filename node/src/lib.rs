@@ -20,6 +20,7 @@ pub mod machine;
 pub mod meta;
 pub mod partition;
 pub mod peers;
+pub mod planted;
 pub mod query;
 pub mod raft;
 pub mod server;

@@ -19,8 +19,6 @@ pub mod hand;
 mod house;
 pub mod lag;
 mod owned;
-#[cfg(debug_assertions)]
-mod planted;
 mod reading;
 pub mod registry;
 mod views;
@@ -56,6 +54,7 @@ use crate::raft::{self, Group, inbox};
 use crate::storage::store::{self, Status, Store};
 use crate::storage::{Fault, Quarantine, SegmentView};
 use crate::worker::{self, Worker};
+use crate::planted::{self, Bug};
 
 /// How long opening waits for the replay of the log; after that, calls wait by themselves.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -315,9 +314,10 @@ impl Replica {
     async fn propose(&self, request: Option<RequestId>, body: Body) -> Result<Reply, Refusal> {
         let command = Command { collection: self.collection, request, body };
         let command = command.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
-        #[cfg(debug_assertions)]
-        if planted::acknowledges_early() && self.group.leads() {
-            return Ok(planted::propose_early(self.group.clone(), command));
+        if planted::has(Bug::AckBeforeCommit) && self.group.leads() {
+            let (group, log_index) = (self.group.clone(), self.group.applied() + 1);
+            task::spawn(async move { group.propose(command).await });
+            return Ok(Reply::Written { affected: 1, log_index });
         }
         self.group.propose(command).await
     }

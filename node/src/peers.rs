@@ -27,6 +27,7 @@ use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
 use self::line::{Caller, Line};
+use crate::env::net;
 
 /// Connections to each peer for groups.
 pub const CONNECTIONS: usize = 3;
@@ -84,11 +85,11 @@ impl Peers {
             }
             match (endpoint(&node.peer_address), endpoint(&node.address)) {
                 (Ok(at), Ok(data)) => {
-                    let groups: Vec<Channel> = (0..CONNECTIONS).map(|_| at.connect_lazy()).collect();
+                    let groups: Vec<Channel> = (0..CONNECTIONS).map(|_| net::connect_lazy(&at)).collect();
                     let to = || self.to(node.id, META_GROUP);
                     let lines = groups.iter().map(|channel| Line::new(channel.clone(), to())).collect();
                     let (peer_address, address) = (node.peer_address.clone(), node.address.clone());
-                    let (bulk, data) = (at.connect_lazy(), data.connect_lazy());
+                    let (bulk, data) = (net::connect_lazy(&at), net::connect_lazy(&data));
                     let Some(calls) = groups.into_iter().next() else { continue };
                     known.insert(node.id, Known { peer_address, address, calls, lines, bulk, data });
                 }

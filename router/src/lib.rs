@@ -19,6 +19,7 @@ pub mod inproc;
 pub mod merge;
 pub mod metrics;
 pub mod placement;
+pub mod planted;
 pub mod pool;
 pub mod read;
 pub mod search;

@@ -75,16 +75,33 @@ impl Pool {
         }
         let wrong = |e| Status::internal(format!("`{address}` is not a node's address: {e}"));
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(wrong)?;
-        Ok(endpoint
+        let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .connect_lazy())
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        Ok(connect_lazy(&endpoint))
     }
+}
+
+fn connect_lazy(endpoint: &Endpoint) -> Channel {
+    #[cfg(feature = "sim")]
+    if let Some(connect) = DIALS.get() {
+        return connect(endpoint);
+    }
+    endpoint.connect_lazy()
+}
+
+#[cfg(feature = "sim")]
+static DIALS: std::sync::OnceLock<fn(&Endpoint) -> Channel> = std::sync::OnceLock::new();
+
+/// Has nodes be reached through a simulated network, from now on and in the whole process.
+#[cfg(feature = "sim")]
+pub fn dial_by(connect: fn(&Endpoint) -> Channel) {
+    let _ = DIALS.set(connect);
 }
 
 #[cfg(test)]

@@ -52,6 +52,11 @@ impl Api {
         Ok(Api { channel: channel.with_context(|| format!("connecting to {url}"))?, deadline: None })
     }
 
+    /// Over a channel that somebody else made.
+    pub fn over(channel: Channel) -> Api {
+        Api { channel, deadline: None }
+    }
+
     /// The same connection; each call says that its caller waits no longer than this.
     pub fn within(&self, deadline: Duration) -> Api {
         Api { channel: self.channel.clone(), deadline: Some(deadline) }

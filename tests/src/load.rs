@@ -183,13 +183,18 @@ impl Client {
         seed: &Seed,
         work: &Work,
     ) -> anyhow::Result<Client> {
-        let id = recorder.client();
         let mut connections = Vec::new();
         for url in routers {
             connections.push(Api::connect(url).await?.within(work.deadline));
         }
+        Ok(Client::over(recorder, connections, seed, work))
+    }
+
+    /// A client over connections that somebody else made.
+    pub fn over(recorder: &Arc<Recorder>, connections: Vec<Api>, seed: &Seed, work: &Work) -> Client {
+        let id = recorder.client();
         let mut draw = seed.generator(id);
-        Ok(Client {
+        Client {
             id,
             name: draw.random_range(1..u64::MAX),
             serial: 0,
@@ -199,7 +204,12 @@ impl Client {
             routers: connections,
             tokens: BTreeMap::new(),
             recorder: recorder.clone(),
-        })
+        }
+    }
+
+    /// How long it rests between two calls.
+    pub fn pace(&self) -> Duration {
+        self.work.pace
     }
 
     /// One call.

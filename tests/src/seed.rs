@@ -21,6 +21,11 @@ impl Seed {
         Seed { value: value.unwrap_or(DEFAULT), test }
     }
 
+    /// This seed, whatever the environment says.
+    pub fn fixed(value: u64) -> Seed {
+        Seed { value, test: "" }
+    }
+
     /// A generator for one purpose; two purposes draw independently.
     pub fn generator(&self, purpose: u64) -> SmallRng {
         generator(self.value ^ purpose.wrapping_mul(0x9e37_79b9_7f4a_7c15))
@@ -29,7 +34,7 @@ impl Seed {
 
 impl Drop for Seed {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && !self.test.is_empty() {
             let Seed { value, test } = self;
             eprintln!(
                 "seed {value}; replay: {VARIABLE}={value} cargo test -p flotilla --test process {test}"

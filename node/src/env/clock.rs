@@ -58,13 +58,22 @@ impl Sub for Instant {
 
 /// The monotonic clock.
 pub fn now() -> Instant {
+    #[cfg(any(test, feature = "sim"))]
+    if super::sim::world().is_some() {
+        return Instant(tokio::time::Instant::now().into_std());
+    }
     Instant(std::time::Instant::now())
 }
 
 /// Milliseconds of the wall clock since 1970; 0 for a clock set before it.
 pub fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    #[cfg(any(test, feature = "sim"))]
+    if let Some(world) = super::sim::world() {
+        return millis.saturating_add_signed((world.skew)());
+    }
+    millis
 }
 
 /// Sleeps on the runtime's timer.

@@ -36,44 +36,108 @@ fn may(op: Op, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Answers from the simulated disk that holds the path, if one does. There are none in the product.
+macro_rules! simulate {
+    ($path:expr, $disk:ident => $answer:expr) => {
+        #[cfg(any(test, feature = "sim"))]
+        if let Some($disk) = super::sim::disk::of($path) {
+            return $answer.map_err(|error| named($path, error));
+        }
+    };
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Open {
+    /// It must be there, and is only read.
+    Read,
+    /// It must be there.
+    Existing,
+    /// It is made, or emptied.
+    Create,
+    /// It must not be there.
+    CreateNew,
+    /// It is made if it is not there; writes go to its end.
+    Append,
+}
+
+impl Open {
+    fn options(self) -> real::OpenOptions {
+        let mut options = real::OpenOptions::new();
+        options.read(true);
+        match self {
+            Open::Read => &mut options,
+            Open::Existing => options.write(true),
+            Open::Create => options.write(true).create(true).truncate(true),
+            Open::CreateNew => options.write(true).create_new(true),
+            Open::Append => options.append(true).create(true),
+        };
+        options
+    }
+}
+
+/// The system's file, or one of a simulated disk.
+#[derive(Debug)]
+enum Inner {
+    Real(real::File),
+    #[cfg(any(test, feature = "sim"))]
+    Simulated(super::sim::disk::Handle),
+}
+
+/// The same call on either.
+macro_rules! either {
+    ($inner:expr, $file:ident => $answer:expr) => {
+        match $inner {
+            Inner::Real($file) => $answer,
+            #[cfg(any(test, feature = "sim"))]
+            Inner::Simulated($file) => $answer,
+        }
+    };
+}
+
 /// An open file.
 #[derive(Debug)]
 pub struct File {
-    file: real::File,
+    file: Inner,
     path: PathBuf,
 }
 
 /// Opens an existing file for reading.
 pub fn open(path: &Path) -> io::Result<File> {
-    File::with(real::OpenOptions::new().read(true), path)
+    File::with(Open::Read, path)
 }
 
 /// Opens an existing file for reading and writing in place.
 pub fn open_write(path: &Path) -> io::Result<File> {
-    File::with(real::OpenOptions::new().read(true).write(true), path)
+    File::with(Open::Existing, path)
 }
 
 /// Creates a file for reading and writing, or empties the one that is there.
 pub fn create(path: &Path) -> io::Result<File> {
     may(Op::Create, path)?;
-    File::with(real::OpenOptions::new().read(true).write(true).create(true).truncate(true), path)
+    File::with(Open::Create, path)
 }
 
 /// Creates a file for reading and writing; fails with `AlreadyExists` if the name is taken.
 pub fn create_new(path: &Path) -> io::Result<File> {
     may(Op::Create, path)?;
-    File::with(real::OpenOptions::new().read(true).write(true).create_new(true), path)
+    File::with(Open::CreateNew, path)
 }
 
 /// Opens a file for reading and for writing at its end; creates it if it is not there.
 pub fn append(path: &Path) -> io::Result<File> {
-    File::with(real::OpenOptions::new().read(true).append(true).create(true), path)
+    File::with(Open::Append, path)
 }
 
 impl File {
-    fn with(options: &real::OpenOptions, path: &Path) -> io::Result<File> {
-        let file = options.open(path).map_err(|error| named(path, error))?;
-        Ok(File { file, path: path.to_owned() })
+    fn with(how: Open, path: &Path) -> io::Result<File> {
+        #[cfg(any(test, feature = "sim"))]
+        if let Some(disk) = super::sim::disk::of(path) {
+            let file = disk.open(path, how).map_err(|error| named(path, error))?;
+            return Ok(File { file: Inner::Simulated(file), path: path.to_owned() });
+        }
+        let file = how.options().open(path).map_err(|error| named(path, error))?;
+        Ok(File { file: Inner::Real(file), path: path.to_owned() })
     }
 
     /// The path the file was opened by; a later rename does not change it.
@@ -84,30 +148,34 @@ impl File {
     /// Fills `bytes` from `offset`; `UnexpectedEof` if the file ends before.
     pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         may(Op::Read, &self.path)?;
-        self.file.read_exact_at(bytes, offset).map_err(|error| named(&self.path, error))
+        either!(&self.file, file => file.read_exact_at(bytes, offset)).map_err(|error| named(&self.path, error))
     }
 
     /// Reads some bytes from `offset`; 0 at the end of the file.
     pub fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
         may(Op::Read, &self.path)?;
-        self.file.read_at(bytes, offset).map_err(|error| named(&self.path, error))
+        either!(&self.file, file => file.read_at(bytes, offset)).map_err(|error| named(&self.path, error))
     }
 
     /// Writes all of `bytes` at `offset`.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         may(Op::Write, &self.path)?;
-        self.file.write_all_at(bytes, offset).map_err(|error| named(&self.path, error))
+        either!(&self.file, file => file.write_all_at(bytes, offset)).map_err(|error| named(&self.path, error))
     }
 
     /// Writes all of `bytes` at the file's own position (the end, for a file opened by [`append`]).
     pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         may(Op::Write, &self.path)?;
-        self.file.write_all(bytes).map_err(|error| named(&self.path, error))
+        either!(&mut self.file, file => file.write_all(bytes)).map_err(|error| named(&self.path, error))
     }
 
     /// Length in bytes.
     pub fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata().map_err(|error| named(&self.path, error))?.len())
+        match &self.file {
+            Inner::Real(file) => Ok(file.metadata().map_err(|error| named(&self.path, error))?.len()),
+            #[cfg(any(test, feature = "sim"))]
+            Inner::Simulated(file) => file.len().map_err(|error| named(&self.path, error)),
+        }
     }
 
     /// Whether the file holds no byte.
@@ -118,7 +186,7 @@ impl File {
     /// Cuts the file, or extends it with zeros that take no disk space yet.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
         may(Op::Write, &self.path)?;
-        self.file.set_len(len).map_err(|error| named(&self.path, error))
+        either!(&self.file, file => file.set_len(len)).map_err(|error| named(&self.path, error))
     }
 
     /// Extends the file to `len` zeros-until-written bytes with the disk space reserved, so that later writes do
@@ -126,9 +194,11 @@ impl File {
     pub fn preallocate(&self, len: u64) -> io::Result<()> {
         may(Op::Preallocate, &self.path)?;
         // Not by fs2: it tells a full disk as "Success" (it reads errno, and `posix_fallocate` does not set it).
-        match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, len) {
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(named(&self.path, error.into())),
+        if let Inner::Real(file) = &self.file {
+            match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
+                Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(named(&self.path, error.into())),
+            }
         }
         if self.len()? < len { self.set_len(len) } else { Ok(()) }
     }
@@ -137,41 +207,55 @@ impl File {
     /// a second call that succeeds proves nothing.
     pub fn sync_data(&self) -> io::Result<()> {
         may(Op::Sync, &self.path)?;
-        self.file.sync_data().map_err(|error| named(&self.path, error))
+        either!(&self.file, file => file.sync_data()).map_err(|error| named(&self.path, error))
     }
 
     /// Makes bytes and metadata durable (`fsync`); as [`File::sync_data`] after an error.
     pub fn sync_all(&self) -> io::Result<()> {
         may(Op::Sync, &self.path)?;
-        self.file.sync_all().map_err(|error| named(&self.path, error))
+        either!(&self.file, file => file.sync_all()).map_err(|error| named(&self.path, error))
     }
 
-    /// The file below, for the memory map.
-    pub(super) fn as_std(&self) -> &real::File {
-        &self.file
+    /// The whole of a sealed file, for `mmap`.
+    pub(super) fn map(&self) -> io::Result<Mapped> {
+        match &self.file {
+            Inner::Real(file) => super::mmap::map(file).map(Mapped::Real),
+            #[cfg(any(test, feature = "sim"))]
+            Inner::Simulated(file) => file.bytes().map(Mapped::Simulated),
+        }
     }
+}
+
+/// The bytes of a sealed file.
+#[derive(Debug)]
+pub(super) enum Mapped {
+    /// A map of the system.
+    Real(memmap2::Mmap),
+    /// A copy of what a simulated disk holds.
+    #[cfg(any(test, feature = "sim"))]
+    Simulated(Vec<u8>),
 }
 
 impl io::Read for File {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        io::Read::read(&mut self.file, bytes)
+        either!(&mut self.file, file => io::Read::read(file, bytes))
     }
 }
 
 impl Write for File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         may(Op::Write, &self.path)?;
-        self.file.write(bytes)
+        either!(&mut self.file, file => file.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        either!(&mut self.file, file => file.flush())
     }
 }
 
 impl Seek for File {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.file.seek(to)
+        either!(&mut self.file, file => file.seek(to))
     }
 }
 
@@ -182,6 +266,7 @@ fn named(path: &Path, error: io::Error) -> io::Error {
 /// The whole file. The caller knows the file to be small; there is no bound here.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     may(Op::Read, path)?;
+    simulate!(path, disk => disk.open(path, Open::Read).and_then(|file| file.bytes()));
     real::read(path).map_err(|error| named(path, error))
 }
 
@@ -212,22 +297,26 @@ fn parent(path: &Path) -> &Path {
 
 /// Whether something has this name. An error of the system counts as an error, not as absence.
 pub fn exists(path: &Path) -> io::Result<bool> {
+    simulate!(path, disk => Ok(disk.exists(path)));
     path.try_exists().map_err(|error| named(path, error))
 }
 
 /// Whether this name is a folder's.
 pub fn is_dir(path: &Path) -> io::Result<bool> {
+    simulate!(path, disk => disk.is_dir(path));
     Ok(real::metadata(path).map_err(|error| named(path, error))?.is_dir())
 }
 
 /// Creates a folder and those above it; one that is there already is fine.
 pub fn create_dir_all(path: &Path) -> io::Result<()> {
     may(Op::Create, path)?;
+    simulate!(path, disk => disk.create_dir_all(path));
     real::create_dir_all(path).map_err(|error| named(path, error))
 }
 
 /// The names in a folder, sorted; names that are not UTF-8 are none of ours and are left out.
 pub fn read_dir(path: &Path) -> io::Result<Vec<String>> {
+    simulate!(path, disk => disk.read_dir(path));
     let mut names = Vec::new();
     for entry in real::read_dir(path).map_err(|error| named(path, error))? {
         if let Ok(name) = entry.map_err(|error| named(path, error))?.file_name().into_string() {
@@ -241,16 +330,19 @@ pub fn read_dir(path: &Path) -> io::Result<Vec<String>> {
 /// Renames a file or folder, replacing a file of the new name. Durable after [`sync_dir`] of the folder(s).
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     may(Op::Rename, to)?;
+    simulate!(from, disk => disk.rename(from, to));
     real::rename(from, to).map_err(|error| named(from, error))
 }
 
 /// Removes a file's name.
 pub fn remove_file(path: &Path) -> io::Result<()> {
+    simulate!(path, disk => disk.remove_file(path));
     real::remove_file(path).map_err(|error| named(path, error))
 }
 
 /// Removes a folder with everything in it.
 pub fn remove_dir_all(path: &Path) -> io::Result<()> {
+    simulate!(path, disk => disk.remove_dir_all(path));
     real::remove_dir_all(path).map_err(|error| named(path, error))
 }
 
@@ -262,23 +354,26 @@ pub fn is_full(error: &io::Error) -> bool {
 /// Gives a file a second name on the same file system.
 pub fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
     may(Op::Link, to)?;
+    simulate!(from, disk => disk.hard_link(from, to));
     real::hard_link(from, to).map_err(|error| named(to, error))
 }
 
 /// Makes the names in a folder durable.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
-    File::with(real::OpenOptions::new().read(true), path)?.sync_all()
+    simulate!(path, disk => may(Op::Sync, path).and_then(|()| disk.sync_dir(path)));
+    File::with(Open::Read, path)?.sync_all()
 }
 
 /// Bytes that this process may still write to the file system of `path`.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    simulate!(path, disk => Ok(disk.free_bytes()));
     fs2::available_space(path).map_err(|error| named(path, error))
 }
 
 /// The sole right to use a folder, held until dropped; the system releases it when the process ends in any way.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
 }
 
 /// Takes the sole right to use the folder `dir` (created if needed), through its file `LOCK`.
@@ -287,13 +382,30 @@ pub struct FolderLock {
 pub fn lock_folder(dir: &Path) -> io::Result<FolderLock> {
     create_dir_all(dir)?;
     let file = append(&dir.join("LOCK"))?;
-    match fs2::FileExt::try_lock_exclusive(&file.file) {
-        Ok(()) => Ok(FolderLock { _file: file }),
-        Err(error) if error.kind() == fs2::lock_contended_error().kind() => Err(io::Error::new(
-            io::ErrorKind::WouldBlock,
-            format!("{}: the folder is in use by another process", dir.display()),
-        )),
-        Err(error) => Err(named(dir, error)),
+    let is_ours = match &file.file {
+        Inner::Real(file) => match fs2::FileExt::try_lock_exclusive(file) {
+            Ok(()) => true,
+            Err(error) if error.kind() == fs2::lock_contended_error().kind() => false,
+            Err(error) => return Err(named(dir, error)),
+        },
+        #[cfg(any(test, feature = "sim"))]
+        Inner::Simulated(file) => file.lock(),
+    };
+    if is_ours {
+        return Ok(FolderLock { file });
+    }
+    let why = format!("{}: the folder is in use by another process", dir.display());
+    Err(io::Error::new(io::ErrorKind::WouldBlock, why))
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        match &self.file.file {
+            // The system does it when the file is closed.
+            Inner::Real(_) => {}
+            #[cfg(any(test, feature = "sim"))]
+            Inner::Simulated(file) => file.unlock(),
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 use std::io;
 use std::path::Path;
 
-use super::fs::{self, File};
+use super::fs::{self, File, Mapped};
 
 /// How a map will be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum Advice {
 
 /// A read-only map of a whole sealed file.
 #[derive(Debug)]
-pub struct Mmap(Option<memmap2::Mmap>);
+pub struct Mmap(Option<Mapped>);
 
 impl Mmap {
     /// Maps the sealed file at `path`.
@@ -38,15 +38,21 @@ impl Mmap {
         if file.len()? == 0 {
             return Ok(Mmap(None));
         }
-        // SAFETY: sealed files never change and are never truncated, only unlinked (module docs), so the bytes
-        // behind the returned slice stay the same for as long as the map lives.
-        let map = unsafe { memmap2::Mmap::map(file.as_std()) }?;
-        Ok(Mmap(Some(map)))
+        Ok(Mmap(Some(file.map()?)))
     }
 
-    /// The system's map, for a library that wants to own what it reads; `None` for an empty file.
-    pub fn into_inner(self) -> Option<memmap2::Mmap> {
-        self.0
+    /// Gives the bytes to a library that wants to own what it reads: the system's map, or bytes in memory.
+    pub fn own<T>(
+        self,
+        mapped: impl FnOnce(memmap2::Mmap) -> T,
+        in_memory: impl FnOnce(Vec<u8>) -> T,
+    ) -> T {
+        match self.0 {
+            Some(Mapped::Real(map)) => mapped(map),
+            #[cfg(any(test, feature = "sim"))]
+            Some(Mapped::Simulated(bytes)) => in_memory(bytes),
+            None => in_memory(Vec::new()),
+        }
     }
 
     /// Tells the kernel how the map will be read; advice it does not take changes nothing but speed.
@@ -57,13 +63,28 @@ impl Mmap {
             Advice::Sequential => memmap2::Advice::Sequential,
             Advice::WillNeed => memmap2::Advice::WillNeed,
         };
-        self.0.as_ref().map_or(Ok(()), |map| map.advise(advice))
+        match &self.0 {
+            Some(Mapped::Real(map)) => map.advise(advice),
+            _ => Ok(()),
+        }
     }
+}
+
+/// Maps a sealed file that is not empty.
+pub(super) fn map(file: &std::fs::File) -> io::Result<memmap2::Mmap> {
+    // SAFETY: sealed files never change and are never truncated, only unlinked (module docs), so the bytes
+    // behind the returned slice stay the same for as long as the map lives.
+    unsafe { memmap2::Mmap::map(file) }
 }
 
 impl AsRef<[u8]> for Mmap {
     fn as_ref(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or(&[])
+        match &self.0 {
+            Some(Mapped::Real(map)) => map,
+            #[cfg(any(test, feature = "sim"))]
+            Some(Mapped::Simulated(bytes)) => bytes,
+            None => &[],
+        }
     }
 }
 

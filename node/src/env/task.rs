@@ -3,15 +3,19 @@
 //! The real environment gives computations the runtime's blocking threads and gives each blocking loop a
 //! thread of its own; a simulator runs all three as tasks of its one thread.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 pub use tokio::task::JoinHandle;
+
+use super::clock;
 
 /// The work panicked or the runtime was shut down before it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +38,18 @@ where
     T: Send + 'static,
     F: FnOnce() -> T + Send + 'static,
 {
+    #[cfg(any(test, feature = "sim"))]
+    let running = match super::sim::world() {
+        Some(world) => {
+            let effort = (world.effort)();
+            spawn(async move {
+                tokio::time::sleep(effort).await;
+                work()
+            })
+        }
+        None => tokio::task::spawn_blocking(work),
+    };
+    #[cfg(not(any(test, feature = "sim")))]
     let running = tokio::task::spawn_blocking(work);
     async move { running.await.map_err(|_| Lost) }
 }
@@ -58,6 +74,14 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let (ended, end) = oneshot::channel();
+    #[cfg(any(test, feature = "sim"))]
+    if super::sim::world().is_some() {
+        spawn(async move {
+            future.await;
+            let _ = ended.send(());
+        });
+        return Ok(LoopEnd(end));
+    }
     thread::Builder::new().name(name.to_owned()).spawn(move || {
         block_on(future);
         let _ = ended.send(());
@@ -73,12 +97,48 @@ impl Wake for Unpark {
     }
 }
 
+thread_local! {
+    /// When this thread's loop is to be polled again, if nothing wakes it before.
+    static ALARM: Cell<Option<clock::Instant>> = const { Cell::new(None) };
+}
+
 fn block_on(future: impl Future<Output = ()>) {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     while future.as_mut().poll(&mut context).is_pending() {
-        thread::park();
+        match ALARM.take() {
+            Some(at) => thread::park_timeout(at - clock::now()),
+            None => thread::park(),
+        }
+    }
+}
+
+/// Waits a while, in a loop started by [`spawn_loop`] and nowhere else.
+pub async fn pause_loop(span: Duration) {
+    #[cfg(any(test, feature = "sim"))]
+    if super::sim::world().is_some() {
+        return tokio::time::sleep(span).await;
+    }
+    let until = clock::now() + span;
+    std::future::poll_fn(|_| {
+        if clock::now() >= until {
+            return Poll::Ready(());
+        }
+        ALARM.set(Some(ALARM.get().map_or(until, |at| at.min(until))));
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Before a sync: a simulated disk takes its time. Nothing in the product, where the system does that.
+pub async fn wait_for_disk() {
+    #[cfg(any(test, feature = "sim"))]
+    if let Some(world) = super::sim::world() {
+        let span = (world.sync)();
+        if !span.is_zero() {
+            tokio::time::sleep(span).await;
+        }
     }
 }
 
@@ -111,5 +171,22 @@ mod tests {
         drop(send);
         assert_eq!(sum.await.unwrap(), 4950);
         assert_eq!(end.wait().await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_loop_pauses_and_hears_beside_it() {
+        let (ended, end) = oneshot::channel();
+        let (ring, rung) = oneshot::channel::<()>();
+        let paused = spawn_loop("pauses", async move {
+            let began = clock::now();
+            pause_loop(Duration::from_millis(5)).await;
+            let first = began.elapsed();
+            let pause = pin!(pause_loop(Duration::from_secs(3_600)));
+            futures::future::select(pause, rung).await;
+            let _ = ended.send(first);
+        });
+        ring.send(()).unwrap();
+        assert!(end.await.unwrap() >= Duration::from_millis(5));
+        assert_eq!(paused.unwrap().wait().await, Ok(()));
     }
 }

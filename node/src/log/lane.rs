@@ -6,18 +6,21 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use futures::future::select;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::group::{Group, Place, cost};
 use super::recovery::Quarantine;
 use super::segment::Segment;
 use super::{Error, GroupId, LogEntry, Options};
+use crate::env::task;
 
 /// How long the writer waits until it looks for space again.
 const SPACE_PAUSE: Duration = Duration::from_millis(200);
@@ -62,7 +65,7 @@ pub struct Lane {
     pub work: Notify,
     space: Notify,
     /// Rung when the lane closes while its writer waits for space on the disk.
-    closes: Condvar,
+    closes: Notify,
     shared: Mutex<Shared>,
     /// Makes the next sync fail.
     #[cfg(test)]
@@ -123,7 +126,7 @@ impl Lane {
             counters: Counters::default(),
             work: Notify::new(),
             space: Notify::new(),
-            closes: Condvar::new(),
+            closes: Notify::new(),
             shared: Mutex::new(shared),
             #[cfg(test)]
             sync_fault: std::sync::atomic::AtomicBool::new(false),
@@ -203,17 +206,21 @@ impl Lane {
         self.shared.lock().full.clone()
     }
 
-    /// Waits a while for space on the disk. False if the lane closes meanwhile. Blocks: it is the writer's.
-    pub fn wait_for_space(&self, why: &io::Error) -> bool {
-        let mut shared = self.shared.lock();
-        if shared.full.is_none() {
-            tracing::error!(lane = self.number, %why, "the log waits for space on the disk");
+    /// Waits a while for space on the disk. False if the lane closes meanwhile.
+    pub async fn wait_for_space(&self, why: &io::Error) -> bool {
+        {
+            let mut shared = self.shared.lock();
+            if shared.full.is_none() {
+                tracing::error!(lane = self.number, %why, "the log waits for space on the disk");
+            }
+            shared.full = Some(why.to_string());
+            if shared.closing {
+                return false;
+            }
         }
-        shared.full = Some(why.to_string());
-        !shared.closing && {
-            self.closes.wait_for(&mut shared, SPACE_PAUSE);
-            !shared.closing
-        }
+        let (pause, closes) = (pin!(task::pause_loop(SPACE_PAUSE)), pin!(self.closes.notified()));
+        select(pause, closes).await;
+        !self.shared.lock().closing
     }
 
     /// There is space again.
@@ -226,7 +233,7 @@ impl Lane {
     /// Refuses further calls and lets the writer end.
     pub fn close(&self) {
         self.shared.lock().closing = true;
-        self.closes.notify_all();
+        self.closes.notify_one();
         self.work.notify_one();
     }
 

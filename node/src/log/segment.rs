@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::record::{self, HEADER_BYTES, Header, u32_at, u64_at};
 use crate::env::{self, fs};
+use crate::planted::{self, Bug};
 
 /// Bytes before the first record.
 pub const SEGMENT_HEADER_BYTES: usize = 64;
@@ -208,6 +209,9 @@ fn is_zero(bytes: &[u8]) -> bool {
 
 /// Whether a whole record stands at or after `at` whose run began after record `seq`.
 fn runs_past(bytes: &[u8], mut at: usize, seq: u64, salt: u32) -> bool {
+    if planted::has(Bug::TruncateAtBadChecksum) {
+        return false;
+    }
     while let Some((offset, header)) = next_record(bytes, at, seq + 1, salt) {
         if header.run_start() > seq {
             return true;

@@ -19,7 +19,8 @@ use super::lane::{Lane, Op, What};
 use super::ledger::Ledger;
 use super::record::{self, Draft, HEADER_BYTES, Kind};
 use super::segment::{self, SEGMENT_HEADER_BYTES, Segment};
-use crate::env::{clock, fs};
+use crate::env::{clock, fs, task};
+use crate::planted::{self, Bug};
 
 /// The writing end of a lane.
 pub struct Writer {
@@ -71,12 +72,14 @@ impl Writer {
     /// Writes until the lane closes or fails.
     pub async fn run(mut self) {
         let _watch = Watch(self.lane.clone());
-        let mut outcome = self.reclaim();
+        let mut outcome = self.reclaim().await;
         while outcome.is_ok() {
             let Some(batch) = self.lane.next_batch().await else { break };
-            outcome = self.serve(batch);
+            outcome = self.serve(batch).await;
         }
-        let outcome = outcome.and_then(|()| self.finish());
+        if outcome.is_ok() {
+            outcome = self.finish().await;
+        }
         if let Err(error) = outcome {
             tracing::error!(lane = self.lane.number, %error, "log lane failed and takes no more writes");
             self.lane.poison(&error.to_string());
@@ -84,11 +87,15 @@ impl Writer {
     }
 
     /// Writes a batch and answers its calls in order.
-    fn serve(&mut self, batch: Vec<Op>) -> io::Result<()> {
+    async fn serve(&mut self, mut batch: Vec<Op>) -> io::Result<()> {
         let frees =
             batch.iter().any(|op| matches!(op.what, What::Truncate(_) | What::Purge(..) | What::Removed));
         let number = self.active.title.number;
-        if let Err(error) = self.stage(&batch).and_then(|()| self.flush(true)) {
+        let mut written = self.stage(&mut batch).await;
+        if written.is_ok() {
+            written = self.flush(true).await;
+        }
+        if let Err(error) = written {
             self.lane.poison_with(batch, &error.to_string());
             return Err(error);
         }
@@ -98,43 +105,43 @@ impl Writer {
             }
         }
         if frees || self.active.title.number != number {
-            self.reclaim()?;
+            self.reclaim().await?;
         }
         if self.lane.is_idle() {
-            self.mark_durable()?;
+            self.mark_durable().await?;
         }
         Ok(())
     }
 
-    fn stage(&mut self, batch: &[Op]) -> io::Result<()> {
+    async fn stage(&mut self, batch: &mut [Op]) -> io::Result<()> {
         let none = Bytes::new();
         for op in batch {
             match &op.what {
                 What::Entries(entries, ticket) => {
                     for (entry, ticket) in entries.iter().zip(*ticket..) {
-                        let place = self.push(Kind::Entry, op.group, entry.index, &entry.body)?;
+                        let place = self.push(Kind::Entry, op.group, entry.index, &entry.body).await?;
                         self.staged.placed.push((op.group, entry.index, ticket, place));
                     }
                 }
-                What::Vote(body) => drop(self.push(Kind::Vote, op.group, 0, body)?),
-                What::Committed(body) => drop(self.push(Kind::Committed, op.group, 0, body)?),
-                What::Truncate(Some(index)) => drop(self.push(Kind::Truncate, op.group, *index, &none)?),
-                What::Truncate(None) => drop(self.push(Kind::TruncateAll, op.group, 0, &none)?),
-                What::Purge(index, id) => drop(self.push(Kind::Purge, op.group, *index, id)?),
-                What::Removed => drop(self.push(Kind::Removed, op.group, 0, &none)?),
+                What::Vote(body) => drop(self.push(Kind::Vote, op.group, 0, body).await?),
+                What::Committed(body) => drop(self.push(Kind::Committed, op.group, 0, body).await?),
+                What::Truncate(Some(index)) => drop(self.push(Kind::Truncate, op.group, *index, &none).await?),
+                What::Truncate(None) => drop(self.push(Kind::TruncateAll, op.group, 0, &none).await?),
+                What::Purge(index, id) => drop(self.push(Kind::Purge, op.group, *index, id).await?),
+                What::Removed => drop(self.push(Kind::Removed, op.group, 0, &none).await?),
             }
         }
         Ok(())
     }
 
     /// Stages one record, in a new segment if it does not fit the active one.
-    fn push(&mut self, kind: Kind, group: GroupId, index: u64, body: &Bytes) -> io::Result<Place> {
+    async fn push(&mut self, kind: Kind, group: GroupId, index: u64, body: &Bytes) -> io::Result<Place> {
         let size = (HEADER_BYTES + body.len()) as u64;
         if !self.fits(size) {
-            self.roll(size)?;
+            self.roll(size).await?;
         }
         if self.next_seq - self.staged.run_start >= u64::from(u16::MAX) {
-            self.flush(true)?;
+            self.flush(true).await?;
         }
         let offset = self.end + self.staged.bytes.len() as u64;
         let run = (self.next_seq - self.staged.run_start) as u16;
@@ -152,9 +159,9 @@ impl Writer {
     }
 
     /// Writes what is staged; with `sync`, makes everything written so far durable and tells the places.
-    fn flush(&mut self, sync: bool) -> io::Result<()> {
+    async fn flush(&mut self, sync: bool) -> io::Result<()> {
         if !self.staged.bytes.is_empty() {
-            self.with_space(|| self.active.file.write_at(&self.staged.bytes, self.end))?;
+            self.with_space(|| self.active.file.write_at(&self.staged.bytes, self.end)).await?;
             self.end += self.staged.bytes.len() as u64;
             self.lane.counters.records.fetch_add(self.staged.records, Ordering::Relaxed);
             self.lane.counters.bytes.fetch_add(self.staged.bytes.len() as u64, Ordering::Relaxed);
@@ -163,7 +170,7 @@ impl Writer {
             self.staged.bytes.shrink_to(1 << 20);
         }
         if sync && self.staged.run_start < self.next_seq {
-            self.sync()?;
+            self.sync().await?;
             self.staged.run_start = self.next_seq;
         }
         if !self.staged.placed.is_empty() {
@@ -175,10 +182,10 @@ impl Writer {
 
     /// Does `work` as soon as there is space for it: a full disk is no failure. Nothing was acknowledged, what is queued waits,
     /// and writing the same bytes once more to the same place does no harm. Never for a sync, whatever it failed with.
-    fn with_space<T>(&self, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    async fn with_space<T>(&self, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
         loop {
             match work() {
-                Err(why) if fs::is_full(&why) && self.lane.wait_for_space(&why) => {}
+                Err(why) if fs::is_full(&why) && self.lane.wait_for_space(&why).await => {}
                 Err(why) => return Err(why),
                 Ok(done) => {
                     self.lane.has_space();
@@ -188,23 +195,24 @@ impl Writer {
         }
     }
 
-    fn sync(&self) -> io::Result<()> {
+    async fn sync(&self) -> io::Result<()> {
         #[cfg(test)]
         if self.lane.sync_fault.swap(false, Ordering::SeqCst) {
             return Err(io::Error::other("injected sync failure"));
         }
-        if !self.lane.options.sync {
+        if !self.lane.options.sync || planted::has(Bug::NoSync) {
             return Ok(());
         }
         let start = clock::now();
+        task::wait_for_disk().await;
         self.active.file.sync_data()?;
         self.lane.count_sync(start.elapsed().as_micros() as u64);
         Ok(())
     }
 
     /// Ends the active segment and begins the next, with room for a record of `size` bytes.
-    fn roll(&mut self, size: u64) -> io::Result<()> {
-        self.flush(true)?;
+    async fn roll(&mut self, size: u64) -> io::Result<()> {
+        self.flush(true).await?;
         let number = self.active.title.number + 1;
         if number >= SEGMENT_NUMBER_MAX {
             return Err(io::Error::other("the lane has used up its segment numbers"));
@@ -213,7 +221,7 @@ impl Writer {
             self.lane.options.segment_bytes.max(SEGMENT_HEADER_BYTES as u64 + size + HEADER_BYTES as u64);
         let lane = self.lane.number as u32;
         let made = || segment::create(&self.dir, lane, number, self.oldest, self.next_seq, len);
-        let segment = Arc::new(self.with_space(made)?);
+        let segment = Arc::new(self.with_space(made).await?);
         self.lane.lock().segments.insert(number, segment.clone());
         self.numbers.insert(number);
         self.active = segment;
@@ -222,17 +230,17 @@ impl Writer {
     }
 
     /// Says in the log that everything before is durable; not synced, for it protects only against rot.
-    fn mark_durable(&mut self) -> io::Result<()> {
+    async fn mark_durable(&mut self) -> io::Result<()> {
         if self.lane.options.sync && self.fits(HEADER_BYTES as u64) {
-            self.push(Kind::Durable, 0, 0, &Bytes::new())?;
-            self.flush(false)?;
+            self.push(Kind::Durable, 0, 0, &Bytes::new()).await?;
+            self.flush(false).await?;
         }
         Ok(())
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        self.flush(true)?;
-        self.mark_durable()?;
-        self.flush(true)
+    async fn finish(&mut self) -> io::Result<()> {
+        self.flush(true).await?;
+        self.mark_durable().await?;
+        self.flush(true).await
     }
 }

@@ -27,6 +27,7 @@ use super::{Machine, Rejection, Reply};
 use crate::query;
 use crate::storage::store::{Restored, Store};
 use crate::storage::{Fault, Presence, Quarantine, SegmentView, StoredRow};
+use crate::planted::{self, Bug};
 
 /// Between a machine and the background work on its store.
 #[derive(Clone, Debug, Default)]
@@ -162,6 +163,9 @@ impl PartitionMachine {
     }
 
     fn delete_keys(&mut self, index: LogIndex, keys: &[Key]) -> Result<u64, Fault> {
+        if planted::has(Bug::DeleteSkipped) && index.is_multiple_of(4) {
+            return Ok(keys.len() as u64);
+        }
         if self.moves.outgoing.is_some() {
             let bytes: Vec<Vec<u8>> = keys.iter().map(Key::to_bytes).collect();
             self.touch(index, bytes.iter().map(Vec::as_slice));
@@ -260,7 +264,7 @@ impl PartitionMachine {
         }
         let closed = &self.presence.closed;
         let mut fresh = admitted.fresh.iter().flat_map(|(_, items)| items);
-        if !closed.is_empty() && fresh.any(|item| closed.contains(&key(item))) {
+        if !planted::has(Bug::EpochUnchecked) && !closed.is_empty() && fresh.any(|item| closed.contains(&key(item))) {
             return Err(Rejection::Moved);
         }
         Ok(admitted)
@@ -314,6 +318,9 @@ impl PartitionMachine {
 
     fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
         let (dedup, touched) = (self.ledger.dedup.lock(), self.ledger.touched.lock());
+        if planted::has(Bug::WindowDropped) {
+            return kept::encode(&self.mark, &crate::machine::dedup::Dedup::default(), self.store.digest(), &self.moves, &touched);
+        }
         kept::encode(&self.mark, &dedup, self.store.digest(), &self.moves, &touched)
     }
 }

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use crate::env::fs;
+#[cfg(any(test, feature = "sim"))]
+use crate::env::sim;
 
 /// A few named values.
 pub trait Derived: Send + Sync + 'static {
@@ -23,6 +25,18 @@ pub trait Derived: Send + Sync + 'static {
     fn apply_batch(&self, values: &[(&str, Vec<u8>)]) -> Result<(), String>;
     /// Hands everything to the operating system, as far as the store can.
     fn flush(&self) -> Result<(), String>;
+}
+
+/// Opens the store in `folder`.
+///
+/// # Errors
+/// If it neither opens nor can be begun anew.
+pub fn open(folder: &Path) -> Result<Box<dyn Derived>, String> {
+    #[cfg(any(test, feature = "sim"))]
+    if sim::is_simulated(folder) {
+        return Ok(Box::new(InMemory::default()));
+    }
+    Ok(Box::new(Sled::open(folder)?))
 }
 
 /// The store in the product.

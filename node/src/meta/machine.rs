@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::catalogue::Catalogue;
-use super::derived::{Derived, Sled};
+use super::derived::{self, Derived};
 use crate::env::fs;
 use crate::machine::{Machine, Reply};
 use crate::storage::Fault;
@@ -92,7 +92,7 @@ impl MetaMachine {
     ) -> Result<MetaMachine, Fault> {
         let file = folder.join(CATALOGUE);
         fs::create_dir_all(folder).map_err(|e| io_fault(folder, &e))?;
-        let derived = Sled::open(&folder.join("derived")).map_err(|reason| Fault::Io {
+        let derived = derived::open(&folder.join("derived")).map_err(|reason| Fault::Io {
             file: folder.join("derived"),
             reason,
             is_full: false,
@@ -110,7 +110,7 @@ impl MetaMachine {
             (None, None) => State::default(),
         };
         published.publish(&state.catalogue);
-        Ok(MetaMachine { state, durable_mark, derived: Box::new(derived), file, published })
+        Ok(MetaMachine { state, durable_mark, derived, file, published })
     }
 }
 

@@ -15,6 +15,7 @@ use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 
 use super::types::{Entry, LogId, Types, Vote, decode_entry, encode_entry};
 use crate::log::{GroupLog, LogEntry};
+use crate::planted::{self, Bug};
 
 /// Bytes of entries handed out in one piece, so that a long log is never in memory at once.
 const READ_BYTES_MAX: u64 = 8 << 20;
@@ -167,6 +168,9 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        if planted::has(Bug::VoteForgotten) {
+            return Ok(());
+        }
         self.log.save_vote(encode_mark(vote)?).await.map_err(io::Error::other)
     }
 

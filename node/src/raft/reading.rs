@@ -21,6 +21,7 @@ use openraft::{Instant as _, ReadPolicy, ServerState};
 
 use super::Group;
 use crate::machine::Machine;
+use crate::planted::{self, Bug};
 
 impl<M: Machine> Group<M> {
     /// Waits until this replica has applied everything that was acknowledged when the call began; then a view is
@@ -53,8 +54,12 @@ impl<M: Machine> Group<M> {
     fn leads_for_sure(&self) -> bool {
         let metrics = self.raft.metrics();
         let now = metrics.borrow_watched();
+        if planted::has(Bug::LocalRead) && now.state == ServerState::Leader {
+            return true;
+        }
         let holds_its_own = now.last_applied.is_some_and(|last| {
-            last.committed_leader_id().term() == now.current_term && last.index >= self.boot_index
+            planted::has(Bug::BootGateOff)
+                || last.committed_leader_id().term() == now.current_term && last.index >= self.boot_index
         });
         let lasts = now.last_quorum_acked.is_some_and(|at| at.elapsed() < self.lease);
         now.state == ServerState::Leader

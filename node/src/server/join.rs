@@ -11,7 +11,7 @@ use flotilla_proto::ring::HASH_VERSION;
 use tonic::Code;
 
 use super::folder::Membership;
-use crate::env::clock;
+use crate::env::{clock, net};
 use crate::peers::endpoint;
 use crate::storage::Fault;
 
@@ -57,7 +57,7 @@ pub(super) async fn ask(
             Err(why) => return Err(Refused::Never(format!("seed `{address}` is not host:port: {why}"))),
         };
         let call = async {
-            let mut client = PeerClient::new(endpoint.connect_lazy());
+            let mut client = PeerClient::new(net::connect_lazy(&endpoint));
             let mut message = tonic::Request::new(request(node, bound));
             message.set_timeout(ANSWER_MAX);
             client.join(message).await

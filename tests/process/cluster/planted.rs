@@ -1,6 +1,6 @@
 //! The proof of the proof: a cluster that acknowledges too early must not get past the judges.
 //!
-//! With `FLOTILLA_TEST_ACK_BEFORE_COMMIT=1`, honoured only by builds with debug assertions, a leader answers an upsert as
+//! With `FLOTILLA_TEST_BUG=ack-before-commit`, honoured only by builds with debug assertions, a leader answers an upsert as
 //! soon as it has proposed it. Leaders die until an acknowledged write is found missing.
 
 use flotilla_tests::checker;
@@ -10,7 +10,7 @@ use super::{COLLECTION, Scene, rounds};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_acknowledged_too_early_are_found_lost() {
-    let environment = vec![("FLOTILLA_TEST_ACK_BEFORE_COMMIT", "1".to_owned())];
+    let environment = vec![("FLOTILLA_TEST_BUG", "ack-before-commit".to_owned())];
     let shape = Shape { environment, ..Shape::of(3, 0, 2) };
     let mut scene = Scene::set("cluster::planted::", shape).await;
     let load = scene.load().await;

@@ -21,16 +21,16 @@ type Live = BTreeMap<(GroupId, u64), (Header, usize)>;
 
 impl Writer {
     /// Removes every segment that can go, from the oldest on, up to the active one.
-    pub(super) fn reclaim(&mut self) -> io::Result<()> {
+    pub(super) async fn reclaim(&mut self) -> io::Result<()> {
         loop {
             let Some(oldest) = self.numbers.first().copied() else { return Ok(()) };
             if oldest == self.active.title.number || self.is_evidence() {
                 return Ok(());
             }
-            if self.ledger.held(oldest).next().is_some() && !self.move_out(oldest)? {
+            if self.ledger.held(oldest).next().is_some() && !self.move_out(oldest).await? {
                 return Ok(());
             }
-            self.give_up(oldest)?;
+            self.give_up(oldest).await?;
         }
     }
 
@@ -39,14 +39,14 @@ impl Writer {
         self.keeps_evidence || !self.lane.lock().quarantine.named.is_empty()
     }
 
-    fn give_up(&mut self, number: u32) -> io::Result<()> {
+    async fn give_up(&mut self, number: u32) -> io::Result<()> {
         for (group, kind, index, body) in self.ledger.marks_in(number) {
-            self.push(kind, group, index, &body)?;
+            self.push(kind, group, index, &body).await?;
         }
         // The next one that is there: after a loss that was settled, numbers between may be missing.
         let next = self.numbers.range(number + 1..).next().copied().unwrap_or(number + 1);
-        self.push(Kind::Reclaimed, 0, u64::from(next), &Bytes::new())?;
-        self.flush(true)?;
+        self.push(Kind::Reclaimed, 0, u64::from(next), &Bytes::new()).await?;
+        self.flush(true).await?;
         self.lane.lock().segments.remove(&number);
         fs::remove_file(&segment::path(&self.dir, number))?;
         fs::sync_dir(&self.dir)?;
@@ -58,7 +58,7 @@ impl Writer {
 
     /// Writes the live entries of the oldest segment again at the end, if the lane has too many segments and
     /// they are few. Whether the segment is free now.
-    fn move_out(&mut self, number: u32) -> io::Result<bool> {
+    async fn move_out(&mut self, number: u32) -> io::Result<bool> {
         let held: u64 = self.ledger.held(number).map(|(_, held)| held.bytes).sum();
         let few = held <= self.lane.options.segment_bytes / 4;
         if self.numbers.len() <= self.lane.options.segments_max || !few {
@@ -71,11 +71,11 @@ impl Writer {
         for ((group, index), (header, at)) in live {
             let body =
                 bytes.slice(at + header.record_len() - header.body_len as usize..at + header.record_len());
-            let to = self.push(Kind::Moved, group, index, &body)?;
+            let to = self.push(Kind::Moved, group, index, &body).await?;
             let from = Place { segment: number, offset: at as u32, body_len: header.body_len };
             moved.push((group, index, from, to));
         }
-        self.flush(true)?;
+        self.flush(true).await?;
         let mut shared = self.lane.lock();
         for (group, index, from, to) in moved {
             if let Some(group) = shared.groups.get_mut(&group) {

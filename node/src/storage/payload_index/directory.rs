@@ -56,7 +56,7 @@ impl Folder {
             _ => OpenReadError::wrap_io_error(error, path.to_owned()),
         };
         let map = Mmap::open(&full).map_err(wrap)?;
-        let bytes = map.into_inner().map_or_else(OwnedBytes::empty, OwnedBytes::new);
+        let bytes = map.own(OwnedBytes::new, OwnedBytes::new);
         let guard = self.checks.as_ref().map(|checks| checks.guard(&full, bytes.len())).transpose();
         Ok(Mapped { bytes, guard: guard.map_err(wrap)? })
     }

@@ -1,0 +1,186 @@
+//! The clients' host: it makes the collection, lets clients work through the storm, and demands at the end what must hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use flotilla_proto::v1;
+use flotilla_proto::v1::plan_request::Goal;
+use flotilla_tests::api::Api;
+use flotilla_tests::history::Recorder;
+use flotilla_tests::load::{self, Client, Work};
+use flotilla_tests::seed::Seed;
+use parking_lot::Mutex;
+use tonic::transport::Endpoint;
+
+use crate::host::DATA;
+use crate::net;
+use crate::plan::Plan;
+
+/// The collection that all work on.
+pub const COLLECTION: &str = "sim";
+const CALL_WITHIN: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Where the run stands; the storm and the clients tell each other here.
+#[derive(Debug, Default)]
+pub struct Stage {
+    /// The collection is there.
+    pub is_set: AtomicBool,
+    /// The storm is over: clients end.
+    pub is_over: AtomicBool,
+    /// All that was demanded at the end held.
+    pub is_done: AtomicBool,
+    /// What is not yet as demanded.
+    pub lacks: Mutex<String>,
+    /// What an operator wants done.
+    pub goals: Mutex<Vec<Goal>>,
+    /// Goals that were taken up.
+    pub applied: Mutex<Vec<String>>,
+}
+
+impl Stage {
+    fn lacks(&self, what: impl Into<String>) {
+        *self.lacks.lock() = what.into();
+    }
+}
+
+fn api(router: usize) -> Api {
+    let uri = format!("http://router{router}:{DATA}");
+    let endpoint = Endpoint::from_shared(uri).unwrap_or_else(|_| Endpoint::from_static("http://router1"));
+    let endpoint = endpoint
+        .connect_timeout(Duration::from_secs(1))
+        .http2_keep_alive_interval(Duration::from_secs(2))
+        .keep_alive_timeout(Duration::from_secs(2))
+        .keep_alive_while_idle(true);
+    Api::over(net::connect(&endpoint)).within(CALL_WITHIN)
+}
+
+/// The host's program.
+pub async fn run(plan: Plan, stage: Arc<Stage>, recorder: Arc<Recorder>) -> turmoil::Result {
+    let routers: Vec<Api> = (1..=plan.routers).map(api).collect();
+    set_up(&plan, &stage, &routers).await;
+    let work = Work {
+        clients: plan.clients,
+        keys: plan.keys,
+        pace: plan.pace,
+        deadline: CALL_WITHIN,
+        ..Work::on(COLLECTION)
+    };
+    let seed = Seed::fixed(plan.seed);
+    let mut clients = Vec::new();
+    for _ in 0..plan.clients {
+        let mut client = Client::over(&recorder, routers.clone(), &seed, &work);
+        let stage = stage.clone();
+        clients.push(tokio::spawn(async move {
+            while !stage.is_over.load(Ordering::SeqCst) {
+                client.step().await;
+                tokio::time::sleep(client.pace()).await;
+            }
+        }));
+    }
+    let operator = tokio::spawn(operate(routers.clone(), stage.clone()));
+    for client in clients {
+        client.await?;
+    }
+    operator.abort();
+    settle(&plan, &stage, &routers, &recorder, &seed, &work).await
+}
+
+/// Waits for the members, and makes the collection.
+async fn set_up(plan: &Plan, stage: &Stage, routers: &[Api]) {
+    let spec = v1::CollectionSpec { replication_factor: 3, ..load::collection(COLLECTION, plan.partitions) };
+    loop {
+        let members = routers[0].placement().await.map_or(0, |map| map.nodes.len());
+        if members == plan.nodes + plan.learners {
+            let request = v1::CreateCollectionRequest { spec: Some(spec.clone()) };
+            match routers[0].create(request).await {
+                Ok(_) => break,
+                Err(why) if why.code() == tonic::Code::AlreadyExists => break,
+                Err(why) => stage.lacks(format!("the collection is not made: {why}")),
+            }
+        } else {
+            stage.lacks(format!("{members} members"));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    stage.is_set.store(true, Ordering::SeqCst);
+}
+
+/// Plans and applies what the storm asks for, until the map stands still for a moment.
+async fn operate(routers: Vec<Api>, stage: Arc<Stage>) {
+    loop {
+        let goal = stage.goals.lock().pop();
+        if let Some(goal) = goal {
+            let request = v1::PlanRequest { goal: Some(goal) };
+            for router in routers.iter().cycle().take(20) {
+                let Ok(plan) = router.plan(request.clone()).await else { continue };
+                let apply = v1::ApplyRequest { plan: Some(request.clone()), epoch: plan.epoch };
+                if let Ok(applied) = router.apply(apply).await {
+                    stage.applied.lock().push(format!("{:?}", applied.moves));
+                    break;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// After the storm: every key is read, every replica answers, and all are equal.
+async fn settle(
+    plan: &Plan,
+    stage: &Stage,
+    routers: &[Api],
+    recorder: &Arc<Recorder>,
+    seed: &Seed,
+    work: &Work,
+) -> turmoil::Result {
+    loop {
+        match compare(&routers[0]).await {
+            Ok(()) => break,
+            Err(why) => stage.lacks(why),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    stage.lacks("every key is read once more");
+    let mut reader = Client::over(recorder, routers.to_vec(), seed, work);
+    loop {
+        let before = recorder.note(|history| history.acknowledged());
+        reader.get_all().await;
+        reader.scan().await;
+        if recorder.note(|history| history.acknowledged()) == before + plan.keys as usize + 1 {
+            break;
+        }
+    }
+    stage.is_done.store(true, Ordering::SeqCst);
+    Ok(())
+}
+
+fn name(placement: &v1::CollectionPlacement) -> Option<&str> {
+    Some(placement.collection.as_ref()?.spec.as_ref()?.name.as_str())
+}
+
+/// Whether every replica of the collection gives a digest, and all of a partition are equal.
+async fn compare(router: &Api) -> Result<(), String> {
+    let map = router.placement().await.map_err(|why| format!("no map: {why}"))?;
+    let collection = map.collections.iter().find(|c| name(c) == Some(COLLECTION)).ok_or("the collection is gone")?;
+    let mut by_partition: BTreeMap<u64, BTreeSet<(u64, String)>> = BTreeMap::new();
+    let answers = router.verify(COLLECTION, true).await.map_err(|why| format!("no digests: {why}"))?;
+    let digests: Vec<v1::ReplicaDigest> = answers.into_iter().flat_map(|answer| answer.replicas).collect();
+    let wanted: usize = collection.partitions.iter().map(|p| p.replicas.len() + p.learners.len()).sum();
+    if digests.len() < wanted {
+        return Err(format!("{} of {wanted} replicas give a digest", digests.len()));
+    }
+    for digest in digests {
+        if !digest.error.is_empty() {
+            return Err(format!("partition {} on node {}: {}", digest.partition, digest.node, digest.error));
+        }
+        by_partition.entry(digest.partition).or_default().insert((digest.log_index, digest.digest));
+    }
+    match by_partition.iter().find(|(_, digests)| digests.len() != 1) {
+        Some(differ) => Err(format!("replicas differ: {differ:?}")),
+        None => Ok(()),
+    }
+}
