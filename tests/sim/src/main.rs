@@ -46,7 +46,16 @@ struct Arguments {
     log: String,
 }
 
+/// The seed of the command line. It is wanted before anything else: the first hash table asks for chance.
+fn seed() -> Option<u64> {
+    let mut words = std::env::args().skip_while(|word| word != "--seed").skip(1);
+    words.next()?.parse().ok()
+}
+
 fn main() -> ExitCode {
+    if let Some(seed) = seed() {
+        taps::enter(seed);
+    }
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .with_env_filter(arguments.log.as_str())

@@ -41,7 +41,6 @@ pub struct Report {
 
 /// Runs a seed. Once per process: much of what it sets is the process's.
 pub fn run(seed: u64) -> Report {
-    taps::enter(seed);
     let plan = Plan::of(seed);
     tracing::info!(?plan, "begins");
     sim::enter(sim::World {
