@@ -390,10 +390,10 @@ impl Client {
         self.ended("scan", invoked, Some(Freshness::Linearizable), vec![], answer);
     }
 
-    /// Every record, and the coverage of the first page.
+    /// Every record, and the coverage of every page: a page whose view is gone comes from a newer one.
     async fn pages(&mut self) -> Result<(Vec<v1::Record>, Vec<v1::PartitionIndex>), Status> {
         let invoked = self.recorder.now();
-        let (mut records, mut first, mut next) = (Vec::new(), None, String::new());
+        let (mut records, mut seen, mut next) = (Vec::new(), Vec::new(), String::new());
         loop {
             let page = v1::ScanRequest {
                 collection: self.work.collection.clone(),
@@ -407,7 +407,7 @@ impl Client {
             let coverage = covered(page.coverage);
             // What any page showed is known from now on.
             self.knows(&positions(&coverage));
-            first.get_or_insert(coverage);
+            seen.extend(coverage.into_iter().filter(|at| !seen.contains(at)).collect::<Vec<_>>());
             records.extend(page.items);
             next = page.next;
             if next.is_empty() {
@@ -421,7 +421,7 @@ impl Client {
         let keys = names.filter_map(|name| ranks.get(&name).copied()).collect();
         let scan = Scan { client: self.id, invoked, keys };
         self.recorder.note(|history| history.scans.push(scan));
-        Ok((records, first.unwrap_or_default()))
+        Ok((records, seen))
     }
 
     /// What a read of these keys shows of each, in their order; a record that is not whole is damage.

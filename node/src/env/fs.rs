@@ -314,6 +314,14 @@ pub fn create_dir_all(path: &Path) -> io::Result<()> {
     real::create_dir_all(path).map_err(|error| named(path, error))
 }
 
+/// Creates a folder and those above it where they are missing, and makes their names durable: after a power cut it is there.
+pub fn make_dir(path: &Path) -> io::Result<()> {
+    let missing = |path: &&Path| !path.as_os_str().is_empty() && !exists(path).unwrap_or(false);
+    let made: Vec<&Path> = path.ancestors().take_while(missing).collect();
+    create_dir_all(path)?;
+    made.into_iter().try_for_each(|made| sync_dir(parent(made)))
+}
+
 /// The names in a folder, sorted; names that are not UTF-8 are none of ours and are left out.
 pub fn read_dir(path: &Path) -> io::Result<Vec<String>> {
     simulate!(path, disk => disk.read_dir(path));

@@ -91,7 +91,7 @@ impl MetaMachine {
         published: Published,
     ) -> Result<MetaMachine, Fault> {
         let file = folder.join(CATALOGUE);
-        fs::create_dir_all(folder).map_err(|e| io_fault(folder, &e))?;
+        fs::make_dir(folder).map_err(|e| io_fault(folder, &e))?;
         let derived = derived::open(&folder.join("derived")).map_err(|reason| Fault::Io {
             file: folder.join("derived"),
             reason,

@@ -40,7 +40,7 @@ impl Folder {
     /// Opens the folder, or makes a new one.
     pub fn open(path: &Path) -> Result<Folder, Fault> {
         let fault = |why: io::Error| io_fault(path, &why);
-        fs::create_dir_all(path).map_err(fault)?;
+        fs::make_dir(path).map_err(fault)?;
         let lock = fs::lock_folder(path).map_err(fault)?;
         let file = path.join("NODE");
         let (uuid, membership) = if fs::exists(&file).map_err(fault)? {

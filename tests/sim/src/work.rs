@@ -105,6 +105,7 @@ async fn set_up(plan: &Plan, stage: &Stage, routers: &[Api]) {
         }
         tokio::time::sleep(PAUSE).await;
     }
+    stage.lacks("");
     stage.is_set.store(true, Ordering::SeqCst);
 }
 

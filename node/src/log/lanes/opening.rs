@@ -131,7 +131,7 @@ fn open_lane(
     folder: &Arc<fs::FolderLock>,
     recovery: &mut Recovery,
 ) -> io::Result<Writer> {
-    fs::create_dir_all(dir)?;
+    fs::make_dir(dir)?;
     let mut replayed = recovery::replay(dir, number)?;
     let (active, end) = match replayed.tip.take() {
         Some(tip) => tip,

@@ -63,7 +63,7 @@ impl Store {
 /// it: the first manifest is older than any segment.
 fn find_manifest(dir: &Path) -> Result<Manifest, Fault> {
     let io = |error: std::io::Error| Fault::io(dir, &error);
-    fs::create_dir_all(dir).map_err(io)?;
+    fs::make_dir(dir).map_err(io)?;
     if fs::exists(&dir.join(MANIFEST)).map_err(io)? {
         return Manifest::read(dir);
     }
@@ -72,7 +72,6 @@ fn find_manifest(dir: &Path) -> Result<Manifest, Fault> {
     }
     let first = Manifest { next_number: 1, ..Manifest::default() };
     first.write(dir)?;
-    dir.parent().map_or(Ok(()), |above| fs::sync_dir(above).map_err(io))?;
     Ok(first)
 }
 
