@@ -15,6 +15,7 @@
 
 pub mod env;
 pub mod index;
+pub mod invariants;
 pub mod log;
 pub mod machine;
 pub mod meta;

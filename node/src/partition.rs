@@ -48,13 +48,13 @@ use crate::machine::command::{Body, Command, RequestId};
 use crate::machine::moves::{Ledger, Step, StepRejection};
 use crate::machine::{Digests, PartitionMachine, Rejection, Reply, Signals, VIEW_AGE_MAX};
 use crate::peers::Peers;
+use crate::planted::{self, Bug};
 use crate::query::{self, Curtain};
 use crate::raft::door::Door;
 use crate::raft::{self, Group, inbox};
 use crate::storage::store::{self, Status, Store};
 use crate::storage::{Fault, Quarantine, SegmentView};
 use crate::worker::{self, Worker};
-use crate::planted::{self, Bug};
 
 /// How long opening waits for the replay of the log; after that, calls wait by themselves.
 const READY_WITHIN: Duration = Duration::from_secs(60);

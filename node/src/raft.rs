@@ -54,8 +54,8 @@ use crate::env::clock;
 use crate::log::GroupLog;
 use crate::machine::{Machine, Reply};
 use crate::peers::Peers;
-use crate::storage::Fault;
 use crate::planted::{self, Bug};
+use crate::storage::Fault;
 
 /// How long a new group may take to write its first entry.
 const BEGIN_MAX: Duration = Duration::from_secs(60);
@@ -168,7 +168,7 @@ impl<M: Machine> Group<M> {
         let boot_index = log.state().map_err(|e| broken("log", &e))?.last_index.unwrap_or(0);
         let boot_index = boot_index.max(machine.applied().map_or(0, |id| id.index));
         let boot_index = if planted::has(Bug::BootGateOff) { 0 } else { boot_index };
-        let store = LogStore::new(log.clone());
+        let store = LogStore::new(log.clone()).behind(machine.durable());
         if let Some(applied) = machine.applied() {
             store.follow_state(applied).await.map_err(|e| broken("log", &e))?;
         }
@@ -182,7 +182,11 @@ impl<M: Machine> Group<M> {
             .await
             .map_err(|e| broken("open", &e))?;
         is_open.store(true, Ordering::SeqCst);
-        let votes_from = if has_voted && !planted::has(Bug::BootGateOff) { clock::now() + home.options.lease() } else { clock::now() };
+        let votes_from = if has_voted && !planted::has(Bug::BootGateOff) {
+            clock::now() + home.options.lease()
+        } else {
+            clock::now()
+        };
         let heartbeat = Duration::from_millis(home.options.heartbeat_ms);
         let proposals = Proposals::start(id, raft.clone(), log.clone());
         let group = Group {

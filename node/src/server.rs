@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_proto::ids::NodeId;
+use flotilla_proto::ids::{META_GROUP, NodeId, PartitionId};
 use flotilla_proto::limits::MESSAGE_BYTES_MAX;
 use flotilla_proto::peer::peer_server::PeerServer;
 use flotilla_proto::peer::raft_server::RaftServer;
@@ -314,6 +314,14 @@ impl Node {
     /// the drain.
     pub fn end_watches(&self) {
         self.meta.end_watches();
+    }
+
+    /// The groups that this node is sure to lead at this moment: no other node is, of any of them (`one-lease`).
+    pub fn sure_to_lead(&self) -> Vec<PartitionId> {
+        let replicas = self.registry.serving();
+        let led =
+            replicas.iter().filter(|replica| replica.group().leads_for_sure()).map(|replica| replica.id());
+        led.chain(self.meta.group().leads_for_sure().then_some(META_GROUP)).collect()
     }
 
     /// What the node's metrics are read from.

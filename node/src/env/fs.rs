@@ -148,7 +148,8 @@ impl File {
     /// Fills `bytes` from `offset`; `UnexpectedEof` if the file ends before.
     pub fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         may(Op::Read, &self.path)?;
-        either!(&self.file, file => file.read_exact_at(bytes, offset)).map_err(|error| named(&self.path, error))
+        either!(&self.file, file => file.read_exact_at(bytes, offset))
+            .map_err(|error| named(&self.path, error))
     }
 
     /// Reads some bytes from `offset`; 0 at the end of the file.
@@ -160,7 +161,8 @@ impl File {
     /// Writes all of `bytes` at `offset`.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         may(Op::Write, &self.path)?;
-        either!(&self.file, file => file.write_all_at(bytes, offset)).map_err(|error| named(&self.path, error))
+        either!(&self.file, file => file.write_all_at(bytes, offset))
+            .map_err(|error| named(&self.path, error))
     }
 
     /// Writes all of `bytes` at the file's own position (the end, for a file opened by [`append`]).

@@ -42,11 +42,7 @@ impl Mmap {
     }
 
     /// Gives the bytes to a library that wants to own what it reads: the system's map, or bytes in memory.
-    pub fn own<T>(
-        self,
-        mapped: impl FnOnce(memmap2::Mmap) -> T,
-        in_memory: impl FnOnce(Vec<u8>) -> T,
-    ) -> T {
+    pub fn own<T>(self, mapped: impl FnOnce(memmap2::Mmap) -> T, in_memory: impl FnOnce(Vec<u8>) -> T) -> T {
         match self.0 {
             Some(Mapped::Real(map)) => mapped(map),
             #[cfg(any(test, feature = "sim"))]

@@ -125,7 +125,9 @@ impl Writer {
                 }
                 What::Vote(body) => drop(self.push(Kind::Vote, op.group, 0, body).await?),
                 What::Committed(body) => drop(self.push(Kind::Committed, op.group, 0, body).await?),
-                What::Truncate(Some(index)) => drop(self.push(Kind::Truncate, op.group, *index, &none).await?),
+                What::Truncate(Some(index)) => {
+                    drop(self.push(Kind::Truncate, op.group, *index, &none).await?)
+                }
                 What::Truncate(None) => drop(self.push(Kind::TruncateAll, op.group, 0, &none).await?),
                 What::Purge(index, id) => drop(self.push(Kind::Purge, op.group, *index, id).await?),
                 What::Removed => drop(self.push(Kind::Removed, op.group, 0, &none).await?),

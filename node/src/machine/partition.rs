@@ -24,10 +24,10 @@ use super::digests::Digests;
 use super::kept::{self, Kept};
 use super::moves::{Ledger, Moves};
 use super::{Machine, Rejection, Reply};
+use crate::planted::{self, Bug};
 use crate::query;
 use crate::storage::store::{Restored, Store};
 use crate::storage::{Fault, Presence, Quarantine, SegmentView, StoredRow};
-use crate::planted::{self, Bug};
 
 /// Between a machine and the background work on its store.
 #[derive(Clone, Debug, Default)]
@@ -264,7 +264,10 @@ impl PartitionMachine {
         }
         let closed = &self.presence.closed;
         let mut fresh = admitted.fresh.iter().flat_map(|(_, items)| items);
-        if !planted::has(Bug::EpochUnchecked) && !closed.is_empty() && fresh.any(|item| closed.contains(&key(item))) {
+        if !planted::has(Bug::EpochUnchecked)
+            && !closed.is_empty()
+            && fresh.any(|item| closed.contains(&key(item)))
+        {
             return Err(Rejection::Moved);
         }
         Ok(admitted)
@@ -319,7 +322,13 @@ impl PartitionMachine {
     fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
         let (dedup, touched) = (self.ledger.dedup.lock(), self.ledger.touched.lock());
         if planted::has(Bug::WindowDropped) {
-            return kept::encode(&self.mark, &crate::machine::dedup::Dedup::default(), self.store.digest(), &self.moves, &touched);
+            return kept::encode(
+                &self.mark,
+                &crate::machine::dedup::Dedup::default(),
+                self.store.digest(),
+                &self.moves,
+                &touched,
+            );
         }
         kept::encode(&self.mark, &dedup, self.store.digest(), &self.moves, &touched)
     }

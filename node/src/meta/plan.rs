@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flotilla_proto::ids::{NodeId, PartitionId};
-use flotilla_proto::placement::{CollectionPlacement, Node, Partition, PlacementMap};
+use flotilla_proto::placement::{CollectionPlacement, Node, Partition, PlacementMap, Role};
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::ring;
 use flotilla_proto::schema::Strategy;
@@ -225,10 +225,14 @@ impl<'a> Planning<'a> {
     fn rebuild(&mut self, id: PartitionId, node: NodeId) -> Result<(), Refusal> {
         let unknown = || Refusal::NotFound("partition", id.to_string());
         let (collection, partition) = self.map.partition(id).ok_or_else(unknown)?;
-        if !partition.replicas.contains(&node) {
+        let learns = self.map.node(node).is_some_and(|node| node.role == Role::Replica);
+        let is_there = partition.replicas.contains(&node) || partition.learners.contains(&node);
+        if !is_there && !learns {
             return Err(Refusal::NotFound("replica", format!("of partition {id} on node {node}")));
         }
-        self.push(collection, partition, None, Some(node), "rebuild");
+        if is_there {
+            self.push(collection, partition, None, Some(node), "rebuild");
+        }
         self.push(collection, partition, Some(node), None, "rebuild");
         Ok(())
     }

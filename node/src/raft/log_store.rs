@@ -7,6 +7,8 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -14,6 +16,7 @@ use openraft::LogState;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 
 use super::types::{Entry, LogId, Types, Vote, decode_entry, encode_entry};
+use crate::invariants::{committed_stays, purge_behind_state, vote_goes_forward};
 use crate::log::{GroupLog, LogEntry};
 use crate::planted::{self, Bug};
 
@@ -24,12 +27,19 @@ const READ_BYTES_MAX: u64 = 8 << 20;
 #[derive(Clone)]
 pub struct LogStore {
     log: GroupLog,
+    /// Up to which entry the machine's state on disk reaches, if that is known.
+    durable: Option<Arc<AtomicU64>>,
 }
 
 impl LogStore {
     /// Over one group's log.
     pub fn new(log: GroupLog) -> LogStore {
-        LogStore { log }
+        LogStore { log, durable: None }
+    }
+
+    /// The same, purged no further than `durable` tells.
+    pub fn behind(self, durable: Arc<AtomicU64>) -> LogStore {
+        LogStore { durable: Some(durable), ..self }
     }
 
     /// After the machine's state was replaced by one that ends with `applied`: drops what the log holds besides, if it is not
@@ -171,6 +181,8 @@ impl RaftLogStorage<Types> for LogStore {
         if planted::has(Bug::VoteForgotten) {
             return Ok(());
         }
+        let held: Option<Vote> = decode_mark(self.log.vote().map_err(io::Error::other)?)?;
+        vote_goes_forward::check(held.as_ref(), vote)?;
         self.log.save_vote(encode_mark(vote)?).await.map_err(io::Error::other)
     }
 
@@ -198,10 +210,15 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let committed: Option<Option<LogId>> = decode_mark(self.log.committed().map_err(io::Error::other)?)?;
+        committed_stays::check(committed.flatten().map(|id| id.index), last.map(|id| id.index))?;
         self.log.truncate_after(last.map(|id| id.index)).await.map_err(io::Error::other)
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        if let Some(durable) = &self.durable {
+            purge_behind_state::check(durable.load(Ordering::SeqCst), upto.index)?;
+        }
         self.log.purge(upto.index, encode_mark(&upto)?).await.map_err(io::Error::other)
     }
 }

@@ -51,7 +51,7 @@ impl<M: Machine> Group<M> {
     }
 
     /// Whether this replica leads, by its lease, and holds everything that was acknowledged.
-    fn leads_for_sure(&self) -> bool {
+    pub fn leads_for_sure(&self) -> bool {
         let metrics = self.raft.metrics();
         let now = metrics.borrow_watched();
         if planted::has(Bug::LocalRead) && now.state == ServerState::Leader {

@@ -20,6 +20,7 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use super::outbox::Outgoing;
 use super::types::{LogId, Mark, StoredMembership, Types};
 use crate::env::random;
+use crate::invariants::applied_in_order;
 use crate::machine::{Machine, Reply};
 use crate::storage::Fault;
 
@@ -33,6 +34,7 @@ pub struct StateMachine<M> {
     outbox: PathBuf,
     is_open: Arc<AtomicBool>,
     published: Arc<AtomicU64>,
+    durable: Arc<AtomicU64>,
 }
 
 /// What a snapshot of this node points to: the durable state at a mark.
@@ -65,12 +67,19 @@ impl<M: Machine> StateMachine<M> {
     pub fn new(machine: M, outbox: PathBuf, is_open: Arc<AtomicBool>) -> Result<StateMachine<M>, Fault> {
         let mark = decode(&machine.boot_mark())?;
         let published = Arc::new(AtomicU64::new(mark.applied.map_or(0, |id| id.index)));
-        Ok(StateMachine { machine, mark, outbox, is_open, published })
+        let durable = decode(&machine.durable_mark())?;
+        let durable = Arc::new(AtomicU64::new(durable.applied.map_or(0, |id| id.index)));
+        Ok(StateMachine { machine, mark, outbox, is_open, published, durable })
     }
 
     /// Up to which log index the machine's state is published: it moves before anybody is answered.
     pub fn published(&self) -> Arc<AtomicU64> {
         self.published.clone()
+    }
+
+    /// Up to which log index the machine's state is on disk, as far as the group was told.
+    pub fn durable(&self) -> Arc<AtomicU64> {
+        self.durable.clone()
     }
 
     /// The last entry that the machine's state holds.
@@ -141,6 +150,7 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
         let mut count = 0;
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
+            applied_in_order::check(self.mark.applied.map(|id| id.index), entry.log_id.index)?;
             let reply = self.apply_entry(entry.log_id, entry.payload).map_err(|fault| {
                 tracing::error!(%fault, "a replica stops: its machine broke");
                 io_error(fault)
@@ -163,6 +173,7 @@ impl<M: Machine> RaftStateMachine<Types> for StateMachine<M> {
             tracing::error!(%fault, "the log is not purged: the durable mark does not decode");
             Mark::default()
         });
+        self.durable.fetch_max(mark.applied.map_or(0, |id| id.index), Ordering::SeqCst);
         DurableState { mark, links: None }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::ids::{NodeId, PartitionId};
+use flotilla_proto::placement::Role;
 use flotilla_proto::refusal::Refusal;
 
 use crate::env::clock;
@@ -19,7 +20,7 @@ use crate::service::facts;
 
 const TICK: Duration = Duration::from_millis(250);
 /// How often replicas that do not serve are asked for, and disks.
-const SURVEY_EVERY: Duration = Duration::from_secs(5);
+const SURVEY_EVERY: Duration = Duration::from_secs(2);
 /// A voter of the meta group that is silent for this long is replaced, if another node can.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Replicas that come to one node at one time.
@@ -201,14 +202,23 @@ impl Steward {
         let (facts, broken) = facts::gather(&self.registry, &self.meta, &self.peers).await;
         self.grow(reign, &facts.bytes).await?;
         reign.free = facts.free;
-        let voters: BTreeSet<(PartitionId, NodeId)> = self
-            .meta
-            .map()
-            .partitions()
-            .flat_map(|(_, p)| p.replicas.iter().map(|node| (p.id, *node)).collect::<Vec<_>>())
+        let map = self.meta.map();
+        let mut held = BTreeSet::new();
+        for (_, partition) in map.partitions() {
+            held.extend(
+                partition.replicas.iter().chain(&partition.learners).map(|node| (partition.id, *node)),
+            );
+        }
+        // A learner that went to be made anew, and whose return was given up.
+        let learners = map.nodes.iter().filter(|node| node.role == Role::Replica).map(|node| node.id);
+        let lacking: Vec<(PartitionId, NodeId, String)> = learners
+            .flat_map(|node| map.partitions().map(move |(_, partition)| (partition.id, node)))
+            .filter(|lacking| !held.contains(lacking))
+            .map(|(partition, node)| (partition, node, "it has no replica".to_owned()))
             .collect();
-        for (partition, node, why) in broken {
-            if voters.contains(&(partition, node)) {
+        held.extend(lacking.iter().map(|(partition, node, _)| (*partition, *node)));
+        for (partition, node, why) in broken.into_iter().chain(lacking) {
+            if held.contains(&(partition, node)) {
                 tracing::warn!(partition = partition.0, node = node.0, why, "a replica is to be made anew");
                 // One that cannot be spared must not keep the others waiting.
                 if let Err(why) = self.mover.rebuild(partition, node).await {

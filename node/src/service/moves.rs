@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use flotilla_proto::ids::{CollectionId, NodeId, PartitionId};
-use flotilla_proto::placement::{CollectionPlacement, NodeState, PlacementMap};
+use flotilla_proto::placement::{CollectionPlacement, NodeState, Partition, PlacementMap};
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::schema::Strategy;
 use flotilla_proto::v1;
@@ -248,8 +248,9 @@ impl Mover {
         if self.meta.look(|catalogue| catalogue.moves.open().any(is_busy)) {
             return Ok(());
         }
-        let has_others = map.partition(partition).is_some_and(|(_, p)| p.replicas.len() >= 3);
-        if !has_others {
+        let votes = |p: &Partition| p.replicas.contains(&node);
+        let can_spare = map.partition(partition).is_some_and(|(_, p)| p.replicas.len() >= 3 || !votes(p));
+        if !can_spare {
             return Err(Refusal::Unavailable("fewer than three replicas: none can be spared".to_owned()));
         }
         let planned = plan::plan(&map, &Goal::Rebuild(partition, node), &Facts::default())?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use flotilla_node::server::{ClusterOptions, Node, Options};
@@ -40,6 +40,7 @@ pub struct Desk {
     orders: Mutex<BTreeMap<String, Arc<Notify>>>,
     ready: Mutex<BTreeMap<String, u64>>,
     ends: Mutex<Vec<(String, String)>>,
+    nodes: Mutex<BTreeMap<String, Weak<Node>>>,
 }
 
 impl Desk {
@@ -53,6 +54,24 @@ impl Desk {
     /// The number of a node that is ready, by name.
     pub fn ready(&self) -> BTreeMap<String, u64> {
         self.ready.lock().clone()
+    }
+
+    /// The invariant `one-lease`: at most one node is sure to lead a group.
+    ///
+    /// # Errors
+    /// If two are.
+    pub fn one_lease(&self) -> Result<(), String> {
+        let mut led: BTreeMap<u64, String> = BTreeMap::new();
+        for (name, node) in self.nodes.lock().iter() {
+            for group in node.upgrade().iter().flat_map(|node| node.sure_to_lead()) {
+                if let Some(other) = led.insert(group.0, name.clone()) {
+                    return Err(format!(
+                        "invariant one-lease: {other} and {name} are sure to lead group {group}"
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Nodes whose process ended by itself, and why, since the last question.
@@ -101,9 +120,9 @@ impl Member {
         let peers = net::listen(PEERS).await.map_err(|why| text(&why))?;
         let node = Node::open(self.options()).await.map_err(|why| text(&why))?;
         let node = Arc::new(node);
+        desk.nodes.lock().insert(self.name.clone(), Arc::downgrade(&node));
         let (behind, front) = (node.clone(), node.clone());
-        let behind =
-            tokio::spawn(async move { behind.serve_peers(peers, std::future::pending()).await });
+        let behind = tokio::spawn(async move { behind.serve_peers(peers, std::future::pending()).await });
         let front = tokio::spawn(async move { front.serve(data, std::future::pending()).await });
         if node.ready(JOIN_WITHIN).await.is_ok() {
             desk.ready.lock().insert(self.name.clone(), node.id().0);

@@ -173,7 +173,7 @@ impl Plan {
     pub fn of(seed: u64) -> Plan {
         let mut draw = SmallRng::seed_from_u64(seed);
         let draw = &mut draw;
-        let storm = Duration::from_millis(draw.random_range(4_000..=9_000));
+        let storm = Duration::from_millis(draw.random_range(3_000..=6_000));
         let nodes = if draw.random_bool(0.7) { 3 } else { 5 };
         Plan {
             seed,
@@ -183,7 +183,7 @@ impl Plan {
             partitions: draw.random_range(1..=3),
             clients: draw.random_range(4..=8),
             keys: draw.random_range(20..=60),
-            pace: Duration::from_millis(draw.random_range(10..=40)),
+            pace: Duration::from_millis(draw.random_range(20..=60)),
             storm,
             latency: Duration::from_millis(draw.random_range(1..=10)),
             tuning: Tuning::draw(draw),
@@ -203,7 +203,9 @@ fn faults(draw: &mut SmallRng, storm: Duration) -> Vec<Fault> {
             _ => draw.random_range(1..=4),
         };
         for _ in 0..times {
-            let millis = |draw: &mut SmallRng, span: std::ops::Range<u64>| Duration::from_millis(draw.random_range(span));
+            let millis = |draw: &mut SmallRng, span: std::ops::Range<u64>| {
+                Duration::from_millis(draw.random_range(span))
+            };
             let end = storm.as_millis() as u64;
             faults.push(Fault {
                 kind,

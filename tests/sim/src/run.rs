@@ -64,10 +64,12 @@ pub fn run(seed: u64) -> Report {
         .map(|n| format!("node{n}"))
         .chain((1..=plan.learners).map(|n| format!("learner{n}")))
         .collect();
-    let disks: Vec<Arc<Disk>> = (0..).zip(&names).map(|(n, name)| {
-        Disk::mount(format!("/simulated/{name}"), seed.wrapping_mul(31).wrapping_add(n))
-    }).collect();
-    let (desk, stage, recorder) = (Arc::new(Desk::default()), Arc::new(Stage::default()), Arc::new(Recorder::default()));
+    let disks: Vec<Arc<Disk>> = (0..)
+        .zip(&names)
+        .map(|(n, name)| Disk::mount(format!("/simulated/{name}"), seed.wrapping_mul(31).wrapping_add(n)))
+        .collect();
+    let (desk, stage, recorder) =
+        (Arc::new(Desk::default()), Arc::new(Stage::default()), Arc::new(Recorder::default()));
     for (at, name) in names.iter().enumerate() {
         let member = Member {
             name: name.clone(),
@@ -117,6 +119,7 @@ fn weather_it(
     while sim.elapsed() - begin < plan.storm {
         storm.step(sim, sim.elapsed() - begin);
         weather::step(sim);
+        storm.one_lease()?;
     }
     let calm = sim.elapsed();
     storm.calm(sim, calm - begin);

@@ -45,8 +45,9 @@ pub struct Storm<'a> {
     next: usize,
     undo: Vec<(Duration, Undo)>,
     is_down: Vec<bool>,
-    /// Whose log may have met an error: it takes no more writes until its process starts again.
-    is_hurt: Vec<bool>,
+    /// Errors that each disk had made when its process began: a log that met one takes no more writes until the process
+    /// starts again.
+    errors: Vec<u64>,
     rotten: Option<usize>,
     draw: SmallRng,
     fired: BTreeMap<Kind, u64>,
@@ -70,7 +71,7 @@ impl<'a> Storm<'a> {
             next: 0,
             undo: Vec::new(),
             is_down: vec![false; members.len()],
-            is_hurt: vec![false; members.len()],
+            errors: vec![0; members.len()],
             rotten: None,
             draw: SmallRng::seed_from_u64(plan.seed ^ 0x0057_0237),
             fired: BTreeMap::new(),
@@ -80,6 +81,14 @@ impl<'a> Storm<'a> {
     /// How often each kind fired.
     pub fn fired(&self) -> &BTreeMap<Kind, u64> {
         &self.fired
+    }
+
+    /// See [`Desk::one_lease`].
+    ///
+    /// # Errors
+    /// If two nodes are sure to lead one group.
+    pub fn one_lease(&self) -> Result<(), String> {
+        self.desk.one_lease()
     }
 
     /// What is due, so long after the storm began.
@@ -114,7 +123,7 @@ impl<'a> Storm<'a> {
         for at in 0..self.members.len() {
             self.disks[at].set_rates(Rates::default());
             self.disks[at].leave_free(None);
-            if self.is_hurt[at] && !self.is_down[at] {
+            if self.is_hurt(at) && !self.is_down[at] {
                 self.end(sim, at, None);
             }
             if self.is_down[at] {
@@ -134,9 +143,19 @@ impl<'a> Storm<'a> {
         self.is_down[at] = true;
     }
 
+    /// Errors that a member's disk has made, and bits that flipped for good.
+    fn met(&self, at: usize) -> u64 {
+        let counts = self.disks[at].counts();
+        counts.write_errors + counts.read_errors + counts.read_flips + u64::from(self.rotten == Some(at))
+    }
+
+    fn is_hurt(&self, at: usize) -> bool {
+        self.met(at) > self.errors[at]
+    }
+
     fn start(&mut self, sim: &mut Sim<'_>, at: usize) {
         if std::mem::take(&mut self.is_down[at]) {
-            self.is_hurt[at] = false;
+            self.errors[at] = self.met(at);
             net::reset(&self.members[at], None);
             sim.bounce(self.members[at].as_str());
         }
@@ -155,7 +174,9 @@ impl<'a> Storm<'a> {
         let other = self.other(at, whom);
         let mut fires = true;
         match kind {
-            Kind::Kill | Kind::KillAgain | Kind::PowerCut | Kind::TornCut if self.is_down[at] => fires = false,
+            Kind::Kill | Kind::KillAgain | Kind::PowerCut | Kind::TornCut if self.is_down[at] => {
+                fires = false
+            }
             Kind::Kill => {
                 self.end(sim, at, None);
                 self.undo.push((until, Undo::Start(at)));
@@ -203,7 +224,11 @@ impl<'a> Storm<'a> {
             Kind::Latency => {
                 for other in (0..count).filter(|other| *other != at) {
                     let span = Duration::from_millis(20 + whom as u64 % 200);
-                    sim.set_link_max_message_latency(self.members[at].as_str(), self.members[other].as_str(), span);
+                    sim.set_link_max_message_latency(
+                        self.members[at].as_str(),
+                        self.members[other].as_str(),
+                        span,
+                    );
                 }
                 self.undo.push((until, Undo::Calm(at)));
             }
@@ -216,7 +241,6 @@ impl<'a> Storm<'a> {
                     Kind::ReadErrors => rates.read_errors = rate,
                     _ => rates.read_flips = rate,
                 }
-                self.is_hurt[at] = true;
                 self.disks[at].set_rates(rates);
                 self.undo.push((until, Undo::Disk(at)));
             }
@@ -242,10 +266,20 @@ impl<'a> Storm<'a> {
             Kind::Move => fires = self.move_replica(at, whom),
             Kind::Grow => {
                 let partitions = self.plan.partitions + 1 + (whom % 2) as u32;
-                self.stage.goals.lock().push(Goal::Grow(v1::Grow { collection: COLLECTION.into(), partitions }));
+                self.stage
+                    .goals
+                    .lock()
+                    .push(Goal::Grow(v1::Grow { collection: COLLECTION.into(), partitions }));
             }
         }
-        tracing::info!(?kind, member = self.members[at], other = self.members[other], fires, ?lasts, "strikes");
+        tracing::info!(
+            ?kind,
+            member = self.members[at],
+            other = self.members[other],
+            fires,
+            ?lasts,
+            "strikes"
+        );
         *self.fired.entry(kind).or_default() += u64::from(fires);
     }
 
@@ -309,7 +343,6 @@ impl<'a> Storm<'a> {
         let found = self.disks[at].rot(is_data);
         self.rotten = found.as_ref().map(|_| at).or(self.rotten);
         tracing::info!(?found, "a bit flips");
-        self.is_hurt[at] = found.is_some();
         found.is_some()
     }
 

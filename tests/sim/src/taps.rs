@@ -66,10 +66,16 @@ unsafe fn fill(bytes: *mut u8, len: usize) {
 /// # Safety
 /// That of the call it stands for.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn getrandom(bytes: *mut libc::c_void, len: libc::size_t, flags: libc::c_uint) -> libc::ssize_t {
+pub unsafe extern "C" fn getrandom(
+    bytes: *mut libc::c_void,
+    len: libc::size_t,
+    flags: libc::c_uint,
+) -> libc::ssize_t {
     if !IS_ON.load(Ordering::Relaxed) {
         // SAFETY: the caller's arguments are handed on.
-        return unsafe { direct::call(libc::SYS_getrandom, [bytes as i64, len as i64, i64::from(flags), 0, 0, 0]) as isize };
+        return unsafe {
+            direct::call(libc::SYS_getrandom, [bytes as i64, len as i64, i64::from(flags), 0, 0, 0]) as isize
+        };
     }
     // SAFETY: the caller vouches for the memory.
     unsafe { fill(bytes.cast(), len) };
@@ -94,15 +100,18 @@ pub unsafe extern "C" fn getentropy(bytes: *mut libc::c_void, len: libc::size_t)
 pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> libc::c_int {
     let base = match clock {
         libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => WALL_BASE,
-        libc::CLOCK_MONOTONIC | libc::CLOCK_MONOTONIC_COARSE | libc::CLOCK_MONOTONIC_RAW | libc::CLOCK_BOOTTIME => {
-            MONOTONIC_BASE
-        }
+        libc::CLOCK_MONOTONIC
+        | libc::CLOCK_MONOTONIC_COARSE
+        | libc::CLOCK_MONOTONIC_RAW
+        | libc::CLOCK_BOOTTIME => MONOTONIC_BASE,
         // The processor's time is real: it measures the simulator.
         _ => 0,
     };
     if base == 0 || !IS_ON.load(Ordering::Relaxed) {
         // SAFETY: the caller's arguments are handed on.
-        return unsafe { direct::call(libc::SYS_clock_gettime, [i64::from(clock), time as i64, 0, 0, 0, 0]) as i32 };
+        return unsafe {
+            direct::call(libc::SYS_clock_gettime, [i64::from(clock), time as i64, 0, 0, 0, 0]) as i32
+        };
     }
     let nanos = NANOS.load(Ordering::Relaxed);
     let now = libc::timespec {

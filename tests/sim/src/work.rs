@@ -166,7 +166,8 @@ fn name(placement: &v1::CollectionPlacement) -> Option<&str> {
 /// Whether every replica of the collection gives a digest, and all of a partition are equal.
 async fn compare(router: &Api) -> Result<(), String> {
     let map = router.placement().await.map_err(|why| format!("no map: {why}"))?;
-    let collection = map.collections.iter().find(|c| name(c) == Some(COLLECTION)).ok_or("the collection is gone")?;
+    let collection =
+        map.collections.iter().find(|c| name(c) == Some(COLLECTION)).ok_or("the collection is gone")?;
     let mut by_partition: BTreeMap<u64, BTreeSet<(u64, String)>> = BTreeMap::new();
     let answers = router.verify(COLLECTION, true).await.map_err(|why| format!("no digests: {why}"))?;
     let digests: Vec<v1::ReplicaDigest> = answers.into_iter().flat_map(|answer| answer.replicas).collect();

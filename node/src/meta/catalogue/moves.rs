@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};
-use flotilla_proto::placement::{Change as PartitionChange, SlotMove};
+use flotilla_proto::placement::{Change as PartitionChange, Role, SlotMove};
 use serde::{Deserialize, Serialize};
 
 use super::{Catalogue, Outcome, Refused};
@@ -211,6 +211,9 @@ impl Catalogue {
 
     fn show(&mut self, id: u64, collection: CollectionId, kind: Kind) -> Result<(), String> {
         let nodes: Vec<NodeId> = self.map.nodes.iter().map(|node| node.id).collect();
+        let learns = |node: NodeId| self.map.node(node).is_some_and(|node| node.role == Role::Replica);
+        let learners: Vec<NodeId> = nodes.iter().copied().filter(|node| learns(*node)).collect();
+        let epoch = Epoch(self.map.epoch.0 + 1);
         let found = self.map.collections.iter_mut().find(|c| c.id == collection);
         let placement = found.ok_or("the collection is gone")?;
         match kind {
@@ -222,6 +225,14 @@ impl Catalogue {
                 }
                 if let Some(unknown) = add.filter(|node| !nodes.contains(node)) {
                     return Err(format!("node {unknown} is not a member"));
+                }
+                if let Some(learner) = add.or(remove).filter(|node| learners.contains(node)) {
+                    // It has no vote: the map shows at once how it is to be, and the change is done when the group is so.
+                    partition.learners.retain(|node| *node != learner);
+                    partition.learners.extend(add);
+                    partition.change = Some(PartitionChange { id, add: None, remove: None });
+                    placement.epoch = epoch;
+                    return Ok(());
                 }
                 if add.is_some_and(|node| partition.replicas.contains(&node)) {
                     return Err("the node has a replica already".into());
@@ -276,12 +287,20 @@ impl Catalogue {
 
     fn take_out(&mut self, id: u64, collection: CollectionId, is_made: bool) {
         let epoch = self.next_epoch();
+        let learner = match self.moves.get(id).map(|m| &m.what.kind) {
+            Some(Kind::Replica { remove: Some(node), .. }) => Some(*node),
+            _ => None,
+        };
+        let learner = learner.filter(|node| self.map.node(*node).is_some_and(|n| n.role == Role::Replica));
         let Some(placement) = self.map.collections.iter_mut().find(|c| c.id == collection) else { return };
         placement.epoch = epoch;
         for partition in &mut placement.partitions {
             if partition.change.is_some_and(|change| change.id == id) {
-                if is_made {
-                    partition.replicas = partition.wanted();
+                match learner.filter(|_| !is_made) {
+                    // It was to go, and stays after all.
+                    Some(learner) => partition.learners.push(learner),
+                    None if is_made => partition.replicas = partition.wanted(),
+                    None => {}
                 }
                 partition.change = None;
             }

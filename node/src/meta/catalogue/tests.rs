@@ -125,6 +125,42 @@ fn learners_are_on_every_replica_node() {
 }
 
 #[test]
+fn a_learner_goes_and_comes_again_and_stays_where_that_is_given_up() {
+    let mut catalogue = with_nodes(1);
+    catalogue.introduce(Node { role: Role::Replica, ..node(8) }).unwrap();
+    let placement = create(&mut catalogue, spec("a"));
+    let (collection, partition, learner) = (placement.id, placement.partitions[0].id, NodeId(2));
+    let rebuild = |catalogue: &mut Catalogue| {
+        let goal = plan::Goal::Rebuild(partition, learner);
+        let planned = plan::plan(&catalogue.map, &goal, &plan::Facts::default()).unwrap();
+        let before = catalogue.moves.all().count() as u64;
+        catalogue.queue(catalogue.map.epoch, planned.moves).unwrap();
+        (before + 1..=catalogue.moves.all().count() as u64).collect::<Vec<u64>>()
+    };
+    let learners = |catalogue: &Catalogue| catalogue.map.partition(partition).unwrap().1.learners.clone();
+    let [goes, comes] = rebuild(&mut catalogue)[..] else { panic!("it goes and comes") };
+    let epoch = catalogue.map.collection_by_id(collection).unwrap().epoch;
+    catalogue.start_move(goes).unwrap();
+    assert!(learners(&catalogue).is_empty(), "it is gone while it goes");
+    assert!(catalogue.map.collection_by_id(collection).unwrap().epoch > epoch);
+    catalogue.end_move(goes, None).unwrap();
+    assert!(learners(&catalogue).is_empty());
+    catalogue.start_move(comes).unwrap();
+    catalogue.end_move(comes, None).unwrap();
+    assert_eq!((learners(&catalogue), voters(&catalogue, partition)), (vec![learner], vec![NodeId(1)]));
+    let [goes, comes] = rebuild(&mut catalogue)[..] else { panic!("it goes and comes") };
+    catalogue.start_move(goes).unwrap();
+    catalogue.end_move(goes, Some("given up".into())).unwrap();
+    assert_eq!(learners(&catalogue), [learner], "it stays");
+    catalogue.start_move(comes).unwrap();
+    assert_eq!(learners(&catalogue), [learner], "once");
+}
+
+fn voters(catalogue: &Catalogue, partition: PartitionId) -> Vec<NodeId> {
+    catalogue.map.partition(partition).unwrap().1.replicas.clone()
+}
+
+#[test]
 fn the_meta_group_has_one_voter_or_three_and_replaces_the_lost() {
     let mut catalogue = with_nodes(2);
     catalogue.map.meta = vec![NodeId(1)];

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::env::fs::{self, File};
 use crate::env::mmap::Mmap;
-use crate::storage::Fault;
 use crate::planted::{self, Bug};
+use crate::storage::Fault;
 
 const BUFFER: usize = 1 << 20;
 

@@ -8,12 +8,12 @@ use flotilla_proto::ids::LogIndex;
 use super::{Committed, State, Store, segment_dir};
 use crate::env::fs;
 use crate::index::Progress;
+use crate::planted::{self, Bug};
 use crate::storage::Fault;
 use crate::storage::manifest::{Manifest, SegmentEntry};
 use crate::storage::plan::{self, Standing, Step};
 use crate::storage::sealed::{Draft, Plan, Sealed, Source};
 use crate::storage::view::{Part, Published};
-use crate::planted::{self, Bug};
 
 /// A change of the set of segments.
 struct Change {
