@@ -6,7 +6,7 @@
 //! same. A group counts as free of a damage once it was removed after it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -89,6 +89,9 @@ struct Replay<'a> {
     oldest_told: u32,
 }
 
+/// A segment's file, all its bytes, and its title.
+type Opened = (fs::File, Vec<u8>, Title);
+
 impl<'a> Replay<'a> {
     fn new(dir: &'a Path, lane: usize) -> Replay<'a> {
         let out = Replayed {
@@ -123,16 +126,24 @@ impl<'a> Replay<'a> {
 
     fn segment(&mut self, number: u32, is_last: bool) -> io::Result<()> {
         let path = segment::path(self.dir, number);
-        match self.open(&path, number, is_last) {
+        match self.open(&path, number, is_last)? {
             Ok((file, bytes, title)) => {
                 self.join(number, &title);
                 self.oldest_told = self.oldest_told.max(title.oldest);
-                let end =
-                    segment::walk(&bytes, &title, is_last, |at, found| self.take(&path, number, at, found));
+                let mut unsure = segment::SEGMENT_HEADER_BYTES;
+                let end = segment::walk(&bytes, &title, is_last, |at, found| {
+                    if let Found::Record(header, _) = &found
+                        && header.kind == Kind::Durable
+                    {
+                        unsure = at;
+                    }
+                    self.take(&path, number, at, found);
+                });
                 self.out.next_seq = end.next_seq;
                 let segment = Arc::new(Segment { file, title });
                 if is_last {
-                    self.end_lane(&segment, &path, &end)?;
+                    let tail = bytes.get(unsure..end.offset).unwrap_or_default();
+                    self.end_lane(&segment, &path, &end, tail)?;
                 }
                 self.out.segments.insert(number, segment);
                 self.before = Some((number, Some((path, end))));
@@ -147,12 +158,20 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    fn open(&self, path: &Path, number: u32, is_last: bool) -> Result<(fs::File, Vec<u8>, Title), String> {
-        let file = if is_last { fs::open_write(path) } else { fs::open(path) };
-        let file = file.map_err(|error| error.to_string())?;
-        let bytes = segment::load(&file).map_err(|error| error.to_string())?;
-        let title = Title::decode(&bytes, self.lane as u32, number)?;
-        Ok((file, bytes, title))
+    /// The segment's file and bytes, or what is wrong with them. A device that does not answer is not damage: it may answer at
+    /// the next start, and a lane that went on without its newest segment would have thrown it away.
+    fn open(&self, path: &Path, number: u32, is_last: bool) -> io::Result<Result<Opened, String>> {
+        let opened = if is_last { fs::open_write(path) } else { fs::open(path) };
+        let read = opened.and_then(|file| segment::load(&file).map(|bytes| (file, bytes)));
+        let (file, bytes) = match read {
+            Ok(read) => read,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) => {
+                return Ok(Err(error.to_string()));
+            }
+            Err(error) => return Err(error),
+        };
+        let title = Title::decode(&bytes, self.lane as u32, number);
+        Ok(title.map(|title| (file, bytes, title)))
     }
 
     /// Checks that a segment continues the one before.
@@ -172,14 +191,16 @@ impl<'a> Replay<'a> {
     }
 
     /// Ends the newest segment where its valid records end, and makes sure that they are durable before anybody
-    /// builds on them.
-    fn end_lane(&mut self, segment: &Arc<Segment>, path: &Path, end: &End) -> io::Result<()> {
+    /// builds on them. `tail` are those behind the last mark that says that all before it is: they are written once more,
+    /// for after a sync that failed the system takes them for written, shows them, and syncs them no more.
+    fn end_lane(&mut self, segment: &Arc<Segment>, path: &Path, end: &End, tail: &[u8]) -> io::Result<()> {
         if let Some(reason) = &end.torn {
             segment.file.set_len(end.offset as u64)?;
             segment.file.preallocate(segment.title.file_len)?;
             let offset = end.offset as u64;
             self.out.torn.push(TornTail { file: path.to_owned(), offset, reason: reason.clone() });
         }
+        segment.file.write_at(tail, (end.offset - tail.len()) as u64)?;
         segment.file.sync_all()?;
         self.out.tip = Some((segment.clone(), end.offset as u64));
         Ok(())

@@ -123,14 +123,24 @@ impl Writer {
                         self.staged.placed.push((op.group, entry.index, ticket, place));
                     }
                 }
-                What::Vote(body) => drop(self.push(Kind::Vote, op.group, 0, body).await?),
-                What::Committed(body) => drop(self.push(Kind::Committed, op.group, 0, body).await?),
-                What::Truncate(Some(index)) => {
-                    drop(self.push(Kind::Truncate, op.group, *index, &none).await?)
+                What::Vote(body) => {
+                    let _place = self.push(Kind::Vote, op.group, 0, body).await?;
                 }
-                What::Truncate(None) => drop(self.push(Kind::TruncateAll, op.group, 0, &none).await?),
-                What::Purge(index, id) => drop(self.push(Kind::Purge, op.group, *index, id).await?),
-                What::Removed => drop(self.push(Kind::Removed, op.group, 0, &none).await?),
+                What::Committed(body) => {
+                    let _place = self.push(Kind::Committed, op.group, 0, body).await?;
+                }
+                What::Truncate(Some(index)) => {
+                    let _place = self.push(Kind::Truncate, op.group, *index, &none).await?;
+                }
+                What::Truncate(None) => {
+                    let _place = self.push(Kind::TruncateAll, op.group, 0, &none).await?;
+                }
+                What::Purge(index, id) => {
+                    let _place = self.push(Kind::Purge, op.group, *index, id).await?;
+                }
+                What::Removed => {
+                    let _place = self.push(Kind::Removed, op.group, 0, &none).await?;
+                }
             }
         }
         Ok(())

@@ -97,6 +97,8 @@ impl MetaMachine {
             reason,
             is_full: false,
         })?;
+        // What a failed sync left undone must not be built upon.
+        fs::sync_dir(folder).map_err(|e| io_fault(folder, &e))?;
         let from_file = read_file(&file)?;
         let from_derived = derived
             .get(STATE)

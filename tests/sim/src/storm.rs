@@ -48,7 +48,9 @@ pub struct Storm<'a> {
     /// Errors that each disk had made when its process began: a log that met one takes no more writes until the process
     /// starts again.
     errors: Vec<u64>,
-    rotten: Option<usize>,
+    /// The member whose disk is bad: more than one copy of a partition must not be damaged in one run, nobody could mend that.
+    bad_disk: Option<usize>,
+    is_rotten: bool,
     draw: SmallRng,
     fired: BTreeMap<Kind, u64>,
 }
@@ -72,7 +74,8 @@ impl<'a> Storm<'a> {
             undo: Vec::new(),
             is_down: vec![false; members.len()],
             errors: vec![0; members.len()],
-            rotten: None,
+            bad_disk: None,
+            is_rotten: false,
             draw: SmallRng::seed_from_u64(plan.seed ^ 0x0057_0237),
             fired: BTreeMap::new(),
         }
@@ -146,7 +149,10 @@ impl<'a> Storm<'a> {
     /// Errors that a member's disk has made, and bits that flipped for good.
     fn met(&self, at: usize) -> u64 {
         let counts = self.disks[at].counts();
-        counts.write_errors + counts.read_errors + counts.read_flips + u64::from(self.rotten == Some(at))
+        counts.write_errors
+            + counts.read_errors
+            + counts.read_flips
+            + u64::from(self.is_rotten && self.bad_disk == Some(at))
     }
 
     fn is_hurt(&self, at: usize) -> bool {
@@ -234,6 +240,7 @@ impl<'a> Storm<'a> {
             }
             Kind::Reset => fires = net::reset(&self.members[at], None) > 0,
             Kind::WriteErrors | Kind::ReadErrors | Kind::ReadFlips => {
+                let at = *self.bad_disk.get_or_insert(at);
                 let rate = [2_000, 20_000, 100_000][whom % 3];
                 let mut rates = Rates::default();
                 match kind {
@@ -331,17 +338,15 @@ impl<'a> Storm<'a> {
         self.undo.push((until, Undo::Repair(a, b)));
     }
 
-    /// A bit of one file of one member: more than one copy of a partition must not rot at once, for nobody could mend that.
+    /// A bit of one file.
     fn rot(&mut self, at: usize) -> bool {
-        if self.rotten.is_some_and(|rotten| rotten != at) {
-            return false;
-        }
+        let at = *self.bad_disk.get_or_insert(at);
         let is_data = |path: &std::path::Path| {
             let text = path.to_string_lossy();
             (text.contains("partitions/") || text.contains("log/lane-")) && !text.ends_with("LOCK")
         };
         let found = self.disks[at].rot(is_data);
-        self.rotten = found.as_ref().map(|_| at).or(self.rotten);
+        self.is_rotten |= found.is_some();
         tracing::info!(?found, "a bit flips");
         found.is_some()
     }

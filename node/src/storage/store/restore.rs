@@ -65,6 +65,8 @@ fn find_manifest(dir: &Path) -> Result<Manifest, Fault> {
     let io = |error: std::io::Error| Fault::io(dir, &error);
     fs::make_dir(dir).map_err(io)?;
     if fs::exists(&dir.join(MANIFEST)).map_err(io)? {
+        // What a failed sync left undone must not be built upon.
+        fs::sync_dir(dir).map_err(io)?;
         return Manifest::read(dir);
     }
     if fs::read_dir(dir).map_err(io)?.iter().any(|name| segment_number(name).is_some()) {
