@@ -18,6 +18,8 @@ pub mod history;
 pub mod http;
 pub mod load;
 pub mod process;
+pub mod proxy;
+pub mod rpc;
 pub mod seed;
 pub mod server;
 pub mod wait;
