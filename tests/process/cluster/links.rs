@@ -7,8 +7,9 @@ use std::time::Duration;
 use flotilla_tests::cluster::Shape;
 use flotilla_tests::load::Load;
 use flotilla_tests::proxy::{BOTH, Proxy, Way};
+use flotilla_tests::wait::eventually;
 
-use super::{COLLECTION, Scene, none_failed};
+use super::{COLLECTION, PROGRESS_WITHIN, Scene, none_failed};
 
 /// Longer than most calls take, shorter than any patience.
 const DELAY: Duration = Duration::from_millis(40);
@@ -20,9 +21,9 @@ const TOLD: [&str; 5] =
 async fn links_between_nodes_that_misbehave_break_no_promise() {
     let shape = Shape { has_links: true, ..Shape::of(3, 0, 2) };
     let mut scene = Scene::set("cluster::links::nodes", shape).await;
-    scene.work.deadline = Duration::from_secs(3);
+    scene.work.deadline = Duration::from_secs(2);
     let load = scene.load().await;
-    scene.progress(&load, 150).await;
+    scene.progress(&load, 100).await;
 
     let leader = scene.cluster.busiest(COLLECTION).await.unwrap();
     let links = scene.cluster.node(leader).links().unwrap();
@@ -35,17 +36,22 @@ async fn links_between_nodes_that_misbehave_break_no_promise() {
         BOTH.iter().for_each(|way| link.half_close(*way));
         scene.progress(&load, 60).await;
     }
-    // It still speaks to the others, and hears nothing but their answers: neither what routers ask nor what nodes send.
+    // Nodes do not reach it, or hear none of its answers, and it still reaches them.
     for ways in [&BOTH[..], &[Way::There], &[Way::Back]] {
-        let leader = scene.cluster.busiest(COLLECTION).await.unwrap();
-        let links = scene.cluster.node(leader).links().unwrap();
         links.peers.hold(ways);
-        links.data.hold(ways);
-        scene.progress(&load, 100).await;
-        links.peers.release();
-        links.data.release();
         scene.progress(&load, 60).await;
+        links.peers.release();
     }
+    // No router reaches it, and it leads on; then no node reaches another.
+    links.data.hold(&BOTH);
+    calls_fail(&scene, scene.work.clients).await;
+    links.data.release();
+    scene.progress(&load, 60).await;
+    let all = || (0..3).map(|place| &scene.cluster.node(place).links().unwrap().peers);
+    all().for_each(|link| link.hold(&BOTH));
+    calls_fail(&scene, scene.work.clients).await;
+    all().for_each(Proxy::release);
+    scene.progress(&load, 100).await;
     let history = scene.judge(load).await;
     let other = history.failures().find(|call| !is_told(call.error.as_deref()));
     assert!(other.is_none(), "{}", other.unwrap());
@@ -65,7 +71,7 @@ async fn links_to_routers_that_misbehave_break_no_promise() {
     scene.progress(&load, 150).await;
     none_failed(&scene.recorder.history());
     links.iter().for_each(|link| link.delay(Duration::ZERO));
-    for _ in 0..3 {
+    for _ in 0..2 {
         links.iter().for_each(Proxy::reset);
         scene.progress(&load, 60).await;
         // Requests arrive, answers do not: written, and the writer does not know.
@@ -79,6 +85,13 @@ async fn links_to_routers_that_misbehave_break_no_promise() {
     let history = scene.judge(load).await;
     let other = history.failures().find(|call| !is_told(call.error.as_deref()));
     assert!(other.is_none(), "{}", other.unwrap());
+}
+
+/// Waits until so many more calls have failed.
+async fn calls_fail(scene: &Scene, count: usize) {
+    let failures = || scene.recorder.note(|history| history.failures().count());
+    let goal = failures() + count;
+    eventually("calls fail", PROGRESS_WITHIN, async || (failures() >= goal).then_some(())).await.unwrap();
 }
 
 fn is_told(error: Option<&str>) -> bool {

@@ -1,7 +1,7 @@
 //! Memory that runs out: a control group (version 1) with a limit, into which a running process is put.
 //!
 //! Beyond the limit the kernel first drops cached pages and then kills, as on a machine that is too small. What the process
-//! had before moves with it. It takes root and a mounted memory controller.
+//! had before does not count. It takes root and a mounted memory controller.
 
 use std::path::{Path, PathBuf};
 
@@ -26,8 +26,6 @@ impl Memory {
             // The name of a temporary folder is nobody else's.
             let dir = tempfile::tempdir_in(CONTROLLER).context(CONTROLLER)?;
             let memory = Memory { group: dir.keep() };
-            // With 3, pages and files that a process has already move with it.
-            memory.set("memory.move_charge_at_immigrate", "3")?;
             memory.proves_itself()?;
             Ok(memory)
         };
@@ -63,7 +61,7 @@ impl Memory {
         self.set("cgroup.procs", &process.to_string())
     }
 
-    /// Bytes in use.
+    /// Bytes in use, of those that its processes have asked for since they were put here.
     ///
     /// # Errors
     /// If the group does not tell.
