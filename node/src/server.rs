@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flotilla_proto::access::{Gate, Rights};
 use flotilla_proto::ids::{META_GROUP, NodeId, PartitionId};
 use flotilla_proto::limits::MESSAGE_BYTES_MAX;
 use flotilla_proto::peer::peer_server::PeerServer;
@@ -31,6 +32,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use tonic::transport::server::Connected;
+use tower::layer::layer_fn;
 
 pub use self::folder::FORMAT;
 use self::folder::{Folder, Membership};
@@ -233,7 +235,7 @@ impl Node {
         self.registry.wait_for(self.meta.map().epoch, until - clock::now()).await
     }
 
-    /// What routers call.
+    /// What routers call; to be served [`guarded`].
     pub fn routes(&self) -> Routes {
         let shard = ShardServer::new(ShardService::new(self.registry.clone(), self.meta.clone()));
         let meta =
@@ -247,7 +249,7 @@ impl Node {
         )
     }
 
-    /// What other nodes call.
+    /// What other nodes call; to be served [`guarded`].
     pub fn peer_routes(&self) -> Routes {
         let (registry, meta, peers) = (self.registry.clone(), self.meta.clone(), self.peers.clone());
         let raft = RaftServer::new(RaftService::new(registry.clone(), meta.clone(), peers.clone()));
@@ -270,7 +272,7 @@ impl Node {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         S: Stream<Item = std::io::Result<C>>,
     {
-        serve(self.routes(), connections, shutdown).await
+        serve(guarded(self.routes(), Rights::DATA), connections, shutdown).await
     }
 
     /// Answers other nodes on these connections until `shutdown` ends.
@@ -283,7 +285,7 @@ impl Node {
         C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         S: Stream<Item = std::io::Result<C>>,
     {
-        serve(self.peer_routes(), connections, shutdown).await
+        serve(guarded(self.peer_routes(), Rights::PEER), connections, shutdown).await
     }
 
     /// Hands every leadership to another node, as far as there is one, within this time.
@@ -346,6 +348,12 @@ impl Node {
         self.meta.stop().await;
         self.lanes.close().await;
     }
+}
+
+/// These services behind the table of access rules, for callers with these rights.
+pub fn guarded(services: Routes, caller: Rights) -> Routes {
+    let gate = layer_fn(move |inner| Gate::new(inner, caller));
+    Routes::from(services.into_axum_router().layer(gate))
 }
 
 /// Calls that a peer may give up before they are looked at.

@@ -1,11 +1,12 @@
 //! What two Flotilla processes must agree on, and nothing else: the wire messages, ids, the way from a key to its
-//! slot and partition ([`ring`]), the placement map, the meaning of a filter, every bound ([`limits`]) and every
-//! status ([`refusal`]). Pure: no I/O, no runtime, no clock. A thing belongs here only if two processes that disagree
+//! slot and partition ([`ring`]), the placement map, the meaning of a filter, every bound ([`limits`]), every
+//! status ([`refusal`]) and who may call what ([`access`]). Pure: no I/O, no runtime, no clock. A thing belongs here only if two processes that disagree
 //! on it would lose data or fail to talk.
 //!
 //! A record has three shapes: **wire** ([`v1::Record`]), **domain** ([`record::Record`]) and **stored** (in the node).
 //! Each conversion between wire and domain stands in one file of [`convert`].
 
+pub mod access;
 pub mod area;
 pub mod convert;
 pub mod filter;

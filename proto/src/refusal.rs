@@ -70,6 +70,8 @@ pub enum Refusal {
         /// The leader's node, if known.
         leader: Option<u64>,
     },
+    /// The caller may not do this.
+    Denied(String),
     /// Not now; a retry can help.
     Unavailable(String),
     /// Too much at the moment: wait, then try again.
@@ -107,7 +109,8 @@ impl std::fmt::Display for Refusal {
             Refusal::Exhausted { what, retry_after } => {
                 write!(f, "{what}; try again in {} ms", retry_after.as_millis())
             }
-            Refusal::Unavailable(why)
+            Refusal::Denied(why)
+            | Refusal::Unavailable(why)
             | Refusal::Aborted(why)
             | Refusal::DeadlineExceeded(why)
             | Refusal::DataLoss(why)
@@ -132,6 +135,7 @@ impl Refusal {
             Refusal::Invalid(_) => (Code::InvalidArgument, "INVALID_ARGUMENT"),
             Refusal::StaleEpoch { .. } => (Code::FailedPrecondition, "STALE_EPOCH"),
             Refusal::NotLeader { .. } => (Code::FailedPrecondition, "NOT_LEADER"),
+            Refusal::Denied(_) => (Code::PermissionDenied, "PERMISSION_DENIED"),
             Refusal::Unavailable(_) => (Code::Unavailable, "UNAVAILABLE"),
             Refusal::Exhausted { .. } => (Code::ResourceExhausted, "RESOURCE_EXHAUSTED"),
             Refusal::Aborted(_) => (Code::Aborted, "ABORTED"),

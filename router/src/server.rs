@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use flotilla_proto::access::{Gate, Rights};
 use flotilla_proto::limits::MESSAGE_BYTES_MAX;
 use flotilla_proto::v1::cluster_server::ClusterServer;
 use flotilla_proto::v1::collections_server::CollectionsServer;
@@ -25,6 +26,7 @@ use tonic::transport::server::{Connected, TcpIncoming};
 use tonic::transport::{Channel, Server};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::layer::layer_fn;
 
 use crate::Router;
 use crate::service::Edge;
@@ -158,7 +160,7 @@ async fn forget(mut health: HealthReporter) {
     }
 }
 
-/// All services and pages.
+/// All services, behind the table of access rules, and pages.
 fn routes(
     router: &Arc<Router>,
     health: &HealthReporter,
@@ -178,19 +180,22 @@ fn routes(
         .register_encoded_file_descriptor_set(flotilla_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    Ok(pages(router)
+    let gate = layer_fn(|inner| Gate::new(inner, Rights::DATA));
+    let calls = axum::Router::new()
         .route_service("/flotilla.v1.Collections/{*rest}", service!(CollectionsServer))
         .route_service("/flotilla.v1.Records/{*rest}", service!(RecordsServer))
         .route_service("/flotilla.v1.Search/{*rest}", service!(SearchServer))
         .route_service("/flotilla.v1.Cluster/{*rest}", service!(ClusterServer))
         .route_service("/grpc.health.v1.Health/{*rest}", health)
         .route_service("/grpc.reflection.v1.ServerReflection/{*rest}", reflection)
-        .fallback(unimplemented))
+        .fallback(unimplemented)
+        .layer(gate);
+    Ok(pages(router).merge(calls))
 }
 
-/// A call of an unknown method gets the status that gRPC has for it; a page that is not there, likewise.
+/// A call that the rules admit and that another port serves.
 async fn unimplemented() -> axum::http::Response<tonic::body::Body> {
-    tonic::Status::unimplemented("there is no such method or page").into_http()
+    tonic::Status::unimplemented("this port does not serve that method").into_http()
 }
 
 fn pages(router: &Arc<Router>) -> axum::Router {

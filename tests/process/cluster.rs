@@ -13,6 +13,8 @@ mod crash;
 mod damage;
 mod factors;
 mod folder;
+mod links;
+mod memory;
 mod moves;
 mod pause;
 mod planted;
@@ -22,6 +24,7 @@ mod rolling;
 mod snapshot;
 mod split;
 mod storm;
+mod sync;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +45,11 @@ const PARTITIONS: u32 = 4;
 const PROGRESS_WITHIN: Duration = Duration::from_secs(40);
 
 static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// The right to be the only cluster.
+pub(crate) async fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().await
+}
 
 /// Rounds of a test: so many, or what `FLOTILLA_TEST_KILLS` says.
 fn rounds(usual: usize) -> usize {
@@ -66,14 +74,14 @@ impl Scene {
     }
 
     async fn set_on(name: &'static str, shape: Shape, network: Option<Network>) -> Scene {
-        let alone = ALONE.lock().await;
+        let is_alone = alone().await;
         let is_new = shape.first_folder.is_none();
         let cluster = Cluster::start_on(crate::binary(), shape, network).await;
         let cluster = cluster.unwrap_or_else(|why| panic!("{why:?}"));
         let seed = Seed::of(name);
         let draw = seed.generator(u64::MAX);
         let (recorder, work) = (Arc::default(), Work::on(COLLECTION));
-        let scene = Scene { cluster, recorder, work, seed, draw, name, _alone: alone };
+        let scene = Scene { cluster, recorder, work, seed, draw, name, _alone: is_alone };
         if is_new {
             scene.create(load::collection(COLLECTION, PARTITIONS)).await;
         }

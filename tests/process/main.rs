@@ -8,6 +8,7 @@
 // A test's helper may give up as a test does; clippy exempts only functions marked as tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod access;
 mod cluster;
 mod commands;
 mod history;

@@ -1,10 +1,11 @@
 //! Judges of a [`History`]: each names one promise, and says what breaks it with the operations that show it.
 //!
-//! - [`scans`]: a scan returns no key twice, and all in order.
 //! - [`durable`]: nothing is read that was never written, no acknowledged write is lost, no deleted record comes back.
 //! - [`indexes`]: a read shows exactly what stands in the log up to the index that it names; a linearizable read names an
 //!   index not below any write acknowledged before it, and a read with commit tokens one not below them (so that a client
 //!   that hands on what it saw reads monotonically).
+//! - [`sets`]: a scan, an exact search and a count of everything miss nothing that is certainly there, show nothing that
+//!   cannot be, and no key twice.
 //! - [`sessions`]: the same for each key by its values, which holds across partitions too.
 //! - [`linear`]: for each key there is an order of its operations that explains every answer and contradicts no clock.
 //!
@@ -14,14 +15,14 @@
 pub mod durable;
 pub mod indexes;
 pub mod linear;
-pub mod scans;
 pub mod sessions;
+pub mod sets;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
-use crate::history::{Act, Freshness, History, NEVER, Operation, Outcome};
+use crate::history::{Act, Freshness, History, NEVER, Operation, Outcome, SetAnswer};
 
 /// What a history was found to hold, once it passed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,7 +55,6 @@ pub fn check(history: &History) -> Result<Tally, String> {
     if let Some(damage) = history.damage.first() {
         return Err(format!("{damage} ({} such answers)", history.damage.len()));
     }
-    scans::check(history)?;
     indexes::check_calls(history)?;
     let keys = history.by_key();
     for operations in keys.values() {
@@ -62,6 +62,7 @@ pub fn check(history: &History) -> Result<Tally, String> {
         indexes::check_key(operations)?;
         sessions::check(operations)?;
     }
+    sets::check(&history.sets, &keys)?;
     for operations in keys.values() {
         linear::check(operations)?;
     }
@@ -76,13 +77,24 @@ pub fn check(history: &History) -> Result<Tally, String> {
 /// The interval in which an operation takes effect: a read that may be stale may have happened earlier.
 fn interval(operation: &Operation) -> (u64, u64) {
     let begin = match operation.act {
-        Act::Read(_, Freshness::Any | Freshness::Session) => 0,
-        Act::Read(_, Freshness::Bounded(lag)) => {
-            operation.invoked.saturating_sub(u64::try_from(lag.as_micros()).unwrap_or(NEVER))
-        }
+        Act::Read(_, freshness) => earliest(operation.invoked, freshness),
         _ => operation.invoked,
     };
     (begin, if operation.outcome == Outcome::Unknown { NEVER } else { operation.returned })
+}
+
+/// The interval of which an answer over the whole collection speaks, key by key.
+fn span(answer: &SetAnswer) -> (u64, u64) {
+    (earliest(answer.invoked, answer.freshness), answer.returned)
+}
+
+/// The time from which a read asked for now may be.
+fn earliest(invoked: u64, freshness: Freshness) -> u64 {
+    match freshness {
+        Freshness::Linearizable => invoked,
+        Freshness::Any | Freshness::Session => 0,
+        Freshness::Bounded(lag) => invoked.saturating_sub(u64::try_from(lag.as_micros()).unwrap_or(NEVER)),
+    }
 }
 
 /// Operations of one key, as lines of a message.

@@ -4,14 +4,16 @@
 //! stopped in its tracks, drained and started again where it was; what its process logged stays readable, and is printed when
 //! the test fails. Questions about the inside (who leads, how far is a replica) go to the nodes' own status, not to a router.
 //!
-//! By default everything is on loopback. On a [`network::Network`] each node has an address of its own, and links between
+//! By default everything is on loopback. Nodes may be reached through links that misbehave ([`member::Links`]). On a [`network::Network`] each node has an address of its own, and links between
 //! nodes can be cut.
 
 pub mod disk;
 pub mod member;
+pub mod memory;
 mod moves;
 pub mod network;
 mod ports;
+pub mod tracer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -49,13 +51,23 @@ pub struct Shape {
     pub first_folder: Option<PathBuf>,
     /// Data folders, by place, that are not to be in the cluster's own folder.
     pub elsewhere: BTreeMap<usize, PathBuf>,
+    /// Whether others reach each node through links that misbehave when told to.
+    pub has_links: bool,
 }
 
 impl Shape {
     /// So many shard nodes, replicas and routers, with the ordinary settings.
     pub fn of(nodes: usize, replicas: usize, routers: usize) -> Shape {
-        let (settings, environment, elsewhere) = ("", vec![], BTreeMap::new());
-        Shape { nodes, replicas, routers, settings, environment, first_folder: None, elsewhere }
+        Shape {
+            nodes,
+            replicas,
+            routers,
+            settings: "",
+            environment: vec![],
+            first_folder: None,
+            elsewhere: BTreeMap::new(),
+            has_links: false,
+        }
     }
 }
 
@@ -86,7 +98,8 @@ impl Cluster {
         let config = dir.path().join("flotilla.yaml");
         std::fs::write(&config, shape.settings).context("writing the settings")?;
         let binary = binary.to_owned();
-        let launch = Launch { binary, config, environment: shape.environment.clone(), network };
+        let (environment, has_links) = (shape.environment.clone(), shape.has_links);
+        let launch = Launch { binary, config, environment, network, has_links };
         let elsewhere = shape.elsewhere.clone();
         let mut cluster = Cluster { launch, dir, elsewhere, nodes: vec![], routers: vec![] };
         cluster.add_first(shape.first_folder.clone()).await?;
@@ -120,7 +133,7 @@ impl Cluster {
     /// # Errors
     /// If one does not get ready.
     pub async fn add(&mut self, roles: &[Role]) -> anyhow::Result<Vec<usize>> {
-        let seeds = vec!["--seed".to_owned(), self.nodes[0].peer_address().to_string()];
+        let seeds = vec!["--seed".to_owned(), self.nodes[0].advertised().1.to_string()];
         let begin = self.nodes.len();
         for role in roles {
             let place = self.nodes.len();
@@ -142,7 +155,7 @@ impl Cluster {
     pub async fn add_router(&mut self) -> anyhow::Result<usize> {
         let place = self.routers.len();
         let shards = self.nodes.iter().filter(|node| node.role() == Role::Node);
-        let known = shards.flat_map(|node| ["--node".to_owned(), node.address().to_string()]).collect();
+        let known = shards.flat_map(|node| ["--node".to_owned(), node.advertised().0.to_string()]).collect();
         let folder = self.dir.path().join(format!("router-{place}"));
         let mut router = Member::new(Role::Router, place, folder, known);
         router.start(&mut self.launch).await?;
@@ -203,6 +216,11 @@ impl Cluster {
     /// SIGKILL of a router.
     pub fn kill9_router(&mut self, place: usize) {
         self.routers[place].kill9();
+    }
+
+    /// Whether the process of a running node has ended by itself.
+    pub fn has_ended(&mut self, place: usize) -> bool {
+        self.nodes[place].has_ended()
     }
 
     /// SIGSTOP: the process keeps its connections and does nothing.

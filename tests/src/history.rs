@@ -114,15 +114,30 @@ pub struct Call {
     pub error: Option<String>,
 }
 
-/// The keys of one scan, in the order in which they came.
+/// What an answer that speaks of the whole collection said of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A scan through all pages: these keys.
+    Scan(Vec<Key>),
+    /// An exact search with room for every key: these keys.
+    Search(Vec<Key>),
+    /// A count of everything: so many.
+    Count(u64),
+}
+
+/// One answer over the whole collection.
 #[derive(Clone, Debug)]
-pub struct Scan {
-    /// Who scanned.
+pub struct SetAnswer {
+    /// Who asked.
     pub client: u64,
-    /// Before its first page was asked for.
+    /// Before it was asked: of a scan, before its first page.
     pub invoked: u64,
-    /// Keys, as they came.
-    pub keys: Vec<Key>,
+    /// After it was answered: of a scan, after its last page.
+    pub returned: u64,
+    /// How fresh it was asked to be.
+    pub freshness: Freshness,
+    /// What it said.
+    pub seen: Seen,
 }
 
 /// Everything that the clients of one test saw.
@@ -132,8 +147,8 @@ pub struct History {
     pub calls: Vec<Call>,
     /// What they did, key by key.
     pub operations: Vec<Operation>,
-    /// Scans that came to their end.
-    pub scans: Vec<Scan>,
+    /// Answers over the whole collection that came to their end.
+    pub sets: Vec<SetAnswer>,
     /// Answers that are wrong in themselves, whatever else happened: a record made of two writes, a key not asked for.
     pub damage: Vec<String>,
 }
@@ -173,7 +188,7 @@ impl History {
     pub fn extend(&mut self, more: History) {
         self.calls.extend(more.calls);
         self.operations.extend(more.operations);
-        self.scans.extend(more.scans);
+        self.sets.extend(more.sets);
         self.damage.extend(more.damage);
     }
 }
@@ -183,6 +198,19 @@ impl fmt::Display for Call {
         let Call { client, what, invoked, returned, outcome, .. } = self;
         write!(f, "{what} of client {client} at {} to {}: {outcome:?}", Time(*invoked), Time(*returned))?;
         self.error.iter().try_for_each(|why| write!(f, ": {why}"))
+    }
+}
+
+impl fmt::Display for SetAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SetAnswer { client, invoked, returned, freshness, seen } = self;
+        let (verb, count) = match seen {
+            Seen::Scan(keys) => ("scan", keys.len() as u64),
+            Seen::Search(keys) => ("search", keys.len() as u64),
+            Seen::Count(count) => ("count", *count),
+        };
+        let (from, to) = (Time(*invoked), Time(*returned));
+        write!(f, "{verb} of client {client} at {from} to {to} ({freshness:?}): {count} keys")
     }
 }
 

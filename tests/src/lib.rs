@@ -9,7 +9,7 @@
 //! said in the tests (`tests/process`, compiled as one test of the package `flotilla`, which knows where its binary lies).
 //!
 //! Everything stays on loopback or in network namespaces of its own, on free ports, in temporary folders, and every child
-//! ends with its owner.
+//! ends with its owner. [`proxy`] is a link that misbehaves when told to, and [`rpc`] calls any method by its name.
 
 pub mod api;
 pub mod checker;
@@ -18,6 +18,8 @@ pub mod history;
 pub mod http;
 pub mod load;
 pub mod process;
+pub mod proxy;
+pub mod rpc;
 pub mod seed;
 pub mod server;
 pub mod wait;

@@ -2,7 +2,10 @@
 //!
 //! A client numbers its writes and so may be retried for by the router, hands its commit tokens to its session reads, and
 //! goes to another router when its own does not answer; it never repeats a call itself, so that a failed call is seen as one.
-//! Each record is made from its value alone: a record that mixes two writes is noticed.
+//! Each record is made from its value alone: a record that mixes two writes is noticed. Questions about the whole collection
+//! (scan, exact search, count) stand in a file of their own.
+
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +19,7 @@ use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
 use crate::api::{self, Api, int_of, vector_of};
-use crate::history::{Act, Call, Freshness, Key, NEVER, Operation, Outcome, Position, Recorder, Scan};
+use crate::history::{Act, Call, Freshness, Key, NEVER, Operation, Outcome, Position, Recorder};
 use crate::seed::{Seed, unit_vector};
 use crate::wait::eventually;
 
@@ -24,8 +27,6 @@ use crate::wait::eventually;
 pub const DIMS: usize = 8;
 /// Keys of one call, at most.
 const BATCH_MAX: usize = 4;
-/// Records of a scan's page: a scan has several.
-const PAGE: u32 = 20;
 /// The lag that bounded reads allow.
 const LAG: Duration = Duration::from_millis(2_000);
 
@@ -220,6 +221,8 @@ impl Client {
             45..57 => self.delete().await,
             57..70 if self.work.has_replica_reads => self.get_in_session().await,
             70..76 if self.work.has_replica_reads => self.get_bounded().await,
+            94 => self.count().await,
+            95..97 => self.search().await,
             97.. => self.scan().await,
             _ => self.get(None).await,
         }
@@ -374,56 +377,6 @@ impl Client {
         self.ended(what, invoked, Some(freshness), tokens, answer);
     }
 
-    /// Reads everything, page by page.
-    pub async fn scan(&mut self) {
-        let invoked = self.recorder.now();
-        let answer = match self.pages().await {
-            Ok((records, coverage)) => {
-                let keys: Vec<Key> = (1..=self.work.keys).collect();
-                let mut sorted: Vec<Key> = keys.clone();
-                sorted.sort_by_key(|key| api::sortable(&wire_key(*key)));
-                let operations = self.seen(&sorted, &records, Freshness::Linearizable);
-                Ok(Answer { coverage, operations })
-            }
-            Err(status) => Err((status, vec![])),
-        };
-        self.ended("scan", invoked, Some(Freshness::Linearizable), vec![], answer);
-    }
-
-    /// Every record, and the coverage of every page: a page whose view is gone comes from a newer one.
-    async fn pages(&mut self) -> Result<(Vec<v1::Record>, Vec<v1::PartitionIndex>), Status> {
-        let invoked = self.recorder.now();
-        let (mut records, mut seen, mut next) = (Vec::new(), Vec::new(), String::new());
-        loop {
-            let page = v1::ScanRequest {
-                collection: self.work.collection.clone(),
-                limit: PAGE,
-                next,
-                with_payload: true,
-                with_vectors: true,
-                ..Default::default()
-            };
-            let page = self.api().scan(page).await?;
-            let coverage = covered(page.coverage);
-            // What any page showed is known from now on.
-            self.knows(&positions(&coverage));
-            seen.extend(coverage.into_iter().filter(|at| !seen.contains(at)).collect::<Vec<_>>());
-            records.extend(page.items);
-            next = page.next;
-            if next.is_empty() {
-                break;
-            }
-        }
-        let places: BTreeMap<_, Key> =
-            (1..=self.work.keys).map(|key| (api::sortable(&wire_key(key)), key)).collect();
-        let ranks: BTreeMap<_, Key> = places.keys().cloned().zip(0..).collect();
-        let names = records.iter().filter_map(|record| Some(api::sortable(record.key.as_ref()?)));
-        let keys = names.filter_map(|name| ranks.get(&name).copied()).collect();
-        let scan = Scan { client: self.id, invoked, keys };
-        self.recorder.note(|history| history.scans.push(scan));
-        Ok((records, seen))
-    }
-
     /// What a read of these keys shows of each, in their order; a record that is not whole is damage.
     fn seen(
         &self,
@@ -436,7 +389,7 @@ impl Client {
         for key in keys {
             let found = rest.next_if(|found| found.key.as_ref() == Some(&wire_key(*key)));
             if found.is_some() {
-                // Twice is the business of the checker of scans.
+                // Twice is the business of the checker of sets.
                 while rest.next_if(|again| again.key.as_ref() == Some(&wire_key(*key))).is_some() {}
             }
             let value = found.map(|found| self.whole(*key, found));

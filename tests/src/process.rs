@@ -221,6 +221,19 @@ impl Service {
         self.stderr.finish()
     }
 
+    /// SIGTERM, and its end, whatever its exit code; returns its log.
+    ///
+    /// # Errors
+    /// If it does not end in time; then it is killed.
+    pub fn stopped(mut self) -> anyhow::Result<String> {
+        if !self.has_ended() {
+            self.signal(Signal::Terminate)?;
+        }
+        let ended = self.child.exit("it ends after SIGTERM", DRAIN_WITHIN);
+        self.child.kill();
+        ended.map(|_| self.stderr.finish())
+    }
+
     /// The end of a drain that a signal began; returns its log.
     ///
     /// # Errors

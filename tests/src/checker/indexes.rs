@@ -2,39 +2,53 @@
 //!
 //! The writes of one key in one partition are ordered by their log index, with no guessing from clocks. So a read that names
 //! index j shows the last write at or below j and nothing above it, on the leader and on every replica, however stale. Where
-//! a write was not acknowledged, its index is learnt from the version of a record that shows it.
+//! a write was not acknowledged, its index is learnt from the version of a record that shows it; a write that was applied
+//! twice, once more than its caller asked for, stands at two.
+//!
+//! What an answer names is committed. So whatever any answer named, a later linearizable read is not below it, and a later
+//! write is above it.
 
 use std::collections::BTreeMap;
 
 use crate::checker::listed;
 use crate::history::{Act, Freshness, History, Operation, Outcome, Position};
 
-/// Looks at the coverage of every read call.
+/// Looks at the coverage of every call: a partition's log only grows, whoever asks.
 ///
 /// # Errors
-/// The first read below one of its tokens, or linearizable and below a write acknowledged before it.
+/// The first read below one of its tokens, or linearizable and below what was acknowledged or shown before it; the first
+/// write that is not above all that was.
 pub fn check_calls(history: &History) -> Result<(), String> {
-    let mut acknowledged: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
-    for write in history.calls.iter().filter(|c| c.freshness.is_none() && c.outcome == Outcome::Done) {
-        for Position { partition, index } in &write.coverage {
-            acknowledged.entry(*partition).or_default().push((write.returned, *index));
+    let mut named: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    for call in history.calls.iter().filter(|c| c.outcome == Outcome::Done) {
+        for Position { partition, index } in &call.coverage {
+            named.entry(*partition).or_default().push((call.returned, *index));
         }
     }
-    acknowledged.values_mut().for_each(highest_so_far);
-    for read in history.calls.iter().filter(|c| c.outcome == Outcome::Done) {
-        let Some(freshness) = read.freshness else { continue };
-        for at in &read.coverage {
-            let token = read.tokens.iter().filter(|t| t.partition == at.partition).map(|t| t.index).max();
+    named.values_mut().for_each(highest_so_far);
+    for call in history.calls.iter().filter(|c| c.outcome == Outcome::Done) {
+        for at in &call.coverage {
+            let token = call.tokens.iter().filter(|t| t.partition == at.partition).map(|t| t.index).max();
             if let Some(token) = token.filter(|token| *token > at.index) {
-                return Err(format!("below its token {token}: answered at {at:?}: {read}"));
+                return Err(format!("below its token {token}: answered at {at:?}: {call}"));
             }
-            let writes = acknowledged.get(&at.partition).map_or(&[][..], Vec::as_slice);
-            let before = writes.partition_point(|(returned, _)| *returned < read.invoked);
-            let newest = before.checked_sub(1).map_or(0, |last| writes[last].1);
-            if freshness == Freshness::Linearizable && newest > at.index {
-                return Err(format!(
-                    "not linearizable: index {newest} was acknowledged before, answered at {at:?}: {read}"
-                ));
+            let answers = named.get(&at.partition).map_or(&[][..], Vec::as_slice);
+            let before = answers.partition_point(|(returned, _)| *returned < call.invoked);
+            let newest = before.checked_sub(1).map_or(0, |last| answers[last].1);
+            match call.freshness {
+                Some(Freshness::Linearizable) if newest > at.index => {
+                    return Err(format!(
+                        "not linearizable: index {newest} was acknowledged or shown before, answered at {at:?}: \
+                         {call}"
+                    ));
+                }
+                None if newest >= at.index => {
+                    return Err(format!(
+                        "the log does not grow: index {newest} was acknowledged or shown before, written at {at:?}: \
+                         {call}"
+                    ));
+                }
+                _ => {}
             }
         }
     }
@@ -42,10 +56,10 @@ pub fn check_calls(history: &History) -> Result<(), String> {
 }
 
 /// Sorts by time, and has each index be the highest up to its time.
-fn highest_so_far(writes: &mut Vec<(u64, u64)>) {
-    writes.sort_unstable();
+fn highest_so_far(answers: &mut Vec<(u64, u64)>) {
+    answers.sort_unstable();
     let mut highest = 0;
-    for (_, index) in writes {
+    for (_, index) in answers {
         highest = highest.max(*index);
         *index = highest;
     }

@@ -13,6 +13,7 @@ use tonic::transport::Endpoint;
 use super::network::Network;
 use super::ports;
 use crate::process::{Service, Signal, command};
+use crate::proxy::Proxy;
 
 /// A node that does not answer so soon counts as not answering.
 const STATUS_WITHIN: Duration = Duration::from_secs(1);
@@ -48,6 +49,17 @@ pub(super) struct Launch {
     pub(super) config: PathBuf,
     pub(super) environment: Vec<(&'static str, String)>,
     pub(super) network: Option<Network>,
+    pub(super) has_links: bool,
+}
+
+/// The links through which others reach a node: proxies on an address of loopback that is the node's alone, at its own ports.
+#[derive(Debug)]
+pub struct Links {
+    host: IpAddr,
+    /// For routers.
+    pub data: Proxy,
+    /// For other nodes.
+    pub peers: Proxy,
 }
 
 /// A process of a cluster: running, or between two lives.
@@ -62,6 +74,7 @@ pub struct Member {
     host: IpAddr,
     port: u16,
     peer_port: u16,
+    links: Option<Links>,
     service: Option<Service>,
     /// What its former lives logged.
     past: String,
@@ -71,7 +84,8 @@ impl Member {
     pub(super) fn new(role: Role, place: usize, data: PathBuf, others: Vec<String>) -> Member {
         let host = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let past = String::new();
-        Member { role, place, data, others, id: 0, host, port: 0, peer_port: 0, service: None, past }
+        let (links, service) = (None, None);
+        Member { role, place, data, others, id: 0, host, port: 0, peer_port: 0, links, service, past }
     }
 
     /// What it is.
@@ -104,6 +118,22 @@ impl Member {
         SocketAddr::new(self.host, self.peer_port)
     }
 
+    /// Where others are told to reach it: its data port and its peer port.
+    pub fn advertised(&self) -> (SocketAddr, SocketAddr) {
+        let host = self.links.as_ref().map_or(self.host, |links| links.host);
+        (SocketAddr::new(host, self.port), SocketAddr::new(host, self.peer_port))
+    }
+
+    /// The links to it, if it has any.
+    pub fn links(&self) -> Option<&Links> {
+        self.links.as_ref()
+    }
+
+    /// The id of its process, if there is one.
+    pub fn process(&self) -> Option<u32> {
+        self.service.as_ref().map(Service::id)
+    }
+
     /// Its address as `--to` takes it.
     pub fn url(&self) -> String {
         format!("http://{}", self.address())
@@ -130,8 +160,22 @@ impl Member {
             self.port = ports::free(launch.network.as_ref().map_or(self.host, Network::gateway))?;
             self.peer_port = ports::free(launch.network.as_ref().map_or(self.host, Network::gateway))?;
         }
+        if launch.has_links && self.role != Role::Router && self.links.is_none() {
+            self.links = Some(self.link()?);
+        }
         self.service = Some(Service::spawn(self.command(launch)?)?);
         Ok(())
+    }
+
+    /// Links to its ports, on an address that no other node has.
+    fn link(&self) -> anyhow::Result<Links> {
+        let host =
+            IpAddr::V4(Ipv4Addr::new(127, 77, 0, u8::try_from(self.place + 1).context("too many nodes")?));
+        let start = |port| {
+            let (at, to) = (SocketAddr::new(host, port), SocketAddr::new(self.host, port));
+            Proxy::start(at, to).with_context(|| format!("a link on {at}"))
+        };
+        Ok(Links { host, data: start(self.port)?, peers: start(self.peer_port)? })
     }
 
     fn command(&self, launch: &Launch) -> anyhow::Result<Command> {
@@ -144,6 +188,9 @@ impl Member {
             args.extend(more.map(str::to_owned));
             if launch.network.is_some() {
                 args.extend(["--bind".to_owned(), self.host.to_string(), "--insecure-bind".to_owned()]);
+            }
+            if let Some(links) = &self.links {
+                args.extend(["--advertise".to_owned(), links.host.to_string()]);
             }
         }
         args.extend(self.others.iter().cloned());
@@ -166,7 +213,7 @@ impl Member {
         for _ in 1..PORT_TRIES {
             match self.said().await {
                 Err(why) if self.id == 0 && format!("{why:?}").contains("in use on") => {
-                    (self.port, self.peer_port) = (0, 0);
+                    (self.port, self.peer_port, self.links) = (0, 0, None);
                     self.spawn(launch)?;
                 }
                 other => return other,
@@ -218,6 +265,10 @@ impl Member {
         if let Some(service) = self.service.take() {
             self.past += &service.kill9();
         }
+    }
+
+    pub(super) fn has_ended(&mut self) -> bool {
+        self.service.as_mut().is_none_or(Service::has_ended)
     }
 
     pub(super) fn pause(&self) -> anyhow::Result<()> {

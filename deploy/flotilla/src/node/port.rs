@@ -9,7 +9,8 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
-use flotilla_node::server::Node;
+use flotilla_node::server::{Node, guarded};
+use flotilla_proto::access::Rights;
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -61,7 +62,8 @@ impl Port {
         let health = tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(self.health.clone()),
         );
-        let routes = node.routes().add_service(health).into_axum_router().merge(self.pages());
+        let calls = guarded(node.routes().add_service(health), Rights::DATA);
+        let routes = calls.into_axum_router().merge(self.pages());
         let (closing, closed) = watch::channel(false);
         let told = async move {
             shutdown.await;

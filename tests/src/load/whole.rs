@@ -1,0 +1,134 @@
+//! Questions about the whole collection: a scan through all pages, an exact search with room for every key, a count.
+//!
+//! Each answer goes down as a set ([`crate::history::SetAnswer`]); what a scan or search shows of each key goes down as a
+//! read of it too, so that an index that lost a record, or kept an old vector, is found out by the judges of single keys.
+
+use std::collections::BTreeMap;
+
+use flotilla_proto::v1;
+use tonic::Status;
+
+use super::{Answer, Client, covered, positions, wire_key};
+use crate::api::{self, vector_of};
+use crate::history::{Freshness, Key, Seen, SetAnswer};
+use crate::seed::unit_vector;
+
+/// Records of a scan's page: a scan has several.
+const PAGE: u32 = 20;
+/// A score may differ by this from that of the vector which the hit carries.
+const SCORE_ERROR_MAX: f32 = 1e-3;
+
+impl Client {
+    /// Reads everything, page by page.
+    pub async fn scan(&mut self) {
+        let invoked = self.recorder.now();
+        let answer = match self.pages().await {
+            Ok((records, coverage)) => {
+                self.saw(invoked, Seen::Scan(self.keys_of(records.iter().map(|record| &record.key))));
+                let operations = self.seen(&self.sorted_keys(), &records, Freshness::Linearizable);
+                Ok(Answer { coverage, operations })
+            }
+            Err(status) => Err((status, vec![])),
+        };
+        self.ended("scan", invoked, Some(Freshness::Linearizable), vec![], answer);
+    }
+
+    /// Every record, and the coverage of every page: a page whose view is gone comes from a newer one.
+    async fn pages(&mut self) -> Result<(Vec<v1::Record>, Vec<v1::PartitionIndex>), Status> {
+        let (mut records, mut seen, mut next) = (Vec::new(), Vec::new(), String::new());
+        loop {
+            let page = v1::ScanRequest {
+                collection: self.work.collection.clone(),
+                limit: PAGE,
+                next,
+                with_payload: true,
+                with_vectors: true,
+                ..Default::default()
+            };
+            let page = self.api().scan(page).await?;
+            let coverage = covered(page.coverage);
+            // What any page showed is known from now on.
+            self.knows(&positions(&coverage));
+            seen.extend(coverage.into_iter().filter(|at| !seen.contains(at)).collect::<Vec<_>>());
+            records.extend(page.items);
+            next = page.next;
+            if next.is_empty() {
+                return Ok((records, seen));
+            }
+        }
+    }
+
+    /// Searches exactly, for as many as there are keys.
+    pub async fn search(&mut self) {
+        let vector = unit_vector(self.id << 32 | self.serial, super::DIMS);
+        let limit = u32::try_from(self.work.keys).unwrap_or(u32::MAX);
+        let request = v1::SearchRequest {
+            exact: true,
+            with_payload: true,
+            with_vectors: true,
+            ..api::search(&self.work.collection, vector.clone(), limit)
+        };
+        let invoked = self.recorder.now();
+        let answer = match self.api().search(request).await {
+            Ok(found) => {
+                self.scored(&vector, &found.hits);
+                let mut records: Vec<v1::Record> =
+                    found.hits.into_iter().filter_map(|hit| hit.record).collect();
+                records.sort_by_key(|record| record.key.as_ref().map(api::sortable));
+                self.saw(invoked, Seen::Search(self.keys_of(records.iter().map(|record| &record.key))));
+                let operations = self.seen(&self.sorted_keys(), &records, Freshness::Linearizable);
+                Ok(Answer { coverage: covered(found.coverage), operations })
+            }
+            Err(status) => Err((status, vec![])),
+        };
+        self.ended("search", invoked, Some(Freshness::Linearizable), vec![], answer);
+    }
+
+    /// Each score is that of the hit's own vector, and they descend.
+    fn scored(&self, vector: &[f32], hits: &[v1::Hit]) {
+        for hit in hits {
+            let values = hit.record.as_ref().map_or(&[][..], vector_of);
+            let cosine: f32 = vector.iter().zip(values).map(|(a, b)| a * b).sum();
+            if (cosine - hit.score).abs() > SCORE_ERROR_MAX {
+                self.damage(format!("a hit's score is not that of its vector, {cosine}: {hit:?}"));
+            }
+        }
+        if hits.windows(2).any(|pair| pair[0].score < pair[1].score) {
+            self.damage("hits are not sorted by score".to_owned());
+        }
+    }
+
+    /// Counts everything.
+    pub async fn count(&mut self) {
+        let request = v1::CountRequest { collection: self.work.collection.clone(), ..Default::default() };
+        let invoked = self.recorder.now();
+        let answer = match self.api().count(request).await {
+            Ok(counted) => {
+                self.saw(invoked, Seen::Count(counted.count));
+                Ok(Answer { coverage: covered(counted.coverage), operations: vec![] })
+            }
+            Err(status) => Err((status, vec![])),
+        };
+        self.ended("count", invoked, Some(Freshness::Linearizable), vec![], answer);
+    }
+
+    fn saw(&self, invoked: u64, seen: Seen) {
+        let (client, returned) = (self.id, self.recorder.now());
+        let answer = SetAnswer { client, invoked, returned, freshness: Freshness::Linearizable, seen };
+        self.recorder.note(|history| history.sets.push(answer));
+    }
+
+    /// The test's keys, as the server sorts them.
+    fn sorted_keys(&self) -> Vec<Key> {
+        let mut keys: Vec<Key> = (1..=self.work.keys).collect();
+        keys.sort_by_key(|key| api::sortable(&wire_key(*key)));
+        keys
+    }
+
+    /// The test's keys for those of an answer; one that is none of ours is noticed where the records are looked at.
+    fn keys_of<'a>(&self, wire: impl Iterator<Item = &'a Option<v1::Key>>) -> Vec<Key> {
+        let ours: BTreeMap<_, Key> =
+            (1..=self.work.keys).map(|key| (api::sortable(&wire_key(key)), key)).collect();
+        wire.flatten().filter_map(|key| ours.get(&api::sortable(key)).copied()).collect()
+    }
+}
