@@ -312,12 +312,16 @@ impl Replica {
 
     /// Proposes a command of this collection's.
     async fn propose(&self, request: Option<RequestId>, body: Body) -> Result<Reply, Refusal> {
+        let affected = match &body {
+            Body::Upsert(rows) => rows.len() as u64,
+            _ => 1,
+        };
         let command = Command { collection: self.collection, request, body };
         let command = command.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
         if planted::has(Bug::AckBeforeCommit) && self.group.leads() {
             let (group, log_index) = (self.group.clone(), self.group.applied() + 1);
             task::spawn(async move { group.propose(command).await });
-            return Ok(Reply::Written { affected: 1, log_index });
+            return Ok(Reply::Written { affected, log_index });
         }
         self.group.propose(command).await
     }

@@ -77,7 +77,7 @@ pub(super) struct Seat {
 #[derive(Clone, Default)]
 struct Place {
     owned: Arc<Owned>,
-    /// Since when, if it ever owned something else.
+    /// Since when this process knows that it owns that. What it owned when it was last here, it does not know.
     since: Option<Instant>,
     /// What it owned once. A replica that lags does not know yet that it gave it away.
     lost: Area,
@@ -91,8 +91,11 @@ impl Seat {
             return;
         }
         let mut place = (*former).clone();
-        if former.owned.epoch != Epoch(0) && former.owned.area != owned.area {
+        let is_first = former.owned.epoch == Epoch(0);
+        if is_first || former.owned.area != owned.area {
             place.since = Some(clock::now());
+        }
+        if !is_first && former.owned.area != owned.area {
             place.lost = former.lost.or(&former.owned.area).without(&owned.area);
         }
         place.owned = Arc::new(owned);
@@ -109,8 +112,8 @@ impl Seat {
         self.place.load().owned.clone()
     }
 
-    /// Since when it owns what it does; none if that never changed. A replica that has applied everything that was
-    /// acknowledged by then has what came, and knows what it gave away.
+    /// Since when this process knows that the replica owns what it does. One that has applied everything that was acknowledged
+    /// by then has what came, and knows what it gave away.
     pub fn since(&self) -> Option<Instant> {
         self.place.load().since
     }

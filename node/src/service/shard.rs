@@ -92,7 +92,8 @@ impl ShardService {
                 }
                 let mut owned = replica.owned();
                 if owned.epoch != placement.epoch {
-                    owned = Arc::new(Owned::of(placement, id));
+                    replica.follow(placement);
+                    owned = replica.owned();
                 }
                 Ok((replica, owned))
             }
