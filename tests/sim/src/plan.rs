@@ -113,7 +113,7 @@ impl Tuning {
         Tuning {
             heartbeat_ms: *[100, 200, 400].choose(draw).unwrap_or(&200),
             entries_kept: *[0, 20, 200].choose(draw).unwrap_or(&20),
-            lanes: draw.random_range(1..=2),
+            lanes: draw.random_range(2..=3),
             log_segment_bytes: *[8 << 10, 32 << 10, 128 << 10].choose(draw).unwrap_or(&(32 << 10)),
             seal_rows: draw.random_range(20..=120),
             fan_in: draw.random_range(2..=4),
@@ -199,7 +199,7 @@ fn faults(draw: &mut SmallRng, storm: Duration) -> Vec<Fault> {
     let mut faults = Vec::new();
     for kind in kinds {
         let times = match kind {
-            Kind::Blackout | Kind::Grow | Kind::Rot => 1,
+            Kind::Blackout | Kind::Grow => 1,
             _ => draw.random_range(1..=4),
         };
         for _ in 0..times {

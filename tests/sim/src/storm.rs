@@ -255,7 +255,7 @@ impl<'a> Storm<'a> {
                 self.disks[at].leave_free(Some(whom as u64 % 20_000));
                 self.undo.push((until, Undo::Disk(at)));
             }
-            Kind::Rot => fires = self.rot(at),
+            Kind::Rot => fires = self.rot(sim, at, whom, until),
             Kind::SlowDisk => {
                 let span = Duration::from_millis(20 + whom as u64 % 400);
                 weather::change(|weather| {
@@ -338,17 +338,21 @@ impl<'a> Storm<'a> {
         self.undo.push((until, Undo::Repair(a, b)));
     }
 
-    /// A bit of one file.
-    fn rot(&mut self, at: usize) -> bool {
+    /// A bit of one file flips, of the log or of a partition's state, and the process starts again and finds it. The lane that
+    /// holds the meta group's log is left alone: a node whose copy of that is damaged refuses to start and says why, and an
+    /// operator replaces it.
+    fn rot(&mut self, sim: &mut Sim<'_>, at: usize, whom: usize, until: Duration) -> bool {
         let at = *self.bad_disk.get_or_insert(at);
-        let is_data = |path: &std::path::Path| {
-            let text = path.to_string_lossy();
-            (text.contains("partitions/") || text.contains("log/lane-")) && !text.ends_with("LOCK")
-        };
-        let found = self.disks[at].rot(is_data);
-        self.is_rotten |= found.is_some();
+        let part = if whom % 4 < 2 { "log/lane-1/" } else { "partitions/" };
+        let is_part = |path: &std::path::Path| path.to_string_lossy().contains(part);
+        let Some(found) = self.disks[at].rot(is_part) else { return false };
         tracing::info!(?found, "a bit flips");
-        found.is_some()
+        self.is_rotten = true;
+        if !self.is_down[at] {
+            self.end(sim, at, None);
+            self.undo.push((until, Undo::Start(at)));
+        }
+        true
     }
 
     fn move_replica(&mut self, at: usize, whom: usize) -> bool {
