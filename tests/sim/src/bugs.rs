@@ -55,6 +55,13 @@ pub fn plant(bug: Option<Planted>) {
     }
 }
 
+/// Looks for a seed that finds this bug, and prints it. Whether there is one.
+pub fn find(bug: Planted, jobs: usize) -> bool {
+    let found = sweep::first_failing(1, SEEDS, jobs, bug);
+    println!("{found:?}");
+    found.is_some()
+}
+
 /// Plants each bug and prints, as a table, a seed that finds it: the first, but for what runs beside it. Whether all were found.
 pub fn table(jobs: usize) -> bool {
     println!("| bug | found by seed | as |\n|---|---|---|");

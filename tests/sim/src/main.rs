@@ -41,6 +41,9 @@ struct Arguments {
     /// Plants each bug and tells in how many seeds it is found
     #[arg(long, conflicts_with_all = ["seed", "seeds", "bug"])]
     bugs: bool,
+    /// With --bug: ends well as soon as one of the first hundred seeds finds it
+    #[arg(long, requires = "bug", conflicts_with_all = ["seed", "seeds"])]
+    find: bool,
     /// What to log, as in `info` or `flotilla_node=debug`
     #[arg(long, default_value = "off")]
     log: String,
@@ -66,6 +69,8 @@ fn main() -> ExitCode {
     let Some(seed) = arguments.seed else {
         let found = if arguments.bugs {
             bugs::table(jobs)
+        } else if let (true, Some(bug)) = (arguments.find, arguments.bug) {
+            bugs::find(bug, jobs)
         } else {
             sweep::sweep(arguments.from, arguments.seeds.unwrap_or(100), jobs, arguments.bug)
         };
