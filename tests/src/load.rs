@@ -156,6 +156,8 @@ pub struct Client {
     /// Its name in request ids.
     name: u64,
     serial: u64,
+    /// The last upsert.
+    last: Option<v1::UpsertRequest>,
     work: Work,
     draw: SmallRng,
     routers: Vec<Api>,
@@ -199,6 +201,7 @@ impl Client {
             id,
             name: draw.random_range(1..u64::MAX),
             serial: 0,
+            last: None,
             work: work.clone(),
             draw,
             router: usize::try_from(id).unwrap_or(0) % connections.len().max(1),
@@ -217,7 +220,8 @@ impl Client {
     pub async fn step(&mut self) {
         let chance = self.draw.random_range(0..100);
         match chance {
-            0..45 => self.upsert().await,
+            0..42 => self.upsert().await,
+            42..45 => self.repeat().await,
             45..57 => self.delete().await,
             57..70 if self.work.has_replica_reads => self.get_in_session().await,
             70..76 if self.work.has_replica_reads => self.get_bounded().await,
@@ -263,6 +267,15 @@ impl Client {
         self.upsert_keys(keys).await;
     }
 
+    /// Sends the last upsert once more, as a client does that did not hear the answer: whatever it was, nothing happens twice.
+    /// Not written down, for it is no call of its own.
+    async fn repeat(&mut self) {
+        if let Some(last) = self.last.clone() {
+            // Its answer says nothing new: the first one's stands.
+            let _ = self.api().upsert(last).await;
+        }
+    }
+
     async fn upsert_keys(&mut self, keys: Vec<Key>) {
         let request = self.request_id();
         let value = self.id << 32 | self.serial;
@@ -270,6 +283,7 @@ impl Client {
         let records = keys.iter().map(|key| record(*key, value)).collect();
         let collection = self.work.collection.clone();
         let request = v1::UpsertRequest { collection, records, request };
+        self.last = Some(request.clone());
         let invoked = self.recorder.now();
         let answer = self.api().upsert(request).await.map(|done| {
             let coverage = covered(done.coverage);
@@ -278,6 +292,9 @@ impl Client {
             }
             coverage
         });
+        if answer.as_ref().is_err_and(|status| outcome(status) == Outcome::Failed) {
+            self.last = None;
+        }
         let acts = keys.iter().map(|key| (*key, Act::Upsert(value), None)).collect();
         self.wrote("upsert", invoked, answer.map(|coverage| (coverage, None)), acts);
     }

@@ -4,6 +4,7 @@ mod damage;
 mod full;
 mod model;
 mod serving;
+mod steps;
 
 use std::path::Path;
 use std::sync::Arc;

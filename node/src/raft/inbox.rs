@@ -310,6 +310,75 @@ mod tests {
         }
     }
 
+    /// What is there under this name, by path.
+    fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
+        let mut found = Vec::new();
+        for name in fs::read_dir(folder).unwrap_or_default() {
+            let at = folder.join(&name);
+            if fs::is_dir(&at).unwrap() {
+                found.extend(content(&at).into_iter().map(|(path, bytes)| (format!("{name}/{path}"), bytes)));
+            } else {
+                found.push((name, fs::read(&at).unwrap()));
+            }
+        }
+        found
+    }
+
+    /// Takes a whole transfer in, as far as the disk goes along.
+    fn receive(folder: &Path, new: &[(&str, Vec<u8>)]) -> io::Result<()> {
+        let file = |(path, bytes): &(&str, Vec<u8>)| peer::SnapshotFile {
+            path: (*path).to_owned(),
+            bytes: bytes.len() as u64,
+            crc: crc32fast::hash(bytes),
+        };
+        let (mut inbox, from) = Inbox::open(folder, new.iter().map(file).collect())?;
+        for (n, ((_, bytes), from)) in new.iter().zip(from).enumerate() {
+            for (k, chunk) in bytes[from as usize..].chunks(700).enumerate() {
+                let bytes = Bytes::copy_from_slice(chunk);
+                let offset = from + (k * 700) as u64;
+                inbox.write(&peer::SnapshotPiece { to: None, file: n as u32, offset, bytes })?;
+            }
+        }
+        inbox.finish()?;
+        put_in_place(folder)
+    }
+
+    #[test]
+    fn a_power_cut_after_any_step_leaves_the_old_folder_or_the_new_one() {
+        use crate::env::sim::{Cut, Disk};
+
+        let old = vec![("MANIFEST".to_owned(), vec![1; 900]), ("seg-1/rows".to_owned(), vec![7; 1500])];
+        let new = [("MANIFEST", vec![2; 1000]), ("seg-1/rows", vec![7; 1500]), ("seg-2/rows", vec![3; 2000])];
+        let whole: Vec<(String, Vec<u8>)> =
+            new.iter().map(|(path, bytes)| ((*path).to_owned(), bytes.clone())).collect();
+        let mut seen = [0, 0];
+        for (cut, after) in
+            [Cut::Clean, Cut::Torn].into_iter().flat_map(|cut| (0..120).map(move |n| (cut, n)))
+        {
+            let disk = Disk::mount(format!("/simulated/inbox-{cut:?}-{after}"), after);
+            let folder = disk.root().join("7");
+            for (path, bytes) in &old {
+                fs::make_dir(folder.join(path).parent().unwrap()).unwrap();
+                fs::write_atomic(&folder.join(path), bytes).unwrap();
+            }
+            disk.stop_after(after);
+            let is_done = receive(&folder, &new).is_ok();
+            disk.cut(cut);
+            recover(&folder).unwrap();
+            let found = content(&folder);
+            let is_new = found == whole;
+            assert!(is_new || found == old && !is_done, "{cut:?} after step {after}: {found:?}");
+            seen[usize::from(is_new)] += 1;
+            // And the transfer can be made again. A file that was torn is found, thrown away and sent once more.
+            if receive(&folder, &new).is_err() {
+                receive(&folder, &new).unwrap();
+            }
+            assert_eq!(content(&folder), whole);
+            disk.remove();
+        }
+        assert!(seen[0] > 20 && seen[1] > 20, "{seen:?}: steps before and after the swap");
+    }
+
     #[test]
     fn what_is_damaged_on_the_way_or_leads_outside_is_refused() {
         let dir = tempfile::tempdir().unwrap();

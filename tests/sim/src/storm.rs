@@ -343,9 +343,15 @@ impl<'a> Storm<'a> {
     /// operator replaces it.
     fn rot(&mut self, sim: &mut Sim<'_>, at: usize, whom: usize, until: Duration) -> bool {
         let at = *self.bad_disk.get_or_insert(at);
-        let part = if whom % 4 < 2 { "log/lane-1/" } else { "partitions/" };
-        let is_part = |path: &std::path::Path| path.to_string_lossy().contains(part);
-        let Some(found) = self.disks[at].rot(is_part) else { return false };
+        let files = self.disks[at].files();
+        let of = |part: &str| {
+            files.iter().filter(|path| path.to_string_lossy().contains(part)).cloned().collect::<Vec<_>>()
+        };
+        let part =
+            if whom % 4 < 2 { of("log/lane-1/").pop().into_iter().collect() } else { of("partitions/") };
+        let Some(found) = self.disks[at].rot(|path| part.iter().any(|meant| meant == path)) else {
+            return false;
+        };
         tracing::info!(?found, "a bit flips");
         self.is_rotten = true;
         if !self.is_down[at] {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use flotilla_proto::v1;
+use rand::Rng as _;
 use tonic::Status;
 
 use super::{Answer, Client, covered, positions, wire_key};
@@ -35,6 +36,7 @@ impl Client {
 
     /// Every record, and the coverage of every page: a page whose view is gone comes from a newer one.
     async fn pages(&mut self) -> Result<(Vec<v1::Record>, Vec<v1::PartitionIndex>), Status> {
+        let read = self.may_be_partial();
         let (mut records, mut seen, mut next) = (Vec::new(), Vec::new(), String::new());
         loop {
             let page = v1::ScanRequest {
@@ -43,10 +45,11 @@ impl Client {
                 next,
                 with_payload: true,
                 with_vectors: true,
+                read: read.clone(),
                 ..Default::default()
             };
             let page = self.api().scan(page).await?;
-            let coverage = covered(page.coverage);
+            let coverage = whole(page.coverage)?;
             // What any page showed is known from now on.
             self.knows(&positions(&coverage));
             seen.extend(coverage.into_iter().filter(|at| !seen.contains(at)).collect::<Vec<_>>());
@@ -66,18 +69,20 @@ impl Client {
             exact: true,
             with_payload: true,
             with_vectors: true,
+            read: self.may_be_partial(),
             ..api::search(&self.work.collection, vector.clone(), limit)
         };
         let invoked = self.recorder.now();
-        let answer = match self.api().search(request).await {
-            Ok(found) => {
+        let found = self.api().search(request).await;
+        let answer = match found.and_then(|found| Ok((whole(found.coverage.clone())?, found))) {
+            Ok((coverage, found)) => {
                 self.scored(&vector, &found.hits);
                 let mut records: Vec<v1::Record> =
                     found.hits.into_iter().filter_map(|hit| hit.record).collect();
                 records.sort_by_key(|record| record.key.as_ref().map(api::sortable));
                 self.saw(invoked, Seen::Search(self.keys_of(records.iter().map(|record| &record.key))));
                 let operations = self.seen(&self.sorted_keys(), &records, Freshness::Linearizable);
-                Ok(Answer { coverage: covered(found.coverage), operations })
+                Ok(Answer { coverage, operations })
             }
             Err(status) => Err((status, vec![])),
         };
@@ -100,16 +105,24 @@ impl Client {
 
     /// Counts everything.
     pub async fn count(&mut self) {
-        let request = v1::CountRequest { collection: self.work.collection.clone(), ..Default::default() };
+        let (collection, read) = (self.work.collection.clone(), self.may_be_partial());
+        let request = v1::CountRequest { collection, read, ..Default::default() };
         let invoked = self.recorder.now();
-        let answer = match self.api().count(request).await {
-            Ok(counted) => {
-                self.saw(invoked, Seen::Count(counted.count));
-                Ok(Answer { coverage: covered(counted.coverage), operations: vec![] })
+        let counted = self.api().count(request).await;
+        let answer = match counted.and_then(|counted| Ok((whole(counted.coverage)?, counted.count))) {
+            Ok((coverage, count)) => {
+                self.saw(invoked, Seen::Count(count));
+                Ok(Answer { coverage, operations: vec![] })
             }
             Err(status) => Err((status, vec![])),
         };
         self.ended("count", invoked, Some(Freshness::Linearizable), vec![], answer);
+    }
+
+    /// Half of the answers may lack partitions, if they say so: those that say nothing must be whole.
+    fn may_be_partial(&mut self) -> Option<v1::ReadOptions> {
+        let partial = v1::ReadOptions { partial: v1::Partial::Allow.into(), ..Default::default() };
+        self.draw.random_bool(0.5).then_some(partial)
     }
 
     fn saw(&self, invoked: u64, seen: Seen) {
@@ -130,5 +143,15 @@ impl Client {
         let ours: BTreeMap<_, Key> =
             (1..=self.work.keys).map(|key| (api::sortable(&wire_key(key)), key)).collect();
         wire.flatten().filter_map(|key| ours.get(&api::sortable(key)).copied()).collect()
+    }
+}
+
+/// The indexes of an answer that claims to be whole; one that says what it lacks is no answer here.
+fn whole(coverage: Option<v1::Coverage>) -> Result<Vec<v1::PartitionIndex>, Status> {
+    match coverage.as_ref().and_then(|coverage| coverage.missing.first()) {
+        Some(missing) => {
+            Err(Status::unavailable(format!("partial, as it says: partition {}", missing.partition)))
+        }
+        None => Ok(covered(coverage)),
     }
 }

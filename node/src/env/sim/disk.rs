@@ -171,18 +171,27 @@ impl Disk {
         counts.torn += u64::from(kept > 0 && lost > 0);
     }
 
-    /// Flips one bit, at rest, of one file whose path passes. The path and the byte, if there is such a file.
+    /// Every file, by path.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.state.lock().tree.paths().into_iter().map(|(path, _)| self.root.join(path)).collect()
+    }
+
+    /// Flips one bit, at rest, of one file whose path passes, in a byte that is not zero where there is one. The path and the
+    /// byte, if there is such a file.
     pub fn rot(&self, passes: impl Fn(&Path) -> bool) -> Option<(PathBuf, u64)> {
         let mut state = self.state.lock();
         let State { tree, files, draw, .. } = &mut *state;
         let mut found: Vec<(PathBuf, u64)> = tree.paths();
-        found.retain(|(path, number)| passes(path) && files.get(number).is_some_and(|f| f.len() > 0));
+        found.retain(|(path, number)| {
+            passes(&self.root.join(path)) && files.get(number).is_some_and(|f| f.len() > 0)
+        });
         if found.is_empty() {
             return None;
         }
         let (path, number) = found.swap_remove(draw.random_range(0..found.len()));
         let file = files.get_mut(&number)?;
-        let at = draw.random_range(0..file.len());
+        let used = file.used();
+        let at = used.get(draw.random_range(0..used.len().max(1))).copied().unwrap_or(0);
         file.flip(at, draw.random_range(0..8));
         Some((self.root.join(path), at))
     }

@@ -6,6 +6,7 @@ use flotilla_proto::schema::Strategy;
 
 use super::moves::{Kind, State};
 use super::*;
+use crate::meta::plan;
 
 fn node(n: u128) -> Node {
     Node::new(NodeId(0), Uuid::from_u128(n), format!("h{n}:1"))

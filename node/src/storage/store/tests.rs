@@ -7,6 +7,7 @@ mod digest;
 mod load;
 mod model;
 mod shape;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::path::Path;

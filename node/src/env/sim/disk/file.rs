@@ -85,6 +85,11 @@ impl Contents {
         self.shown = self.durable.clone();
     }
 
+    /// Where its bytes are not zero.
+    pub(super) fn used(&self) -> Vec<u64> {
+        (0..).zip(&self.shown).filter(|(_, byte)| **byte != 0).map(|(at, _)| at).collect()
+    }
+
     pub(super) fn flip(&mut self, at: u64, bit: u32) {
         let at = at as usize;
         self.shown[at] ^= 1 << bit;
