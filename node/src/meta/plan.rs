@@ -227,7 +227,8 @@ impl<'a> Planning<'a> {
         let (collection, partition) = self.map.partition(id).ok_or_else(unknown)?;
         let learns = self.map.node(node).is_some_and(|node| node.role == Role::Replica);
         let is_there = partition.replicas.contains(&node) || partition.learners.contains(&node);
-        if !is_there && !learns {
+        let lacks = partition.replicas.len() < collection.spec.replication_factor as usize;
+        if !is_there && !learns && !lacks {
             return Err(Refusal::NotFound("replica", format!("of partition {id} on node {node}")));
         }
         if is_there {

@@ -205,9 +205,9 @@ impl Steward {
         let map = self.meta.map();
         let mut held = BTreeSet::new();
         for (_, partition) in map.partitions() {
-            held.extend(
-                partition.replicas.iter().chain(&partition.learners).map(|node| (partition.id, *node)),
-            );
+            let comes = partition.change.and_then(|change| change.add);
+            let nodes = partition.replicas.iter().chain(&partition.learners).copied().chain(comes);
+            held.extend(nodes.map(|node| (partition.id, node)));
         }
         // A learner that went to be made anew, and whose return was given up.
         let learners = map.nodes.iter().filter(|node| node.role == Role::Replica).map(|node| node.id);

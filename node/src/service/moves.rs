@@ -243,11 +243,18 @@ impl Mover {
 
     /// Queues the rebuild of a replica that is of no use any more, unless something is under way with its partition.
     pub async fn rebuild(&self, partition: PartitionId, node: NodeId) -> Result<(), Refusal> {
-        let map = self.meta.map();
-        let is_busy = |m: &Move| matches!(m.what.kind, Kind::Replica { partition: p, .. } if p == partition);
-        if self.meta.look(|catalogue| catalogue.moves.open().any(is_busy)) {
-            return Ok(());
+        let is_ours = |m: &&Move| matches!(m.what.kind, Kind::Replica { partition: p, .. } if p == partition);
+        let open: Option<Move> = self.meta.look(|catalogue| catalogue.moves.open().find(is_ours).cloned());
+        if let Some(open) = open {
+            let comes = matches!(open.what.kind, Kind::Replica { add: Some(add), .. } if add == node);
+            if !comes || open.state != State::Running {
+                return Ok(());
+            }
+            // It broke while it came: it will never have come. It goes, and comes once more.
+            let failure = Some("the replica broke while it came".to_owned());
+            self.meta.change(Change::EndMove { id: open.id, failure }).await?;
         }
+        let map = self.meta.map();
         let votes = |p: &Partition| p.replicas.contains(&node);
         let can_spare = map.partition(partition).is_some_and(|(_, p)| p.replicas.len() >= 3 || !votes(p));
         if !can_spare {
