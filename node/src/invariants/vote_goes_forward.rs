@@ -1,6 +1,7 @@
 //! `vote-goes-forward`: a replica that has voted never goes back to an earlier vote. One that did could vote twice in one term,
 //! and two leaders would acknowledge writes that contradict each other.
 
+use std::cmp::Ordering;
 use std::fmt::Debug;
 
 use super::Broken;
@@ -13,9 +14,10 @@ pub const ID: &str = "vote-goes-forward";
 /// # Errors
 /// If it is smaller, or neither is.
 pub fn check<V: PartialOrd + Debug>(old: Option<&V>, new: &V) -> Result<(), Broken> {
-    match old {
-        Some(old) if !(new >= old) => Err(Broken::report(ID, format!("{new:?} is to replace {old:?}"))),
-        _ => Ok(()),
+    let Some(old) = old else { return Ok(()) };
+    match new.partial_cmp(old) {
+        Some(Ordering::Equal | Ordering::Greater) => Ok(()),
+        _ => Err(Broken::report(ID, format!("{new:?} is to replace {old:?}"))),
     }
 }
 

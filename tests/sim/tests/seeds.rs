@@ -12,7 +12,10 @@ const PLANTED: [&str; 3] = ["ack-before-commit", "tombstones-dropped", "coverage
 
 fn sim(arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sim"));
-    let output = command.args(arguments).stdin(Stdio::null()).output().expect("the simulator runs");
+    let output = match command.args(arguments).stdin(Stdio::null()).output() {
+        Ok(output) => output,
+        Err(why) => return (false, format!("the simulator does not run: {why}")),
+    };
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     (output.status.success(), if told.is_empty() { errors.into_owned() } else { told })

@@ -46,7 +46,7 @@ impl Contents {
         self.shown.resize(len as usize, 0);
         self.is_resized = true;
         // What is cut off and comes back is zero.
-        if len > kept && kept % BLOCK != 0 {
+        if len > kept && !kept.is_multiple_of(BLOCK) {
             self.dirty.insert(kept / BLOCK);
         }
     }
