@@ -9,8 +9,11 @@
 pub mod area;
 pub mod convert;
 pub mod filter;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod ids;
 pub mod limits;
+mod nesting;
 pub mod placement;
 pub mod record;
 pub mod refusal;

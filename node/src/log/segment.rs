@@ -83,7 +83,8 @@ fn write_new(path: &Path, title: &Title) -> io::Result<()> {
 }
 
 impl Title {
-    fn encode(&self) -> Vec<u8> {
+    /// The bytes that [`Title::decode`] reads.
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(SEGMENT_HEADER_BYTES);
         out.extend_from_slice(MAGIC);
         for word in [VERSION, self.lane, self.number, self.oldest, self.salt] {

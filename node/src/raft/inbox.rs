@@ -309,6 +309,42 @@ mod tests {
     }
 
     #[test]
+    fn a_longer_file_of_another_sender_leaves_the_replicas_own_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, folder) = (dir.path().join("source"), dir.path().join("7"));
+        sample(&source);
+        sample(&folder);
+        let (inbox, from) = Inbox::open(&folder, list(&source).unwrap()).unwrap();
+        assert_eq!(from, [5000, 0, 3 << 20], "the replica has all of it");
+        drop(inbox);
+        // The transfer broke off; another leader's file of that name begins alike and goes on.
+        std::fs::write(source.join("MANIFEST"), vec![1; 6000]).unwrap();
+        let files = list(&source).unwrap();
+        let (mut inbox, from) = Inbox::open(&folder, files.clone()).unwrap();
+        deliver(&mut inbox, &source, &files, &from, usize::MAX);
+        inbox.finish().unwrap();
+        assert_eq!(std::fs::read(folder.join("MANIFEST")).unwrap(), vec![1; 5000], "not yet in place");
+        put_in_place(&folder).unwrap();
+        assert_eq!(list(&folder).unwrap(), files);
+    }
+
+    #[test]
+    fn no_offered_name_makes_half_a_transfer_look_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("7");
+        sample(&folder);
+        let before = list(&folder).unwrap();
+        let file = |path: &str, bytes| peer::SnapshotFile { path: path.into(), bytes, crc: 0 };
+        for path in ["COMPLETE/x", "COMPLETE.new"] {
+            assert!(Inbox::open(&folder, vec![file(path, 1)]).is_err(), "{path}");
+            recover(&folder).unwrap();
+            assert_eq!(list(&folder).unwrap(), before, "{path}");
+        }
+        let twice = Inbox::open(&folder, vec![file("a", 1), file("a", 2)]).unwrap_err();
+        assert!(twice.to_string().contains("`a`"), "{twice}");
+    }
+
+    #[test]
     fn what_is_damaged_on_the_way_or_leads_outside_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let (source, folder) = (dir.path().join("source"), dir.path().join("7"));

@@ -17,7 +17,7 @@ use super::stamped::Kind;
 /// Its name in the partition's folder.
 pub(super) const MANIFEST: &str = "MANIFEST";
 
-const KIND: Kind = Kind { magic: *b"FLOTMANI", version: 1 };
+pub(super) const KIND: Kind = Kind { magic: *b"FLOTMANI", version: 1 };
 
 /// What the file says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -84,5 +84,33 @@ impl SegmentEntry {
             return Err(damaged(format!("segment {} has deleted rows beyond its last", self.number)));
         }
         Ok(dead)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(number: u64) -> SegmentEntry {
+        let mut tombstones = Vec::new();
+        RoaringBitmap::new().serialize_into(&mut tombstones).unwrap();
+        SegmentEntry { number, rows: 1, graphs: Vec::new(), tombstones }
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = |next_number, numbers: &[u64]| {
+            let segments = numbers.iter().copied().map(entry).collect();
+            Manifest { next_number, segments, ..Manifest::default() }.write(dir.path()).unwrap();
+            Manifest::read(dir.path()).map(|manifest| manifest.segments.len()).map_err(|fault| fault.to_string())
+        };
+        assert_eq!(read(4, &[3, 1]), Ok(2));
+        for (next_number, numbers, why) in
+            [(u64::MAX, &[1][..], "no number"), (3, &[3], "segment 3"), (4, &[2, 2], "segment 2")]
+        {
+            let fault = read(next_number, numbers).unwrap_err();
+            assert!(fault.contains("MANIFEST: damaged") && fault.contains(why), "{fault}");
+        }
     }
 }

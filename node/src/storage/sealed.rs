@@ -38,6 +38,8 @@ use serde::{Deserialize, Serialize};
 pub(super) use draft::{Draft, Plan, Source};
 pub(super) use file::Entry;
 pub(super) use header::{HEADER, Header};
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) use header::KIND as HEADER_KIND;
 
 use super::Fault;
 use super::column::Column;
