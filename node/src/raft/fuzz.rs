@@ -54,8 +54,7 @@ fn command(bytes: &[u8]) {
 }
 
 fn row(row: &StoredRow) {
-    let spec = crate::storage::sample::spec(2);
-    let is_whole = row.to_domain(&spec, 1).is_some();
+    let is_whole = row.to_domain(&crate::storage::fuzz::spec(), 1).is_some();
     assert!(!is_whole || decode_payload(&row.payload).is_ok());
 }
 
@@ -70,18 +69,12 @@ pub fn entries() -> Vec<Vec<u8>> {
 
     use super::types::{LogId, Proposal};
     use crate::machine::command::RequestId;
-    use crate::storage::sample::{self, Dice};
+    use crate::storage::fuzz::{rows, some_filter, spec};
 
-    let (spec, mut dice) = (sample::spec(2), Dice::new(9));
-    let rows = (0..3).map(|n| {
-        let record = sample::record(&mut dice, n.into(), 2);
-        StoredRow::from_domain(&record, &spec).unwrap()
-    });
-    let filter = sample::filter(&mut Dice::new(3), 3);
     let bodies = [
-        Body::Upsert(rows.collect()),
+        Body::Upsert(rows(3)),
         Body::Delete(vec![7.into(), "key".into()]),
-        Body::DeleteFilter { filter, fields: spec.fields.clone() },
+        Body::DeleteFilter { filter: some_filter(), fields: spec().fields },
         Body::Digest { deep: true },
     ];
     let command = |body| Command {
@@ -95,8 +88,9 @@ pub fn entries() -> Vec<Vec<u8>> {
     let members = Membership::new(vec![BTreeSet::from([1, 2, 3])], nodes).unwrap();
     let payloads =
         [EntryPayload::Blank, EntryPayload::Normal(Proposal(commands[0].clone())), EntryPayload::Membership(members)];
+    let leader = openraft::alias::LeaderIdOf::<super::types::Types>::new(2, 1).to_committed();
     for (index, payload) in (5..).zip(payloads) {
-        let log_id = LogId::new(openraft::alias::CommittedLeaderIdOf::<super::types::Types>::new(2, 1), index);
+        let log_id = LogId::new(leader, index);
         kept.push([&[0], &encode_entry(&Entry { log_id, payload }).unwrap()[..]].concat());
     }
     kept

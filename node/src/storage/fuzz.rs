@@ -9,11 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use flotilla_proto::filter::Compiled;
+#[cfg(test)]
+use flotilla_proto::filter::Filter;
 use flotilla_proto::record::Key;
+use flotilla_proto::schema::CollectionSpec;
 
 use super::glimpse::Glimpse;
 use super::manifest::{self, MANIFEST, Manifest};
-use super::row::{decode_payload, encode_payload};
+use super::row::{StoredRow, decode_payload, encode_payload};
 use super::sample::{self, Dice};
 use super::store::{Options, Store};
 use crate::fuzz::Input;
@@ -60,7 +63,7 @@ pub fn manifest(bytes: &[u8]) {
 /// Opens the sample's folder.
 fn open(dir: &Path) -> Result<Store, super::Fault> {
     let options = Options { seal_rows: 40, graph_rows_min: 25, index_threads: 1, ..Options::default() };
-    Store::open(dir, Arc::new(sample::spec(DIMS as u32)), options).map(|(store, _)| store)
+    Store::open(dir, Arc::new(spec()), options).map(|(store, _)| store)
 }
 
 /// A seed for a filter, then what may be a stored payload.
@@ -69,7 +72,7 @@ fn open(dir: &Path) -> Result<Store, super::Fault> {
 /// was encoded again, and a filter judges it from its bytes exactly as it judges the decoded whole.
 pub fn payload(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let spec = sample::spec(DIMS as u32);
+    let spec = spec();
     let filter = sample::filter(&mut Dice::new(u64::from(input.byte())), 2);
     let filter = Compiled::new(&filter, &spec).expect("the sample's filters fit its collection");
     let (key, bytes) = (Key::Number(4), input.rest());
@@ -80,6 +83,28 @@ pub fn payload(bytes: &[u8]) {
         let again = decode_payload(&stored).expect("what was encoded decodes");
         assert_eq!(encode_payload(&again).ok(), Some(stored));
     }
+}
+
+/// The sample's collection.
+pub fn spec() -> CollectionSpec {
+    sample::spec(DIMS as u32)
+}
+
+/// Rows of the sample's collection.
+pub fn rows(count: usize) -> Vec<StoredRow> {
+    let (spec, mut dice) = (spec(), Dice::new(21));
+    let row = |n: usize| {
+        let key = if n.is_multiple_of(2) { (n as u64).into() } else { format!("key-{n}").into() };
+        let record = sample::record(&mut dice, key, DIMS);
+        StoredRow::from_domain(&record, &spec).expect("the sample's records fit its collection")
+    };
+    (0..count).map(row).collect()
+}
+
+/// A filter of some depth, for the corpora.
+#[cfg(test)]
+pub fn some_filter() -> Filter {
+    sample::filter(&mut Dice::new(3), 3)
 }
 
 /// Stored payloads, for the corpus.

@@ -1,8 +1,5 @@
 //! The receiver of a raft snapshot, spoken to by anybody.
 
-// The folder is the door's own, or nothing can be tried.
-#![allow(clippy::expect_used)]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -7,14 +7,14 @@ use std::sync::OnceLock;
 
 use flotilla_proto::filter::Compiled;
 
-use super::{DIMS, open};
+use super::{DIMS, open, rows, spec};
 use crate::fuzz::Input;
 use crate::index::{Progress, Stats};
 use crate::storage::manifest::Manifest;
 use crate::storage::sample::{self, Dice};
 use crate::storage::sealed::{Entry, HEADER, HEADER_KIND, Header};
 use crate::storage::store::segment_dir;
-use crate::storage::{Fault, Method, Nearest, StoredRow, View};
+use crate::storage::{Fault, Method, Nearest, View};
 
 /// Rows of the sample, some of which are deleted.
 const ROWS: usize = 32;
@@ -126,13 +126,13 @@ fn ask(view: &View) -> Result<String, Fault> {
             tell(&(row, segment.find(&key)?));
         }
         for depth in 0..3 {
-            let filter = Compiled::new(&sample::filter(&mut dice, depth), &sample::spec(DIMS as u32));
-            let rows = segment.matching(&filter.expect("the sample's filters fit its collection"))?;
-            tell(&rows.iter().collect::<Vec<u32>>());
+            let filter = Compiled::new(&sample::filter(&mut dice, depth), &spec());
+            let passing = segment.matching(&filter.expect("the sample's filters fit its collection"))?;
+            tell(&passing.iter().collect::<Vec<u32>>());
             for (vector, dims) in [("a", DIMS), ("b", 2)] {
                 for method in [Method::Exact, Method::Graph { ef: 100 }] {
                     let query = dice.floats(dims);
-                    let ask = Nearest { vector, query: &query, limit: 5, method, rows: Some(&rows) };
+                    let ask = Nearest { vector, query: &query, limit: 5, method, rows: Some(&passing) };
                     tell(&segment.nearest(&ask, &mut Stats::default())?);
                     let ask = Nearest { rows: None, ..ask };
                     tell(&segment.nearest(&ask, &mut Stats::default())?);
@@ -147,16 +147,9 @@ fn pristine() -> &'static Pristine {
     static PRISTINE: OnceLock<Pristine> = OnceLock::new();
     PRISTINE.get_or_init(|| {
         let folder = crate::fuzz::folder();
-        let (dir, mut dice) = (folder.path(), Dice::new(21));
+        let dir = folder.path();
         let store = open(dir).expect("an empty store");
-        let spec = sample::spec(DIMS as u32);
-        let row = |n: usize, dice: &mut Dice| {
-            let key = if n % 2 == 0 { (n as u64).into() } else { format!("key-{n}").into() };
-            let record = sample::record(dice, key, DIMS);
-            StoredRow::from_domain(&record, &spec).expect("the sample's records fit its collection")
-        };
-        let rows: Vec<StoredRow> = (0..ROWS).map(|n| row(n, &mut dice)).collect();
-        store.upsert(1, rows).expect("rows in memory");
+        store.upsert(1, rows(ROWS)).expect("rows in memory");
         store.publish(1);
         assert!(store.freeze(1, b"machine".to_vec()));
         store.seal().expect("a segment");
