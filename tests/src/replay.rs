@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 
-use crate::seed::generator;
+use crate::seed;
 
 /// Bytes of a changed input, at most.
 const BYTES_MAX: usize = 8 << 10;
@@ -46,8 +46,13 @@ pub fn keep(target: &str, name: &str, bytes: &[u8]) {
     std::fs::write(&file, bytes).unwrap_or_else(|why| panic!("{}: {why}", file.display()));
 }
 
-/// Sends every kept input of `target` through `door`, then `changed` copies with a few changes each.
+/// The environment variable that says how many changed copies there are, for a long run.
+pub const VARIABLE: &str = "FLOTILLA_TEST_CHANGES";
+
+/// Sends every kept input of `target` through `door`, then `changed` copies with a few changes each. More of them, or others,
+/// if the environment says so ([`VARIABLE`], [`crate::seed::VARIABLE`]).
 pub fn replay(target: &str, changed: usize, door: impl Fn(&[u8])) {
+    let changed = std::env::var(VARIABLE).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(changed);
     let inputs = corpus(target);
     let send = |what: String, bytes: &[u8]| {
         let watch = Watch { target, what, bytes };
@@ -56,7 +61,7 @@ pub fn replay(target: &str, changed: usize, door: impl Fn(&[u8])) {
     for (name, bytes) in &inputs {
         send(format!("corpus file {name}"), bytes);
     }
-    let mut draw = generator(0x00f1_077a);
+    let mut draw = seed::generator(seed::value());
     for number in 0..changed {
         let (name, bytes) = &inputs[draw.random_range(0..inputs.len())];
         let (_, other) = &inputs[draw.random_range(0..inputs.len())];
@@ -121,7 +126,7 @@ mod tests {
     #[test]
     fn changes_are_many_and_the_same_in_each_run() {
         let made = |seed: u64| -> Vec<Vec<u8>> {
-            let mut draw = generator(seed);
+            let mut draw = crate::seed::generator(seed);
             let mut made = vec![b"a kept input of some length".to_vec(); 200];
             made.iter_mut().for_each(|bytes| change(bytes, b"another one", &mut draw));
             made

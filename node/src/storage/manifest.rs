@@ -4,6 +4,7 @@
 //! there. It describes exactly the state after the command at `applied`: replay starts behind it. The tombstones are
 //! therefore those of rows deleted at or before `applied`; a row deleted later is deleted again by the replay.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use flotilla_proto::ids::LogIndex;
@@ -54,10 +55,27 @@ impl Manifest {
         KIND.write(&path, &body)
     }
 
-    /// Reads the file in `dir`.
+    /// Reads the file in `dir` and checks that it is consistent with itself.
     pub fn read(dir: &Path) -> Result<Manifest, Fault> {
         let path = dir.join(MANIFEST);
-        postcard::from_bytes(&KIND.read(&path)?).map_err(|error| Fault::damaged(&path, 0, error.to_string()))
+        let damaged = |reason: String| Fault::damaged(&path, 0, reason);
+        let manifest: Manifest =
+            postcard::from_bytes(&KIND.read(&path)?).map_err(|error| damaged(error.to_string()))?;
+        manifest.check().map_err(damaged)?;
+        Ok(manifest)
+    }
+
+    /// A number stands for one segment, and those to come are free.
+    fn check(&self) -> Result<(), String> {
+        if self.next_number == u64::MAX {
+            return Err("no number is left for another segment".to_owned());
+        }
+        let mut numbers = BTreeSet::new();
+        let is_free = |number: u64| number >= self.next_number;
+        match self.segments.iter().find(|segment| is_free(segment.number) || !numbers.insert(segment.number)) {
+            Some(segment) => Err(format!("segment {} has a free number, or one of another", segment.number)),
+            None => Ok(()),
+        }
     }
 }
 
