@@ -27,6 +27,8 @@ pub mod bitset;
 pub mod damage;
 pub mod distance;
 pub mod flat;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod hnsw;
 pub mod neighbor;
 pub mod preset;

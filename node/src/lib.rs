@@ -14,6 +14,8 @@
 //! execute per segment) -> `index` -> partial hits. Background work lives in `worker` and never on these paths.
 
 pub mod env;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod index;
 pub mod invariants;
 pub mod log;

@@ -30,6 +30,8 @@
 //! again at the end, if they fill at most a quarter of it. With more live data than that the lane grows until purged.
 //! A lane keeps 12 bytes per live entry in memory, and the newest bodies in a cache with a total bound.
 
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod group;
 mod lane;
 mod lanes;

@@ -11,6 +11,8 @@
 pub mod command;
 mod dedup;
 mod digests;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod kept;
 pub mod moves;
 mod partition;

@@ -22,6 +22,8 @@
 
 pub mod door;
 mod failure;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod inbox;
 pub mod log_store;
 mod members;

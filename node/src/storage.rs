@@ -20,6 +20,8 @@
 mod blobs;
 mod column;
 pub mod digest;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod glimpse;
 mod growing;
 mod manifest;
@@ -28,7 +30,7 @@ mod plan;
 mod presence;
 pub mod quarantine;
 pub mod row;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzz"))]
 mod sample;
 mod sealed;
 mod shape;

@@ -23,11 +23,11 @@ use crate::schema::{CollectionSpec, FieldType, at_most, check_key, check_path, d
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Filter {
     /// All hold; empty: true.
-    All(Vec<Filter>),
+    All(#[serde(deserialize_with = "crate::nesting::deeper")] Vec<Filter>),
     /// Any holds; empty: false.
-    Any(Vec<Filter>),
+    Any(#[serde(deserialize_with = "crate::nesting::deeper")] Vec<Filter>),
     /// It does not hold.
-    Not(Box<Filter>),
+    Not(#[serde(deserialize_with = "crate::nesting::deeper")] Box<Filter>),
     /// A value equals this one.
     Equal(String, Value),
     /// A value equals one of these.

@@ -10,8 +10,11 @@ pub mod access;
 pub mod area;
 pub mod convert;
 pub mod filter;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod ids;
 pub mod limits;
+mod nesting;
 pub mod placement;
 pub mod record;
 pub mod refusal;

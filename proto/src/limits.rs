@@ -15,6 +15,8 @@ pub const KEY_BYTES_MAX: usize = 1_024;
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// Levels of lists and maps in a payload, at most.
 pub const PAYLOAD_DEPTH_MAX: usize = 32;
+/// Levels of values or of conditions that a stored form or a peer's may have to be decoded at all: more than is admitted.
+pub const NESTING_MAX: usize = 64;
 /// Records of one upsert, keys of one get or delete, at most.
 pub const BATCH_MAX: usize = 1_000;
 /// `limit` of a search, and `offset + limit`, at most.

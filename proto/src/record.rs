@@ -94,9 +94,9 @@ pub enum Value {
     /// UTF-8 text.
     Text(String),
     /// Values in order; a filter sees each of them.
-    List(Vec<Value>),
+    List(#[serde(deserialize_with = "crate::nesting::deeper")] Vec<Value>),
     /// Nested fields; a filter reaches them by a dotted path.
-    Map(Payload),
+    Map(#[serde(deserialize_with = "crate::nesting::deeper")] Payload),
 }
 
 impl Value {

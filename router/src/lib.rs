@@ -15,6 +15,8 @@
 pub mod admission;
 pub mod coverage;
 pub mod fanout;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod inproc;
 pub mod merge;
 pub mod metrics;

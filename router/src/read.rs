@@ -1,5 +1,7 @@
 //! The other reads: get by key, count, and a collection's status. Pages stand in [`scan`].
 
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod options;
 pub mod scan;
 mod token;

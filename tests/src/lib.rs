@@ -8,6 +8,8 @@
 //! [`load`] lets clients work and writes down what they see as a [`history`]; [`checker`] judges it. What else must hold is
 //! said in the tests (`tests/process`, compiled as one test of the package `flotilla`, which knows where its binary lies).
 //!
+//! [`replay`] sends the fuzz corpora through the parsers' doors, in the tests of the crates that own them.
+//!
 //! Everything stays on loopback or in network namespaces of its own, on free ports, in temporary folders, and every child
 //! ends with its owner. [`proxy`] is a link that misbehaves when told to, and [`rpc`] calls any method by its name.
 
@@ -19,6 +21,7 @@ pub mod http;
 pub mod load;
 pub mod process;
 pub mod proxy;
+pub mod replay;
 pub mod rpc;
 pub mod seed;
 pub mod server;

@@ -17,8 +17,7 @@ pub struct Seed {
 impl Seed {
     /// The seed from the environment, or the fixed one of every ordinary run. `test` is the test's path.
     pub fn of(test: &'static str) -> Seed {
-        let value = std::env::var(VARIABLE).ok().and_then(|text| text.trim().parse().ok());
-        Seed { value: value.unwrap_or(DEFAULT), test }
+        Seed { value: value(), test }
     }
 
     /// This seed, whatever the environment says.
@@ -41,6 +40,11 @@ impl Drop for Seed {
             );
         }
     }
+}
+
+/// The seed from the environment, or the fixed one of every ordinary run.
+pub fn value() -> u64 {
+    std::env::var(VARIABLE).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(DEFAULT)
 }
 
 /// A generator that depends on `seed` only.

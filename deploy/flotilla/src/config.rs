@@ -13,6 +13,8 @@ use flotilla_proto::schema::{Hnsw, IndexKind};
 
 mod command;
 mod file;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod keys;
 
 pub use command::ConfigArgs;

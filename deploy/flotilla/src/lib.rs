@@ -45,6 +45,8 @@ pub mod datetime;
 pub mod demo;
 pub mod embedded;
 pub mod filter_json;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod grow;
 pub mod import;
 pub mod json;

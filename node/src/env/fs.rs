@@ -6,7 +6,7 @@
 
 use std::fs as real;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// A kind of call that a test can make fail: see `faults`.
@@ -368,6 +368,11 @@ pub fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
     real::hard_link(from, to).map_err(|error| named(to, error))
 }
 
+/// How many names a file has.
+pub fn links(path: &Path) -> io::Result<u64> {
+    Ok(real::metadata(path).map_err(|error| named(path, error))?.nlink())
+}
+
 /// Makes the names in a folder durable.
 pub fn sync_dir(path: &Path) -> io::Result<()> {
     simulate!(path, disk => may(Op::Sync, path).and_then(|()| disk.sync_dir(path)));
@@ -481,6 +486,7 @@ mod tests {
         hard_link(&dir.path().join("a"), &dir.path().join("c")).unwrap();
         sync_dir(dir.path()).unwrap();
         assert_eq!(read_dir(dir.path()).unwrap(), ["a", "b", "c"]);
+        assert_eq!(links(&dir.path().join("c")).unwrap(), 2);
         remove_file(&dir.path().join("a")).unwrap();
         remove_dir_all(&dir.path().join("b")).unwrap();
         assert_eq!(read(&dir.path().join("c")).unwrap(), b"x");

@@ -37,6 +37,8 @@ use super::{Accept, Backing, Cancelled, Distance, Neighbor, Progress, Rows, Stat
 pub use super::damage::Damage;
 pub use build::build;
 pub use format::Graph;
+#[cfg(any(test, feature = "fuzz"))]
+pub use format::restamp;
 
 /// How to build a graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

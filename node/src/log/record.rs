@@ -129,6 +129,17 @@ pub fn decode(bytes: &[u8], salt: u32) -> Option<Header> {
     (plausible && checksum(&bytes[4..], salt) == u32_at(bytes, 0)).then_some(header)
 }
 
+/// Gives what stands at the start of `bytes`, which hold a header's length, the checksums of a record.
+#[cfg(any(test, feature = "fuzz"))]
+pub fn restamp(bytes: &mut [u8], salt: u32) {
+    let body = bytes.get(HEADER_BYTES..).and_then(|rest| rest.get(..u32_at(bytes, 4) as usize));
+    if let Some(crc) = body.map(|body| checksum(body, salt)) {
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+    }
+    let crc = checksum(&bytes[4..HEADER_BYTES], salt);
+    bytes[..4].copy_from_slice(&crc.to_le_bytes());
+}
+
 /// The sequence field of what may be a header; a cheap test before [`decode`]. `bytes` holds a header's length.
 pub fn peek_seq(bytes: &[u8]) -> u64 {
     u64_at(bytes, 20)

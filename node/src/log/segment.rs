@@ -21,6 +21,9 @@ pub const SEGMENT_HEADER_BYTES: usize = 64;
 /// A longer file is none of ours: the largest segment size plus the longest record.
 const FILE_BYTES_MAX: u64 = (1 << 30) + (65 << 20);
 
+/// No lane numbers so many records.
+const SEQ_MAX: u64 = 1 << 62;
+
 const MAGIC: &[u8; 8] = b"flotwal\n";
 const VERSION: u32 = 1;
 
@@ -84,7 +87,8 @@ fn write_new(path: &Path, title: &Title) -> io::Result<()> {
 }
 
 impl Title {
-    fn encode(&self) -> Vec<u8> {
+    /// The bytes that [`Title::decode`] reads.
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(SEGMENT_HEADER_BYTES);
         out.extend_from_slice(MAGIC);
         for word in [VERSION, self.lane, self.number, self.oldest, self.salt] {
@@ -118,6 +122,9 @@ impl Title {
             first_seq: u64_at(bytes, 28),
             file_len: u64_at(bytes, 36),
         };
+        if title.first_seq > SEQ_MAX || title.file_len > FILE_BYTES_MAX {
+            return Err(format!("{} bytes from record {} on cannot be", title.file_len, title.first_seq));
+        }
         if (title.lane, title.number) != (lane, number) {
             return Err(format!("segment {} of lane {} under a foreign name", title.number, title.lane));
         }
@@ -236,4 +243,19 @@ fn next_record(bytes: &[u8], at: usize, seq: u64, salt: u32) -> Option<(usize, H
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_that_claims_what_cannot_be_is_refused() {
+        let title = Title { lane: 0, number: 1, oldest: 1, salt: 7, first_seq: 1, file_len: 4096 };
+        assert_eq!(Title::decode(&title.encode(), 0, 1), Ok(title));
+        for wrong in [Title { first_seq: u64::MAX, ..title }, Title { file_len: 1 << 40, ..title }] {
+            let why = Title::decode(&wrong.encode(), 0, 1).unwrap_err();
+            assert!(why.ends_with("cannot be"), "{why}");
+        }
+    }
 }

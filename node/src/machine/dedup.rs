@@ -51,7 +51,7 @@ struct Client {
 }
 
 /// The window.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     clients: HashMap<u64, Client>,
     /// (log index of a client's latest request, client)
@@ -99,7 +99,7 @@ impl Window {
 }
 
 /// The window of a piece that came by a move.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Piece {
     id: u64,
     area: Area,
@@ -114,7 +114,7 @@ pub struct Carried {
 }
 
 /// The windows of a partition: see the module.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Dedup {
     /// Of the keys that were always here.
     pub own: Window,

@@ -11,6 +11,7 @@
 //! The replica is stopped before [`put_in_place`] and opened again after it; a crash in between is finished by
 //! [`recover`] at the next boot. A state that is installed is always a committed one, and never older than the replica's own.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -45,10 +46,12 @@ fn wrong(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why.into())
 }
 
-/// Refuses a path that leads out of the folder, or is one of ours.
+/// Refuses a path that leads out of the folder, or is one of ours: the mark, the mark as it is written, or below them.
 fn check(path: &str) -> io::Result<()> {
     let is_plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
-    if path.len() > 512 || path == COMPLETE || !path.split('/').all(is_plain) {
+    let top = path.split('/').next().unwrap_or_default();
+    let is_mark = top.strip_prefix(COMPLETE).is_some_and(|rest| rest.is_empty() || rest == ".new");
+    if path.len() > 512 || is_mark || !path.split('/').all(is_plain) {
         return Err(wrong(format!("`{path}` is not a file of a snapshot")));
     }
     Ok(())
@@ -61,7 +64,13 @@ impl Inbox {
         if files.len() > FILES_MAX {
             return Err(wrong(format!("{} files in a snapshot, {FILES_MAX} at most", files.len())));
         }
-        files.iter().try_for_each(|file| check(&file.path))?;
+        let mut named = BTreeSet::new();
+        for file in &files {
+            check(&file.path)?;
+            if !named.insert(file.path.as_str()) {
+                return Err(wrong(format!("`{}` is offered twice", file.path)));
+            }
+        }
         let staging = staging(folder);
         fs::create_dir_all(&staging)?;
         let mut from = Vec::with_capacity(files.len());
@@ -72,9 +81,8 @@ impl Inbox {
             }
             from.push(Self::held(&folder.join(&file.path), &at, file)?);
         }
-        let inbox = Inbox { staging, files, open: None };
-        inbox.remove_others()?;
-        Ok((inbox, from))
+        remove_others(&staging, &named)?;
+        Ok((Inbox { staging, files, open: None }, from))
     }
 
     /// How much of the file is there: all of it if the replica or an earlier transfer has it, some if one broke off.
@@ -86,7 +94,9 @@ impl Inbox {
         };
         if fs::exists(staged)? {
             let length = fs::open(staged)?.len()?;
-            if length < file.bytes || is_same(staged)? {
+            // A shorter one is what came of it before the transfer broke off. But not one that has another name: that is
+            // the replica's own, linked for an earlier offer, and what is appended to it would be appended there.
+            if length < file.bytes && fs::links(staged)? == 1 || is_same(staged)? {
                 return Ok(length.min(file.bytes));
             }
             fs::remove_file(staged)?;
@@ -96,23 +106,6 @@ impl Inbox {
             return Ok(file.bytes);
         }
         Ok(0)
-    }
-
-    /// Files of an earlier offer that this one does not name.
-    fn remove_others(&self) -> io::Result<()> {
-        let mut folders = vec![String::new()];
-        while let Some(inside) = folders.pop() {
-            for name in fs::read_dir(&self.staging.join(&inside))? {
-                let path = if inside.is_empty() { name } else { format!("{inside}/{name}") };
-                let at = self.staging.join(&path);
-                if fs::is_dir(&at)? {
-                    folders.push(path);
-                } else if !self.files.iter().any(|file| file.path == path) {
-                    fs::remove_file(&at)?;
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Writes a piece behind what is there of its file.
@@ -175,6 +168,23 @@ impl Inbox {
         }
         fs::write_atomic(&self.staging.join(COMPLETE), b"complete\n")
     }
+}
+
+/// Removes files of an earlier offer that this one does not name.
+fn remove_others(staging: &Path, named: &BTreeSet<&str>) -> io::Result<()> {
+    let mut folders = vec![String::new()];
+    while let Some(inside) = folders.pop() {
+        for name in fs::read_dir(&staging.join(&inside))? {
+            let path = if inside.is_empty() { name } else { format!("{inside}/{name}") };
+            let at = staging.join(&path);
+            if fs::is_dir(&at)? {
+                folders.push(path);
+            } else if !named.contains(path.as_str()) {
+                fs::remove_file(&at)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Puts the complete staged state in the place of `folder`. Nobody has `folder` open.
@@ -377,6 +387,42 @@ mod tests {
             disk.remove();
         }
         assert!(seen[0] > 20 && seen[1] > 20, "{seen:?}: steps before and after the swap");
+    }
+
+    #[test]
+    fn a_longer_file_of_another_sender_leaves_the_replicas_own_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, folder) = (dir.path().join("source"), dir.path().join("7"));
+        sample(&source);
+        sample(&folder);
+        let (inbox, from) = Inbox::open(&folder, list(&source).unwrap()).unwrap();
+        assert_eq!(from, [5000, 0, 3 << 20], "the replica has all of it");
+        drop(inbox);
+        // The transfer broke off; another leader's file of that name begins alike and goes on.
+        std::fs::write(source.join("MANIFEST"), vec![1; 6000]).unwrap();
+        let files = list(&source).unwrap();
+        let (mut inbox, from) = Inbox::open(&folder, files.clone()).unwrap();
+        deliver(&mut inbox, &source, &files, &from, usize::MAX);
+        inbox.finish().unwrap();
+        assert_eq!(std::fs::read(folder.join("MANIFEST")).unwrap(), vec![1; 5000], "not yet in place");
+        put_in_place(&folder).unwrap();
+        assert_eq!(list(&folder).unwrap(), files);
+    }
+
+    #[test]
+    fn no_offered_name_makes_half_a_transfer_look_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("7");
+        sample(&folder);
+        let before = list(&folder).unwrap();
+        let file = |path: &str, bytes| peer::SnapshotFile { path: path.into(), bytes, crc: 0 };
+        for path in ["COMPLETE/x", "COMPLETE.new"] {
+            assert!(Inbox::open(&folder, vec![file(path, 1)]).is_err(), "{path}");
+            recover(&folder).unwrap();
+            assert_eq!(list(&folder).unwrap(), before, "{path}");
+        }
+        let twice = Inbox::open(&folder, vec![file("a", 1), file("a", 2)]).unwrap_err();
+        assert!(twice.to_string().contains("`a`"), "{twice}");
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use flotilla_proto::filter::Compiled;
-use flotilla_proto::limits::PAYLOAD_DEPTH_MAX;
+use flotilla_proto::limits::NESTING_MAX;
 use flotilla_proto::record::{Key, Payload, Value};
 
 /// A filter and what it needs to see of a record.
@@ -58,7 +58,7 @@ impl<'a> Glimpse<'a> {
                 seen.insert(name.to_owned(), value);
                 at = rest;
             } else {
-                step_over(&mut at, PAYLOAD_DEPTH_MAX + 1)?;
+                step_over(&mut at, NESTING_MAX + 1)?;
             }
         }
         Ok(seen)

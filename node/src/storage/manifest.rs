@@ -4,6 +4,7 @@
 //! there. It describes exactly the state after the command at `applied`: replay starts behind it. The tombstones are
 //! therefore those of rows deleted at or before `applied`; a row deleted later is deleted again by the replay.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use flotilla_proto::ids::LogIndex;
@@ -17,7 +18,7 @@ use super::stamped::Kind;
 /// Its name in the partition's folder.
 pub(super) const MANIFEST: &str = "MANIFEST";
 
-const KIND: Kind = Kind { magic: *b"FLOTMANI", version: 1 };
+pub(super) const KIND: Kind = Kind { magic: *b"FLOTMANI", version: 1 };
 
 /// What the file says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -54,10 +55,28 @@ impl Manifest {
         KIND.write(&path, &body)
     }
 
-    /// Reads the file in `dir`.
+    /// Reads the file in `dir` and checks that it is consistent with itself.
     pub fn read(dir: &Path) -> Result<Manifest, Fault> {
         let path = dir.join(MANIFEST);
-        postcard::from_bytes(&KIND.read(&path)?).map_err(|error| Fault::damaged(&path, 0, error.to_string()))
+        let damaged = |reason: String| Fault::damaged(&path, 0, reason);
+        let manifest: Manifest =
+            postcard::from_bytes(&KIND.read(&path)?).map_err(|error| damaged(error.to_string()))?;
+        manifest.check().map_err(damaged)?;
+        Ok(manifest)
+    }
+
+    /// A number stands for one segment, and those to come are free.
+    fn check(&self) -> Result<(), String> {
+        if self.next_number == u64::MAX {
+            return Err("no number is left for another segment".to_owned());
+        }
+        let mut numbers = BTreeSet::new();
+        let is_free = |number: u64| number >= self.next_number;
+        match self.segments.iter().find(|segment| is_free(segment.number) || !numbers.insert(segment.number))
+        {
+            Some(segment) => Err(format!("segment {} has a free number, or one of another", segment.number)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -84,5 +103,35 @@ impl SegmentEntry {
             return Err(damaged(format!("segment {} has deleted rows beyond its last", self.number)));
         }
         Ok(dead)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(number: u64) -> SegmentEntry {
+        let mut tombstones = Vec::new();
+        RoaringBitmap::new().serialize_into(&mut tombstones).unwrap();
+        SegmentEntry { number, rows: 1, graphs: Vec::new(), tombstones }
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = |next_number, numbers: &[u64]| {
+            let segments = numbers.iter().copied().map(entry).collect();
+            Manifest { next_number, segments, ..Manifest::default() }.write(dir.path()).unwrap();
+            Manifest::read(dir.path())
+                .map(|manifest| manifest.segments.len())
+                .map_err(|fault| fault.to_string())
+        };
+        assert_eq!(read(4, &[3, 1]), Ok(2));
+        for (next_number, numbers, why) in
+            [(u64::MAX, &[1][..], "no number"), (3, &[3], "segment 3"), (4, &[2, 2], "segment 2")]
+        {
+            let fault = read(next_number, numbers).unwrap_err();
+            assert!(fault.contains("MANIFEST: damaged") && fault.contains(why), "{fault}");
+        }
     }
 }

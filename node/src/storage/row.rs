@@ -202,6 +202,9 @@ mod as_floats {
 
 #[cfg(test)]
 mod tests {
+    use flotilla_proto::filter::Filter;
+    use flotilla_proto::limits::NESTING_MAX;
+
     use super::*;
     use crate::storage::sample;
 
@@ -242,5 +245,19 @@ mod tests {
         let row = StoredRow { key: vec![9], vectors: Vec::new(), payload: Bytes::from_static(&[0]) };
         assert_eq!(row.to_domain(&spec, 1), None);
         assert!(decode_payload(&[0, 0]).is_err(), "trailing bytes");
+    }
+
+    #[test]
+    fn what_nests_too_deep_is_refused_before_the_stack_ends() {
+        // A payload of one field that holds lists in lists: as many as fit a payload of the size that is admitted.
+        let nested = |levels: usize| [&[1, 1, b'a'], &[5, 1].repeat(levels)[..], &[0]].concat();
+        assert!(decode_payload(&nested(NESTING_MAX)).is_ok());
+        for levels in [NESTING_MAX + 1, 500_000] {
+            assert!(decode_payload(&nested(levels)).is_err(), "{levels} levels");
+        }
+        assert!(decode_payload(&nested(NESTING_MAX)).is_ok(), "a refusal leaves nothing behind");
+        let negated = |levels: usize| [&[2].repeat(levels)[..], &[7, 1, b'a']].concat();
+        assert!(postcard::from_bytes::<Filter>(&negated(NESTING_MAX)).is_ok());
+        assert!(postcard::from_bytes::<Filter>(&negated(500_000)).is_err());
     }
 }

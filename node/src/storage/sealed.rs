@@ -37,6 +37,8 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use draft::{Draft, Plan, Source};
 pub(super) use file::Entry;
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) use header::KIND as HEADER_KIND;
 pub(super) use header::{HEADER, Header};
 
 use super::Fault;

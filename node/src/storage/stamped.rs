@@ -6,7 +6,7 @@ use super::Fault;
 use crate::env::fs;
 
 /// Bytes before the body: magic (8), format version (4), body length (4), CRC-32 of everything else (4).
-const HEAD: usize = 20;
+pub(super) const HEAD: usize = 20;
 
 /// The largest body that is read back.
 const BODY_MAX: u64 = 1 << 30;

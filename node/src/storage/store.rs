@@ -350,6 +350,6 @@ impl State {
 }
 
 /// The folder of the segment with this number.
-fn segment_dir(dir: &Path, number: u64) -> PathBuf {
+pub(super) fn segment_dir(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("seg-{number}"))
 }

@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 /// Endings of the files that rules about text look at.
 const TEXTS: &[&str] =
     &["rs", "md", "toml", "yaml", "yml", "proto", "sh", "py", "ts", "json", "Dockerfile", "run", "gitignore"];
-const TEST_MARK: &str = "#[cfg(test)]";
+/// What stands above an item of tests: the second of doors for fuzzing, which assert as tests do.
+const TEST_MARKS: [&str; 2] = ["#[cfg(test)]", "#[cfg(any(test, feature = \"fuzz\"))]"];
 
 /// A text file; the path is relative to the repository, with slashes.
 pub struct File {
@@ -88,7 +89,7 @@ fn test_modules(file: &File) -> Vec<String> {
         name => format!("{folder}/{}", name.trim_end_matches(".rs")),
     };
     let lines: Vec<&str> = file.text.lines().map(str::trim).collect();
-    let declared = lines.windows(2).filter(|pair| pair[0] == TEST_MARK).filter_map(|pair| {
+    let declared = lines.windows(2).filter(|pair| TEST_MARKS.contains(&pair[0])).filter_map(|pair| {
         let declaration = pair[1].trim_start_matches("pub(crate) ").trim_start_matches("pub ");
         declaration.strip_prefix("mod ")?.strip_suffix(';')
     });
@@ -126,7 +127,7 @@ impl File {
         let mut kept = Vec::new();
         let mut lines = self.code().filter(|_| !self.is_test);
         while let Some((number, line)) = lines.next() {
-            if line.trim() != TEST_MARK {
+            if !TEST_MARKS.contains(&line.trim()) {
                 kept.push((number, line));
                 continue;
             }
@@ -202,12 +203,13 @@ mod tests {
     #[test]
     fn comments_and_tests_are_no_product() {
         let text = "//! door\nfn a() {} // aside\n#[cfg(test)]\nmod tests;\nfn b() {}\n#[cfg(test)]\n\
-                    #[allow(x)]\nmod more {\n    fn c() {}\n}\nfn d() {}\n#[cfg(test)]\nfn e() {}\nfn f() {}\n";
+                    #[allow(x)]\nmod more {\n    fn c() {}\n}\nfn d() {}\n#[cfg(test)]\nfn e() {}\nfn f() {}\n\
+                    #[cfg(any(test, feature = \"fuzz\"))]\npub mod fuzz;\n";
         let file = file(text);
         let kept: Vec<(usize, &str)> = file.product();
         assert_eq!(kept, [(2, "fn a() {}"), (5, "fn b() {}"), (11, "fn d() {}"), (14, "fn f() {}")]);
         assert_eq!(file.code_with("c").len(), 1);
-        assert_eq!(test_modules(&file), ["node/src/a/tests"]);
+        assert_eq!(test_modules(&file), ["node/src/a/tests", "node/src/a/fuzz"]);
     }
 
     #[test]

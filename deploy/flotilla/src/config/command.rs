@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::keys::{KEYS, Key};
-use super::{Settings, unit};
+use super::{Setting, Settings, unit};
 
 /// Arguments of `flotilla config`.
 #[derive(Args, Debug)]
@@ -85,7 +85,25 @@ fn show_key(text: &mut String, indent: &str, leaf: &str, key: &Key, settings: &S
     text.push_str(&format!("{indent}# {}\n", key.doc));
     text.push_str(&format!("{indent}# {}{}, {default}", key.kind.legal(), unit(key)));
     match settings.get(key.name) {
-        Some((value, place)) => text.push_str(&format!(". Set by {place}\n{indent}{leaf}: {value}\n")),
+        Some((value, place)) => {
+            text.push_str(&format!(". Set by {place}\n{indent}{leaf}: {}\n", yaml(value)))
+        }
         None => text.push_str(&format!("\n{indent}{leaf}: {}\n", key.kind.default_text())),
     }
+}
+
+/// The value as YAML reads it back: text that could be taken for something else stands in quotes.
+fn yaml(value: &Setting) -> String {
+    let Setting::Text(text) = value else { return value.to_string() };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
+    let is_word = text.contains('/') || KEYS.iter().any(|key| key.kind.default_text() == *text);
+    if is_word && text.chars().all(is_plain) && !text.starts_with('-') {
+        return text.clone();
+    }
+    let escaped = |c: char| match c {
+        '"' | '\\' => format!("\\{c}"),
+        ' '..='~' => c.to_string(),
+        c => format!("\\U{:08x}", u32::from(c)),
+    };
+    format!("\"{}\"", text.chars().map(escaped).collect::<String>())
 }

@@ -141,3 +141,18 @@ fn the_readme_tells_every_key_and_no_other() {
         assert!(row.contains(&key.kind.legal().replace('|', "\\|")), "{row}: {}", key.kind.legal());
     }
 }
+
+#[test]
+fn what_is_shown_reads_back_whatever_the_folder_is_called() {
+    for name in
+        ["a: b", "a # b", "null", "~", "007", "0x10", " a ", "'", "\"", "\\", "-", "[a]", "true", "ä", "a\tb"]
+    {
+        let settings =
+            load(&format!("storage:\n  data_dir: {}\n", serde_json::to_string(name).unwrap())).unwrap();
+        let shown = command::show(&settings);
+        let again = load(&shown).unwrap_or_else(|why| panic!("{name:?}: {why}"));
+        assert_eq!(Config::from(&again).storage.data_dir, Some(name.into()), "{shown}");
+    }
+    let settings = load("server:\n  bind: \"::\"\n").unwrap();
+    assert_eq!(Config::from(&load(&command::show(&settings)).unwrap()), Config::from(&settings));
+}

@@ -255,6 +255,25 @@ impl Shape {
     }
 }
 
+/// Gives `bytes` the length that their header asks for (up to `most`), and every layer and the header the checksums
+/// that fit.
+#[cfg(any(test, feature = "fuzz"))]
+pub fn restamp(bytes: &mut Vec<u8>, most: usize) {
+    bytes.resize(bytes.len().max(HEADER * 4).next_multiple_of(4), 0);
+    let mut words: Vec<u32> = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+    let mut counts = [0; LAYERS_MAX];
+    counts.copy_from_slice(&words[COUNTS..CHECKSUMS]);
+    let shape = Shape { m: words[3] as usize, layers: words[4] as usize, entry: words[5], counts };
+    if shape.is_sound() && shape.words() <= most as u64 / 4 {
+        words.resize(shape.words() as usize, 0);
+        for number in 0..shape.layers {
+            words[CHECKSUMS + number] = checksum(&words[shape.section(number)]);
+        }
+    }
+    words[HEADER_CHECKSUM] = checksum(&words[..HEADER_CHECKSUM]);
+    *bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+}
+
 /// A graph's words for the length of one search.
 pub(super) struct View<'a> {
     words: &'a [u32],

@@ -14,7 +14,7 @@ use crate::storage::stamped::Kind;
 /// The header's name in the folder.
 pub(in crate::storage) const HEADER: &str = "SEGMENT";
 
-const KIND: Kind = Kind { magic: *b"FLOTSEGM", version: 1 };
+pub(in crate::storage) const KIND: Kind = Kind { magic: *b"FLOTSEGM", version: 1 };
 
 pub(super) const VERSIONS: &str = "versions";
 

@@ -1,0 +1,35 @@
+//! The door for fuzzing of the token between two pages of a scan.
+
+use flotilla_proto::ids::CollectionId;
+use flotilla_proto::record::Key;
+
+use super::token;
+
+const COLLECTION: CollectionId = CollectionId::from_u128(7);
+
+/// After a `t` comes a token as a stranger might send it, after anything else the text of a key.
+///
+/// **Promise.** Whatever the token: a violation or a key, no panic, and a key only of the one token that stands for it. The
+/// token of a key gives that key back, and says nothing to a scan of another collection.
+pub fn scan_token(bytes: &[u8]) {
+    let Some((kind, rest)) = bytes.split_first() else { return };
+    let text = String::from_utf8_lossy(rest);
+    if *kind == b't' {
+        if let Ok(key) = token::decode(&text, COLLECTION, None) {
+            assert_eq!(token::encode(COLLECTION, None, &key), text);
+        }
+        return;
+    }
+    // A longer key is no record's, and its token is refused for its length.
+    let end = text.floor_char_boundary(flotilla_proto::limits::KEY_BYTES_MAX);
+    let key = Key::Text(text[..end].to_owned());
+    let token = token::encode(COLLECTION, None, &key);
+    assert_eq!(token::decode(&token, COLLECTION, None), Ok(key));
+    assert!(token::decode(&token, CollectionId::from_u128(8), None).is_err());
+}
+
+/// The token of a key, for the corpus.
+#[cfg(test)]
+pub fn sample(key: &str) -> String {
+    token::encode(COLLECTION, None, &Key::Text(key.to_owned()))
+}
