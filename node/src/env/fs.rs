@@ -370,6 +370,7 @@ pub fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
 
 /// How many names a file has.
 pub fn links(path: &Path) -> io::Result<u64> {
+    simulate!(path, disk => disk.links(path));
     Ok(real::metadata(path).map_err(|error| named(path, error))?.nlink())
 }
 

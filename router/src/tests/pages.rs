@@ -55,7 +55,7 @@ async fn one_port_serves_grpc_health_reflection_and_pages_and_drains() {
     ] {
         assert!(metrics.contains(name), "{name} is missing in {metrics}");
     }
-    assert!(page(address, "/nothing").await.contains("grpc-status: 12"));
+    assert!(page(address, "/nothing").await.contains("grpc-status: 7"));
 
     stop.send(()).unwrap();
     let mut last = ServingStatus::Serving;

@@ -213,6 +213,10 @@ impl Disk {
         self.state.lock().tree.find(self.inside(path)).map(|found| found.is_dir)
     }
 
+    pub(in crate::env) fn links(&self, path: &Path) -> io::Result<u64> {
+        self.state.lock().tree.links(self.inside(path))
+    }
+
     pub(in crate::env) fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.change()?;

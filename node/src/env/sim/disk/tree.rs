@@ -130,6 +130,13 @@ impl Tree {
         Ok(())
     }
 
+    /// How many names a file has.
+    pub(super) fn links(&self, path: &Path) -> io::Result<u64> {
+        let meant = self.find(path)?;
+        let names = self.folders.values().flat_map(|folder| folder.shown.values());
+        Ok(names.filter(|found| found.number == meant.number).count() as u64)
+    }
+
     /// Removes a file's name, or a folder's with all that is in it.
     pub(super) fn remove(&mut self, path: &Path, is_dir: bool) -> io::Result<()> {
         if self.find(path)?.is_dir != is_dir {
