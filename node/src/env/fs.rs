@@ -196,6 +196,8 @@ impl File {
     pub fn preallocate(&self, len: u64) -> io::Result<()> {
         may(Op::Preallocate, &self.path)?;
         // Not by fs2: it tells a full disk as "Success" (it reads errno, and `posix_fallocate` does not set it).
+        // The product has only one kind.
+        #[allow(irrefutable_let_patterns)]
         if let Inner::Real(file) = &self.file {
             match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
                 Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}

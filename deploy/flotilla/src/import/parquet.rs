@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufReader, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ impl Parquet {
     pub fn open(path: &Path) -> anyhow::Result<Parquet> {
         let file = fs::open(path)?;
         let len = file.len()?;
-        let reader = SerializedFileReader::new(Source { file: Arc::new(file), len })?;
+        let reader = guarded(|| SerializedFileReader::new(Source { file: Arc::new(file), len }))?;
         let metadata = reader.metadata().file_metadata();
         let count = u64::try_from(metadata.num_rows())?;
         let columns = metadata.schema_descr().columns();
@@ -48,7 +49,7 @@ impl Parquet {
         Ok(Parquet {
             nanos: nanos.collect(),
             count,
-            rows: RowIter::from_file_into(Box::new(reader)),
+            rows: guarded(|| Ok(RowIter::from_file_into(Box::new(reader))))?,
             number: 0,
         })
     }
@@ -60,7 +61,7 @@ impl Parquet {
 
     /// The next row; `None` at the end.
     pub fn next_row(&mut self) -> anyhow::Result<Option<Result<Payload, BadRow>>> {
-        let Some(row) = self.rows.next().transpose()? else { return Ok(None) };
+        let Some(row) = guarded(|| self.rows.next().transpose())? else { return Ok(None) };
         let payload = self.fields(&row).map_err(|why| BadRow(format!("row {}: {why}", self.number)));
         self.number += 1;
         Ok(Some(payload))
@@ -75,6 +76,14 @@ impl Parquet {
             Ok((name.clone(), value.map_err(|why| format!("column `{name}`: {why}"))?))
         };
         row.get_column_iter().map(field).collect()
+    }
+}
+
+/// The library asserts on some damage instead of returning an error: that is damage like any other, and ends the reading.
+fn guarded<T>(work: impl FnOnce() -> ParquetResult<T>) -> anyhow::Result<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => Ok(done?),
+        Err(_) => anyhow::bail!("the file is damaged: its reader gave up"),
     }
 }
 
