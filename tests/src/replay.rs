@@ -3,6 +3,10 @@
 //!
 //! The corpora lie in `fuzz/corpus/<target>`; `fuzz/README.md` tells of the targets. A door is a function that takes bytes
 //! and panics if its parser breaks its promise. When it does, the input is printed, with the way to keep it.
+#![allow(
+    clippy::panic,
+    reason = "only tests call this, and a corpus that cannot be read fails the test with its path"
+)]
 
 use std::path::PathBuf;
 
@@ -27,7 +31,7 @@ pub fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|why| panic!("{}: {why}", folder.display()));
     let mut inputs: Vec<(String, Vec<u8>)> = entries
         .map(|entry| {
-            let path = entry.expect("a folder that was opened lists").path();
+            let path = entry.unwrap_or_else(|why| panic!("{}: {why}", folder.display())).path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             (name, std::fs::read(&path).unwrap_or_else(|why| panic!("{}: {why}", path.display())))
         })

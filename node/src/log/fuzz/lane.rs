@@ -24,7 +24,7 @@ const SEGMENTS_MAX: u32 = 6;
 /// nothing torn.
 pub fn log_recovery(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    if input.byte() % 2 == 0 { scripted(&mut input) } else { hostile(&mut input) }
+    if input.byte().is_multiple_of(2) { scripted(&mut input) } else { hostile(&mut input) }
 }
 
 /// What a group holds: vote, committed mark, purged index, bodies by index.

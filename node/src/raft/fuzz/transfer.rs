@@ -51,7 +51,7 @@ pub fn snapshot(bytes: &[u8]) {
     }
     std::fs::write(root.path().join("beside"), BESIDE).expect("the folder is ours");
     let (files, contents) = offer(&mut input);
-    let finishes = input.byte() % 2 == 0;
+    let finishes = input.byte().is_multiple_of(2);
     let is_whole = Inbox::open(&folder, files.clone()).and_then(|(inbox, from)| {
         assert!(from.len() == files.len() && from.iter().zip(&files).all(|(from, file)| *from <= file.bytes));
         let sent = send(inbox, &files, &contents, from, &mut input);
