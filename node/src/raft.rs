@@ -42,7 +42,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use flotilla_proto::ids::{LogIndex, NodeId, PartitionId};
 use flotilla_proto::refusal::Refusal;
-use openraft::BasicNode;
 use openraft::async_runtime::watch::WatchReceiver as _;
 
 use self::log_store::LogStore;
@@ -58,9 +57,6 @@ use crate::machine::{Machine, Reply};
 use crate::peers::Peers;
 use crate::planted::{self, Bug};
 use crate::storage::Fault;
-
-/// How long a new group may take to write its first entry.
-const BEGIN_MAX: Duration = Duration::from_secs(60);
 
 /// How a group keeps time.
 #[derive(Clone, Debug)]
@@ -120,7 +116,8 @@ pub struct Home {
 /// How a group begins on this node, if its log is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// As a new group of these voters.
+    /// As a new group of these voters: each of them writes the same first entry, so that a majority of them can begin
+    /// whichever is missing. The first stands for election at once.
     Found(Vec<NodeId>),
     /// As a replica that an existing group will write to.
     Join,
@@ -171,8 +168,14 @@ impl<M: Machine> Group<M> {
         let boot_index = boot_index.max(machine.applied().map_or(0, |id| id.index));
         let boot_index = if planted::has(Bug::BootGateOff) { 0 } else { boot_index };
         let store = LogStore::new(log.clone()).behind(machine.durable());
-        if let Some(applied) = machine.applied() {
-            store.follow_state(applied).await.map_err(|e| broken("log", &e))?;
+        let mut stands_at_once = false;
+        match (machine.applied(), start) {
+            (Some(applied), _) => store.follow_state(applied).await.map_err(|e| broken("log", &e))?,
+            (None, Start::Found(voters)) => {
+                let is_new = store.found(&voters).await.map_err(|e| broken("found", &e))?;
+                stands_at_once = is_new && voters.first() == Some(&node);
+            }
+            (None, Start::Join) => {}
         }
         let network = Network {
             peers: home.peers.clone(),
@@ -204,20 +207,9 @@ impl<M: Machine> Group<M> {
             published,
             handed_over: AtomicU64::new(0),
         };
-        if group.raft.is_initialized().await.map_err(|e| broken("open", &e))? {
-            // Nobody else can lead: no need to wait for silence.
-            if group.members().is_alone(node) {
-                group.raft.trigger().elect(false).await.map_err(|e| broken("elect", &e))?;
-            }
-        } else if let Start::Found(voters) = start {
-            let members: std::collections::BTreeMap<u64, BasicNode> =
-                voters.iter().map(|voter| (voter.0, BasicNode::default())).collect();
-            group.raft.initialize(members).await.map_err(|e| broken("initialize", &e))?;
-            let wait = group.raft.wait(Some(BEGIN_MAX));
-            let has_voters = |m: &openraft::RaftMetrics<Types>| {
-                m.membership_config.membership().voter_ids().next().is_some()
-            };
-            wait.metrics(has_voters, "the first membership").await.map_err(|e| broken("initialize", &e))?;
+        // Nobody else can lead, or nobody leads yet: no need to wait for silence.
+        if stands_at_once || group.members().is_alone(node) {
+            group.raft.trigger().elect(false).await.map_err(|e| broken("elect", &e))?;
         }
         Ok(group)
     }

@@ -112,8 +112,8 @@ impl Scene {
         load.stop().await;
         self.one_client().await.get_all().await;
         let history = self.judge_record();
-        self.cluster.caught_up(COLLECTION).await.unwrap_or_else(|why| panic!("{why:?}"));
-        self.cluster.verified(COLLECTION).await.unwrap_or_else(|why| panic!("{why:?}"));
+        self.cluster.caught_up(&self.work.collection).await.unwrap_or_else(|why| panic!("{why:?}"));
+        self.cluster.verified(&self.work.collection).await.unwrap_or_else(|why| panic!("{why:?}"));
         history
     }
 

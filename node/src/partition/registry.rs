@@ -149,10 +149,10 @@ impl Registry {
         }
     }
 
-    /// A group is founded by the first of its replicas alone: the others are written to.
+    /// A new group is founded by each of its replicas, and one that comes later is written to.
     fn start_of(&self, collection: &CollectionPlacement, id: PartitionId) -> Start {
         match collection.partition(id) {
-            Some(p) if p.replicas.first() == Some(&self.node) && p.change.is_none() => {
+            Some(p) if p.replicas.contains(&self.node) && p.change.is_none() => {
                 Start::Found(p.replicas.clone())
             }
             _ => Start::Join,

@@ -4,6 +4,7 @@
 //! an append is durable when its callback fires, which the lane does in order. The committed mark goes along with a later
 //! write: it only saves work at the next boot.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
@@ -11,9 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use flotilla_proto::ids::NodeId;
 use futures::StreamExt as _;
-use openraft::LogState;
+use openraft::alias::LeaderIdOf;
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
+use openraft::vote::{RaftLeaderId as _, RaftVote as _};
+use openraft::{BasicNode, EntryPayload, LogState, Membership};
 
 use super::types::{Entry, LogId, Types, Vote, decode_entry, encode_entry};
 use crate::invariants::{committed_stays, purge_behind_state, vote_goes_forward};
@@ -55,6 +59,36 @@ impl LogStore {
             return Ok(());
         }
         self.log.truncate_after(purged).await.map_err(io::Error::other)
+    }
+
+    /// Begins a log that holds nothing, of a replica that never voted, with the first entry of a new group of these voters:
+    /// their membership. It is the same at each of them, as if the first had led in term 0 and written it there. Tells
+    /// whether it did.
+    pub async fn found(&self, voters: &[NodeId]) -> io::Result<bool> {
+        let Some(first) = voters.first() else { return Ok(false) };
+        let state = self.log.state().map_err(io::Error::other)?;
+        let leader = LeaderIdOf::<Types>::new(0, first.0);
+        let vote = Vote::from_leader_id(leader, true);
+        // A crash may have come between the two writes.
+        let held: Option<Vote> = decode_mark(self.log.vote().map_err(io::Error::other)?)?;
+        if state.last_index.is_some()
+            || state.purged.is_some()
+            || held.is_some_and(|held| held.leader_id().term() > 0)
+        {
+            return Ok(false);
+        }
+        let ids: BTreeSet<u64> = voters.iter().map(|voter| voter.0).collect();
+        let nodes: BTreeMap<u64, BasicNode> = ids.iter().map(|id| (*id, BasicNode::default())).collect();
+        let members = Membership::new(vec![ids], nodes).map_err(io::Error::other)?;
+        let log_id = LogId::new(leader.to_committed(), 0);
+        let entry = Entry { log_id, payload: EntryPayload::Membership(members) };
+        let body = encode_entry(&entry).map_err(io::Error::other)?;
+        self.log.save_vote(encode_mark(&vote)?).await.map_err(io::Error::other)?;
+        let (flushed, is_flushed) = tokio::sync::oneshot::channel();
+        let tell = move |result| drop(flushed.send(result));
+        self.log.append(vec![LogEntry { index: 0, body }], tell).await.map_err(io::Error::other)?;
+        is_flushed.await.map_err(io::Error::other)??;
+        Ok(true)
     }
 
     fn range(&self, range: impl RangeBounds<u64>) -> io::Result<(u64, u64)> {

@@ -3,10 +3,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::Stream;
-use openraft::StorageError;
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::{BasicNode, StorageError};
 use parking_lot::Mutex;
 
 use super::state_machine::DurableState;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::convert::{map_to_wire, node_from_wire};
-use flotilla_proto::ids::{META_GROUP, PartitionId};
+use flotilla_proto::ids::{META_GROUP, NodeId, PartitionId};
 use flotilla_proto::peer::{self, peer_server};
 use flotilla_proto::placement::NodeState;
 use flotilla_proto::refusal::{Refusal, Violation};
@@ -47,6 +47,10 @@ impl PeerService {
         }
         let mut node = node_from_wire(node)?;
         node.state = NodeState::Active;
+        // A stranger that came before the first node has entered itself would be given that one's number.
+        if node.id == NodeId(0) && self.meta.map().nodes.is_empty() {
+            return Err(Refusal::Unavailable("the cluster's first node is only just starting".to_owned()));
+        }
         // Making a change twice leads to the same: the identity is known by then.
         match self.meta.submit(Change::Introduce(node), JOIN_MAX).await? {
             Outcome::Node(id) => {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use flotilla_proto::ids::META_GROUP;
+use flotilla_proto::v1;
 use flotilla_tests::cluster::Shape;
+use flotilla_tests::load::{self, Work};
 use rand::Rng as _;
 
 use super::{COLLECTION, Scene, none_failed, rounds, took};
@@ -68,6 +71,28 @@ async fn leaders_die_under_load() {
     none_failed(&history);
     let (gap, _) = history.longest_gap(|call| call.freshness.is_none());
     took("the longest time without an acknowledged write", gap, FAILOVER_MAX);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_dies_as_a_collection_is_made_is_not_missed() {
+    let mut scene = Scene::set("cluster::crash::made", Shape::of(3, 0, 2)).await;
+    let leader = scene.cluster.leaders().await.get(&META_GROUP.0).copied();
+    let victim = (0..3).find(|place| Some(scene.cluster.node(*place).id()) != leader).unwrap();
+    // Some of the new groups are to begin with its replica, and the others have heard nothing of them yet.
+    let client = scene.cluster.client().await.unwrap();
+    let spec = Some(load::collection("later", 24));
+    client.create(v1::CreateCollectionRequest { spec }).await.unwrap();
+    scene.cluster.kill9(victim);
+    let dead = scene.cluster.node(victim).id();
+    let partitions = scene.cluster.placement("later").await.unwrap().partitions;
+    assert!(partitions.iter().any(|partition| partition.replicas.first() == Some(&dead)), "{partitions:?}");
+    scene.cluster.failover("later", victim).await.unwrap();
+    scene.work = Work::on("later");
+    let load = scene.load().await;
+    scene.progress(&load, 400).await;
+    scene.cluster.restart(victim).await.unwrap();
+    scene.progress(&load, 200).await;
+    none_failed(&scene.judge(load).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
