@@ -10,6 +10,7 @@
 //! | `committed-stays` | what is committed is never cut off the log | by every replica |
 //! | `purge-behind-state` | the log is purged only as far as the durable state reaches | by every replica |
 //! | `one-lease` | at most one replica of a group is sure to lead | by the simulator |
+//! | `synced-stays` | committed entries and votes that were synced are there after a restart | by the simulator |
 
 pub mod applied_in_order;
 pub mod committed_stays;

@@ -123,6 +123,19 @@ pub enum Start {
     Join,
 }
 
+/// What of a group's log is on this node's disk for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Synced {
+    /// The last log index that was found when the group was opened.
+    pub at_boot: LogIndex,
+    /// Up to which index entries are committed, and synced here.
+    pub log: LogIndex,
+    /// The newest term that it knows.
+    pub term: u64,
+    /// The newest term in which a vote is synced here.
+    pub voted: u64,
+}
+
 /// A Raft group on this node.
 pub struct Group<M: Machine> {
     id: PartitionId,

@@ -49,7 +49,7 @@ use crate::partition::registry::Registry;
 use crate::partition::{Replica, Shared};
 use crate::peers::{KEEPALIVE, Peers};
 use crate::raft::outbox::Throttle;
-use crate::raft::{Home, Start};
+use crate::raft::{Home, Start, Synced};
 use crate::service::{MetaService, Mover, PeerService, RaftService, ShardService};
 use crate::storage::Fault;
 use crate::{log, raft, storage, worker};
@@ -324,6 +324,18 @@ impl Node {
         let led =
             replicas.iter().filter(|replica| replica.group().leads_for_sure()).map(|replica| replica.id());
         led.chain(self.meta.group().leads_for_sure().then_some(META_GROUP)).collect()
+    }
+
+    /// What each group's log holds for good on this node (`synced-stays`). A group that is not open is missing.
+    pub fn synced(&self) -> Vec<(PartitionId, Synced)> {
+        let replicas = self.registry.serving();
+        let groups = replicas.iter().map(|replica| (replica.id(), replica.group().synced()));
+        groups.chain([(META_GROUP, self.meta.group().synced())]).collect()
+    }
+
+    /// The partitions whose replica here is in quarantine.
+    pub fn quarantined(&self) -> Vec<PartitionId> {
+        self.registry.quarantined().into_iter().map(|(partition, _)| partition).collect()
     }
 
     /// What the node's metrics are read from.

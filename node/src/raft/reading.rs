@@ -19,7 +19,7 @@ use openraft::error::{LinearizableReadError, RaftError};
 use openraft::vote::RaftLeaderId as _;
 use openraft::{Instant as _, ReadPolicy, ServerState};
 
-use super::Group;
+use super::{Group, Synced};
 use crate::machine::Machine;
 use crate::planted::{self, Bug};
 
@@ -48,6 +48,22 @@ impl<M: Machine> Group<M> {
             Err(RaftError::Fatal(why)) => return Err(self.stopped(&why)),
         };
         Ok(read.index().max(self.boot_index))
+    }
+
+    /// What is to be there again after any end of this process.
+    pub fn synced(&self) -> Synced {
+        let flushed = self.raft.watch_log_progress().get().and_then(|point| point.last_log_id);
+        let committed = self.raft.watch_commit_progress().get();
+        let log = match (flushed, committed) {
+            (Some(flushed), Some(committed)) if flushed >= committed => committed.index,
+            // What another leader wrote here may still be replaced.
+            (Some(flushed), Some(committed)) if flushed.leader_id == committed.leader_id => flushed.index,
+            _ => 0,
+        };
+        let vote = self.raft.watch_vote_progress().get();
+        let term = self.raft.metrics().borrow_watched().current_term;
+        let voted = vote.map_or(0, |vote| vote.leader_id().term());
+        Synced { at_boot: self.boot_index, log, term, voted }
     }
 
     /// Whether this replica leads, by its lease, and holds everything that was acknowledged.

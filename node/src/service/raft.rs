@@ -115,11 +115,16 @@ impl RaftService {
             .map_err(|e| Status::internal(e.to_string()))?;
         let end = door::end_of_offer(&head)?;
         tracing::info!(group = group.0, end, "a snapshot arrived: the replica starts over from it");
-        if group == META_GROUP {
-            self.doors.meta.install().await.map_err(|e| Status::internal(e.to_string()))?;
-        } else {
-            self.doors.registry.install(group).await?;
-        }
+        // As a task of its own: a sender that gives up ends this call, and the replica would stay half opened.
+        let doors = self.doors.clone();
+        let installing = task::spawn(async move {
+            if group == META_GROUP {
+                doors.meta.install().await.map_err(|why| Refusal::Internal(why.to_string()))
+            } else {
+                doors.registry.install(group).await
+            }
+        });
+        installing.await.map_err(|lost| Status::internal(lost.to_string()))??;
         Ok(door::vote_of_offer(&head)?)
     }
 }

@@ -40,7 +40,7 @@ pub struct Desk {
     orders: Mutex<BTreeMap<String, Arc<Notify>>>,
     ready: Mutex<BTreeMap<String, u64>>,
     ends: Mutex<Vec<(String, String)>>,
-    nodes: Mutex<BTreeMap<String, Weak<Node>>>,
+    nodes: Mutex<BTreeMap<String, (u64, Weak<Node>)>>,
 }
 
 impl Desk {
@@ -56,22 +56,18 @@ impl Desk {
         self.ready.lock().clone()
     }
 
-    /// The invariant `one-lease`: at most one node is sure to lead a group.
-    ///
-    /// # Errors
-    /// If two are.
-    pub fn one_lease(&self) -> Result<(), String> {
-        let mut led: BTreeMap<u64, String> = BTreeMap::new();
-        for (name, node) in self.nodes.lock().iter() {
-            for group in node.upgrade().iter().flat_map(|node| node.sure_to_lead()) {
-                if let Some(other) = led.insert(group.0, name.clone()) {
-                    return Err(format!(
-                        "invariant one-lease: {other} and {name} are sure to lead group {group}"
-                    ));
-                }
-            }
-        }
-        Ok(())
+    fn introduce(&self, name: &str, node: &Arc<Node>) {
+        let mut nodes = self.nodes.lock();
+        let life = nodes.get(name).map_or(1, |(life, _)| life + 1);
+        nodes.insert(name.to_owned(), (life, Arc::downgrade(node)));
+    }
+
+    /// The nodes that run: name, the number of the life that it is, and the node.
+    pub fn running(&self) -> Vec<(String, u64, Arc<Node>)> {
+        let nodes = self.nodes.lock();
+        let running =
+            nodes.iter().filter_map(|(name, (life, node))| Some((name.clone(), *life, node.upgrade()?)));
+        running.collect()
     }
 
     /// Nodes whose process ended by itself, and why, since the last question.
@@ -120,7 +116,7 @@ impl Member {
         let peers = net::listen(PEERS).await.map_err(|why| text(&why))?;
         let node = Node::open(self.options()).await.map_err(|why| text(&why))?;
         let node = Arc::new(node);
-        desk.nodes.lock().insert(self.name.clone(), Arc::downgrade(&node));
+        desk.introduce(&self.name, &node);
         let (behind, front) = (node.clone(), node.clone());
         let behind = tokio::spawn(async move { behind.serve_peers(peers, std::future::pending()).await });
         let front = tokio::spawn(async move { front.serve(data, std::future::pending()).await });

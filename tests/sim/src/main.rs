@@ -12,6 +12,7 @@ mod storm;
 mod sweep;
 mod taps;
 mod weather;
+mod witness;
 mod work;
 
 use std::process::ExitCode;

@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::host::{Desk, Member};
 use crate::plan::{Kind, Plan};
 use crate::storm::Storm;
+use crate::witness::Witness;
 use crate::work::Stage;
 use crate::{host, net, taps, weather, work};
 
@@ -88,7 +89,7 @@ pub fn run(seed: u64) -> Report {
 
     let mut storm = Storm::new(&plan, &names, &disks, &desk, &stage);
     let mut healed = Duration::ZERO;
-    let outcome = weather_it(&plan, &mut sim, &mut storm, &stage, &recorder, &mut healed);
+    let outcome = weather_it(&plan, &mut sim, &mut storm, &desk, &stage, &recorder, &mut healed);
     let history = recorder.history();
     let verdict = match outcome.and_then(|()| checker::check(&history)) {
         Err(why) => Err(format!("{why}\nthe last failures:{}", last_failures(&history))),
@@ -103,6 +104,7 @@ fn weather_it(
     plan: &Plan,
     sim: &mut Sim<'_>,
     storm: &mut Storm<'_>,
+    desk: &Desk,
     stage: &Stage,
     recorder: &Recorder,
     healed: &mut Duration,
@@ -115,11 +117,11 @@ fn weather_it(
         }
     }
     tracing::info!(elapsed = ?sim.elapsed(), "the storm begins");
-    let begin = sim.elapsed();
+    let (begin, mut witness) = (sim.elapsed(), Witness::default());
     while sim.elapsed() - begin < plan.storm {
         storm.step(sim, sim.elapsed() - begin);
         weather::step(sim);
-        storm.one_lease()?;
+        witness.look(desk)?;
     }
     let calm = sim.elapsed();
     storm.calm(sim, calm - begin);
@@ -129,6 +131,7 @@ fn weather_it(
     while !stage.is_done.load(Ordering::SeqCst) {
         storm.step(sim, sim.elapsed() - begin);
         weather::step(sim);
+        witness.look(desk)?;
         *healed = sim.elapsed() - calm;
         if acknowledged() >= before + PROGRESS {
             stage.is_over.store(true, Ordering::SeqCst);

@@ -86,14 +86,6 @@ impl<'a> Storm<'a> {
         &self.fired
     }
 
-    /// See [`Desk::one_lease`].
-    ///
-    /// # Errors
-    /// If two nodes are sure to lead one group.
-    pub fn one_lease(&self) -> Result<(), String> {
-        self.desk.one_lease()
-    }
-
     /// What is due, so long after the storm began.
     pub fn step(&mut self, sim: &mut Sim<'_>, now: Duration) {
         self.revive(now);
