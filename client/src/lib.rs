@@ -2,11 +2,11 @@
 //!
 //! ```no_run
 //! use flotilla_client::{Client, Search, filter, filter::Combine as _};
-//! use flotilla_client::{CollectionSpec, Distance, Hnsw, IndexKind, Record, VectorSpec};
+//! use flotilla_client::{CollectionSpec, Distance, IndexKind, Record, VectorSpec};
 //!
 //! # async fn example() -> Result<(), flotilla_client::Error> {
 //! let client = Client::connect("http://localhost:15010").await?;
-//! let vector = VectorSpec { dims: 3, distance: Distance::Cosine, index: IndexKind::Hnsw(Hnsw::default()) };
+//! let vector = VectorSpec { dims: 3, distance: Distance::Cosine, index: IndexKind::default() };
 //! let spec = CollectionSpec {
 //!     name: "vms".into(),
 //!     vectors: [("default".into(), vector)].into(),
@@ -63,7 +63,9 @@ pub use filter::Filter;
 pub use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};
 pub use flotilla_proto::placement::{CollectionPlacement, Node, Partition, PlacementMap};
 pub use flotilla_proto::record::{Key, Payload, Record, Value};
-pub use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, Hnsw, IndexKind, VectorSpec};
+pub use flotilla_proto::schema::{
+    CollectionSpec, Distance, FieldType, Hnsw, IndexKind, Quantization, VectorSpec,
+};
 pub use flotilla_proto::v1::{CollectionStatus, Coverage, PartitionPlan, ReplicaDigest, VerifyResponse};
 
 /// What a call gives.

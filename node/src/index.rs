@@ -24,6 +24,7 @@
 
 pub mod accept;
 pub mod bitset;
+pub mod codes;
 pub mod damage;
 pub mod distance;
 pub mod flat;
@@ -33,6 +34,8 @@ pub mod hnsw;
 pub mod neighbor;
 pub mod preset;
 pub mod progress;
+pub mod quantized;
+pub mod rotation;
 pub mod rows;
 
 #[cfg(test)]
@@ -44,6 +47,7 @@ use std::sync::Arc;
 
 pub use accept::Accept;
 pub use bitset::Bitset;
+pub use codes::Codes;
 pub use damage::Damage;
 pub use distance::Distance;
 pub use flat::{Flat, scan, scan_bits};
@@ -51,6 +55,7 @@ pub use hnsw::Graph;
 pub use neighbor::{Neighbor, TopK};
 pub use preset::Preset;
 pub use progress::{Cancelled, Progress};
+pub use quantized::{Quantization, QuantizedGraph};
 pub use rows::{MAX_ROWS, Ragged, Rows};
 
 /// Bytes that an index is opened over in place: a memory map, a `Vec<u8>`, a `Bytes`.

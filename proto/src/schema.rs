@@ -119,10 +119,53 @@ impl Default for Hnsw {
 /// Which index a vector gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum IndexKind {
-    /// A graph.
+    /// A graph whose searches read whole vectors.
     Hnsw(Hnsw),
     /// An exact scan.
     Flat,
+    /// A graph whose searches look at codes first.
+    Quantized(Hnsw, Quantization),
+}
+
+/// What a search of a graph looks at before it reads whole vectors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Quantization {
+    /// Eight bits for each value, and one-bit sketches of neighbours; what is found is ordered by whole vectors.
+    #[default]
+    Scalar,
+}
+
+impl IndexKind {
+    /// The parameters of its graph, if it is one.
+    pub fn hnsw(&self) -> Option<&Hnsw> {
+        match self {
+            IndexKind::Hnsw(hnsw) | IndexKind::Quantized(hnsw, _) => Some(hnsw),
+            IndexKind::Flat => None,
+        }
+    }
+
+    /// The same, to change them.
+    pub fn hnsw_mut(&mut self) -> Option<&mut Hnsw> {
+        match self {
+            IndexKind::Hnsw(hnsw) | IndexKind::Quantized(hnsw, _) => Some(hnsw),
+            IndexKind::Flat => None,
+        }
+    }
+
+    /// What its searches look at first, if anything.
+    pub fn quantization(&self) -> Option<Quantization> {
+        match self {
+            IndexKind::Quantized(_, quantization) => Some(*quantization),
+            IndexKind::Hnsw(_) | IndexKind::Flat => None,
+        }
+    }
+}
+
+impl Default for IndexKind {
+    /// A quantized graph with the preset `balanced`.
+    fn default() -> IndexKind {
+        IndexKind::Quantized(Hnsw::default(), Quantization::default())
+    }
 }
 
 /// A named vector of a collection.
@@ -320,7 +363,7 @@ impl VectorSpec {
         if self.dims == 0 || self.dims > DIMS_MAX {
             return Err(Violation::range(format!("spec.vectors[{name}].dims"), 1, DIMS_MAX, self.dims));
         }
-        if let IndexKind::Hnsw(hnsw) = self.index {
+        if let Some(hnsw) = self.index.hnsw() {
             let field = |part: &str| format!("spec.vectors[{name}].hnsw.{part}");
             if hnsw.m < M_RANGE.0 || hnsw.m > M_RANGE.1 {
                 return Err(Violation::range(field("m"), M_RANGE.0, M_RANGE.1, hnsw.m));

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use clap::{Args, Subcommand};
 use flotilla_client::{Client, Collection};
-use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, IndexKind, VectorSpec};
+use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, IndexKind, Quantization, VectorSpec};
 use flotilla_proto::v1::CollectionStatus;
 use serde_json::json;
 
@@ -212,10 +212,21 @@ fn vector_words(vector: &VectorSpec) -> String {
     let distance = distance_word(vector.distance);
     match vector.index {
         IndexKind::Flat => format!("{} dims, {distance}, flat", vector.dims),
-        IndexKind::Hnsw(hnsw) => format!(
-            "{} dims, {distance}, hnsw m {} ef_construction {} ef_search {}",
-            vector.dims, hnsw.m, hnsw.ef_construction, hnsw.ef_search
+        IndexKind::Hnsw(hnsw) | IndexKind::Quantized(hnsw, _) => format!(
+            "{} dims, {distance}, hnsw m {} ef_construction {} ef_search {}, quantization {}",
+            vector.dims,
+            hnsw.m,
+            hnsw.ef_construction,
+            hnsw.ef_search,
+            quantization_word(&vector.index)
         ),
+    }
+}
+
+fn quantization_word(index: &IndexKind) -> &'static str {
+    match index.quantization() {
+        Some(Quantization::Scalar) => "scalar",
+        None => "none",
     }
 }
 
@@ -231,9 +242,10 @@ fn document(spec: &CollectionSpec, status: &CollectionStatus) -> serde_json::Val
     let vector = |(name, vector): (&String, &VectorSpec)| {
         let index = match vector.index {
             IndexKind::Flat => json!({"type": "flat"}),
-            IndexKind::Hnsw(hnsw) => json!({
+            IndexKind::Hnsw(hnsw) | IndexKind::Quantized(hnsw, _) => json!({
                 "type": "hnsw", "m": hnsw.m,
                 "ef_construction": hnsw.ef_construction, "ef_search": hnsw.ef_search,
+                "quantization": quantization_word(&vector.index),
             }),
         };
         let json = json!({"dims": vector.dims, "distance": distance_word(vector.distance), "index": index});

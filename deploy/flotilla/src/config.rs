@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use flotilla_proto::schema::{Hnsw, IndexKind};
+use flotilla_proto::schema::{Hnsw, IndexKind, Quantization};
 
 mod command;
 mod file;
@@ -337,6 +337,9 @@ impl From<&Settings> for Config {
             performance: Performance { threads: narrow("performance.threads") as usize },
             index: match settings.text("index.type").as_str() {
                 "flat" => IndexKind::Flat,
+                _ if settings.flag("quantization.enabled") => {
+                    IndexKind::Quantized(hnsw, Quantization::Scalar)
+                }
                 _ => IndexKind::Hnsw(hnsw),
             },
             cluster: Cluster {

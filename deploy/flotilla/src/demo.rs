@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use clap::Args;
 use flotilla_client::Client;
 use flotilla_node::env::clock;
-use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, Hnsw, IndexKind, VectorSpec};
+use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, IndexKind, VectorSpec};
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::config::Config;
@@ -147,7 +147,7 @@ pub fn collection(name: &str) -> CollectionSpec {
     let vector = VectorSpec {
         dims: text_vector::DIMS as u32,
         distance: Distance::Cosine,
-        index: IndexKind::Hnsw(Hnsw::default()),
+        index: IndexKind::default(),
     };
     let keywords = [
         "name",

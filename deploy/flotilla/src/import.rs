@@ -14,7 +14,9 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 use flotilla_client::{Client, Kind};
 use flotilla_node::env::clock;
-use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, Hnsw, IndexKind, PRESETS, VectorSpec};
+use flotilla_proto::schema::{
+    CollectionSpec, Distance, FieldType, IndexKind, PRESETS, Quantization, VectorSpec,
+};
 
 use crate::npy;
 use crate::progress::Progress;
@@ -212,15 +214,22 @@ impl ImportArgs {
     }
 }
 
-/// The index that a word means: a preset, or `flat`.
+/// The index that a word means: a preset, with `/none` behind it one without quantization, or `flat`.
 pub fn index_kind(word: &str) -> anyhow::Result<IndexKind> {
-    let preset = |(name, hnsw): &(&str, Hnsw)| (*name == word).then_some(IndexKind::Hnsw(*hnsw));
-    match PRESETS.iter().find_map(preset) {
-        Some(kind) => Ok(kind),
+    let (name, is_quantized) = match word.strip_suffix("/none") {
+        Some(name) => (name, false),
+        None => (word, true),
+    };
+    match PRESETS.iter().find(|(known, _)| *known == name) {
+        Some((_, hnsw)) if is_quantized => Ok(IndexKind::Quantized(*hnsw, Quantization::default())),
+        Some((_, hnsw)) => Ok(IndexKind::Hnsw(*hnsw)),
         None if word == "flat" => Ok(IndexKind::Flat),
         None => {
             let known: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
-            bail!("there is no index `{word}`; there are {} and flat", known.join(", "))
+            bail!(
+                "there is no index `{word}`; there are {} (each also with /none: no quantization) and flat",
+                known.join(", ")
+            )
         }
     }
 }

@@ -3,11 +3,11 @@
 //! [`open`] opens a folder in this process; [`connect`] dials a server. Both give the same [`Client`]:
 //!
 //! ```
-//! use flotilla::{CollectionSpec, Distance, Hnsw, IndexKind, Record, Search, VectorSpec};
+//! use flotilla::{CollectionSpec, Distance, IndexKind, Record, Search, VectorSpec};
 //!
 //! # async fn example(folder: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
 //! let client = flotilla::open(folder).await?;
-//! let vector = VectorSpec { dims: 3, distance: Distance::Cosine, index: IndexKind::Hnsw(Hnsw::default()) };
+//! let vector = VectorSpec { dims: 3, distance: Distance::Cosine, index: IndexKind::default() };
 //! let spec = CollectionSpec {
 //!     name: "vms".into(),
 //!     vectors: [("default".into(), vector)].into(),
@@ -68,8 +68,8 @@ use std::sync::Arc;
 
 pub use flotilla_client::{
     Client, CollectionSpec, Consistency, Count, Distance, Error, FieldType, Filter, Get, Hit, Hnsw, Hosts,
-    IndexKind, Key, Kind, Read, ReadPreference, Record, Scan, Search, Tokens, Value, VectorSpec, With,
-    filter,
+    IndexKind, Key, Kind, Quantization, Read, ReadPreference, Record, Scan, Search, Tokens, Value,
+    VectorSpec, With, filter,
 };
 
 /// Opens the folder, made if it is missing, and gives a client of it. Everything runs in this process; no port is opened.

@@ -12,6 +12,7 @@
 //! The folder `distance/` is one of the two places where `unsafe` is allowed: loads, calls into functions that
 //! need an instruction set, and prefetches, each with its reason.
 
+pub(super) mod codes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub mod prefetch;

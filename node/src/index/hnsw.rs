@@ -23,6 +23,7 @@
 
 mod beam;
 mod build;
+mod coded;
 mod format;
 mod layer;
 mod repair;

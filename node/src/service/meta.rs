@@ -7,7 +7,7 @@ use flotilla_proto::convert::{collection_to_wire, field_type_from_wire, map_to_w
 use flotilla_proto::limits::PARTITIONS_DEFAULT;
 use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::refusal::{Refusal, Violation};
-use flotilla_proto::schema::{Hnsw, IndexKind};
+use flotilla_proto::schema::{Hnsw, IndexKind, Quantization};
 use flotilla_proto::shard::meta_server;
 use flotilla_proto::v1;
 use futures::{Stream, StreamExt as _};
@@ -38,7 +38,7 @@ pub struct Defaults {
 
 impl Default for Defaults {
     fn default() -> Defaults {
-        Defaults { partitions: PARTITIONS_DEFAULT, index: IndexKind::Hnsw(Hnsw::default()) }
+        Defaults { partitions: PARTITIONS_DEFAULT, index: IndexKind::default() }
     }
 }
 
@@ -47,14 +47,25 @@ impl Defaults {
         if spec.partitions == 0 {
             spec.partitions = self.partitions;
         }
-        let unsaid = |v: &&mut v1::VectorParams| v.index() == v1::IndexKind::Unspecified && v.hnsw.is_none();
-        for vector in spec.vectors.values_mut().filter(unsaid) {
-            match self.index {
-                IndexKind::Flat => vector.set_index(v1::IndexKind::Flat),
-                IndexKind::Hnsw(Hnsw { m, ef_construction, ef_search }) => {
-                    vector.hnsw =
-                        Some(v1::HnswParams { preset: String::new(), m, ef_construction, ef_search });
+        for vector in spec.vectors.values_mut() {
+            if vector.index() == v1::IndexKind::Unspecified && vector.hnsw.is_none() {
+                match self.index.hnsw() {
+                    None => vector.set_index(v1::IndexKind::Flat),
+                    Some(Hnsw { m, ef_construction, ef_search }) => {
+                        vector.hnsw = Some(v1::HnswParams {
+                            preset: String::new(),
+                            m: *m,
+                            ef_construction: *ef_construction,
+                            ef_search: *ef_search,
+                        });
+                    }
                 }
+            }
+            if vector.quantization() == v1::Quantization::Unspecified {
+                vector.set_quantization(match self.index.quantization() {
+                    Some(Quantization::Scalar) => v1::Quantization::Scalar,
+                    None => v1::Quantization::None,
+                });
             }
         }
     }

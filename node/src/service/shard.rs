@@ -14,7 +14,7 @@ use flotilla_proto::limits::{EF_MAX, LAG_MS_DEFAULT, LAG_MS_MAX, LIMIT_DEFAULT, 
 use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
-use flotilla_proto::schema::{CollectionSpec, Distance, IndexKind};
+use flotilla_proto::schema::{CollectionSpec, Distance};
 use flotilla_proto::shard::{self, shard_server};
 use flotilla_proto::v1;
 use tonic::{Request, Response, Status};
@@ -139,8 +139,8 @@ fn search_from_wire(search: v1::SearchRequest, spec: &CollectionSpec) -> Result<
     if search.ef > EF_MAX {
         return Err(Violation::range("ef", 1, EF_MAX, search.ef));
     }
-    let ef = match (search.ef, vector.index) {
-        (0, IndexKind::Hnsw(hnsw)) => hnsw.ef_search,
+    let ef = match (search.ef, vector.index.hnsw()) {
+        (0, Some(hnsw)) => hnsw.ef_search,
         (ef, _) => ef.max(1),
     };
     Ok(Search {

@@ -8,7 +8,7 @@
 //!   vectors.<o>.f32       the values of the vector with ordinal <o>, slot by slot
 //!   rows.<o>  norms.<o>   the row of each slot, where rows lack the vector; former lengths, where any was scaled
 //!   payload/              the payload index
-//!   graph.<o>             the graph over the slots, once it was built
+//!   graph.<o>             the graph over the slots, with codes where the collection wants them, once it was built
 //! ```
 //!
 //! **Graphs come second.** A segment is durable and searchable (by scanning) before it has graphs. A graph is one more
@@ -47,7 +47,7 @@ use super::payload_index::PayloadIndex;
 use super::shape::Shapes;
 use crate::env::fs;
 use crate::env::mmap::{Advice, Mmap};
-use crate::index::{Graph, Progress, Rows, VectorIndex};
+use crate::index::{Progress, QuantizedGraph, Rows, VectorIndex};
 use file::cast;
 use keys::Keys;
 use view::SealedView;
@@ -94,7 +94,7 @@ struct Mapped {
 #[derive(Debug)]
 pub(super) struct Sealed {
     files: Arc<Files>,
-    graphs: Vec<Option<(GraphEntry, Graph)>>,
+    graphs: Vec<Option<(GraphEntry, QuantizedGraph)>>,
     deleted_at: Arc<[AtomicU64]>,
     dead: Arc<AtomicU32>,
 }
@@ -154,13 +154,13 @@ impl Sealed {
         }
     }
 
-    fn open_graph(&self, entry: &GraphEntry) -> Result<Graph, Fault> {
+    fn open_graph(&self, entry: &GraphEntry) -> Result<QuantizedGraph, Fault> {
         let (dir, ordinal) = (&self.files.dir, usize::from(entry.ordinal));
         let path = entry.file.path(dir);
         let map = entry.file.map(dir)?;
         map.advise(Advice::Random).map_err(|error| Fault::io(&path, &error))?;
-        let graph =
-            Graph::open(Arc::new(map)).map_err(|error| Fault::damaged(&path, 0, error.to_string()))?;
+        let graph = QuantizedGraph::open(Arc::new(map))
+            .map_err(|error| Fault::damaged(&path, 0, error.to_string()))?;
         let vertices = self.column(ordinal).map_or(0, |column| column.rows.len());
         if entry.file.name != header::graph_name(ordinal) || graph.len() != vertices {
             let reason = format!("a graph over {} rows, the vector has {vertices}", graph.len());
@@ -186,7 +186,7 @@ impl Sealed {
         let (Some(column), Some(params)) = (self.column(ordinal), shape.graph()) else {
             return Err(Fault::damaged(dir.join(HEADER), 0, format!("no vector {ordinal} to index")));
         };
-        let graph = Graph::build(column.rows, column.distance, &params, threads, progress)
+        let graph = QuantizedGraph::build(column.rows, column.distance, &params, threads, progress)
             .map_err(|_| Fault::Cancelled)?;
         let bytes = graph.to_bytes();
         drop(graph);

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use flotilla_proto::schema::{self, CollectionSpec, Hnsw, IndexKind};
 use serde::{Deserialize, Serialize};
 
-use crate::index::{Distance, hnsw};
+use crate::index::{Distance, Quantization, hnsw, quantized};
+
+/// Shorter vectors are read as quickly as their codes, and one bit of each value says little of them.
+const QUANTIZED_DIMS_MIN: u32 = 64;
 
 /// One named vector of the collection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,16 +53,16 @@ impl VectorShape {
     }
 
     /// How to build its graph; `None` for a vector that is scanned.
-    pub fn graph(&self) -> Option<hnsw::Params> {
+    pub fn graph(&self) -> Option<quantized::Params> {
         let short = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
-        match self.index {
-            IndexKind::Hnsw(Hnsw { m, ef_construction, .. }) => Some(hnsw::Params {
-                m: short(m),
-                ef_construction: short(ef_construction),
-                seed: hnsw::Params::SEED,
-            }),
-            IndexKind::Flat => None,
-        }
+        let Hnsw { m, ef_construction, .. } = self.index.hnsw()?;
+        let graph =
+            hnsw::Params { m: short(*m), ef_construction: short(*ef_construction), seed: hnsw::Params::SEED };
+        let quantization = match self.index.quantization() {
+            Some(schema::Quantization::Scalar) if self.dims >= QUANTIZED_DIMS_MIN => Quantization::Scalar,
+            _ => Quantization::None,
+        };
+        Some(quantized::Params { graph, quantization })
     }
 }
 

@@ -5,7 +5,9 @@ use crate::limits::PARTITIONS_DEFAULT;
 use crate::placement::CollectionPlacement;
 use crate::record::Key;
 use crate::refusal::Violation;
-use crate::schema::{CollectionSpec, Distance, FieldType, Hnsw, IndexKind, PRESETS, Strategy, VectorSpec};
+use crate::schema::{
+    CollectionSpec, Distance, FieldType, Hnsw, IndexKind, PRESETS, Quantization, Strategy, VectorSpec,
+};
 use crate::v1;
 
 /// A description with every default filled in; checked by [`CollectionSpec::check`], not here.
@@ -82,7 +84,19 @@ fn vector_from_wire(name: &str, params: v1::VectorParams) -> Result<VectorSpec, 
     };
     let index = match v1::IndexKind::try_from(params.index) {
         Ok(v1::IndexKind::Hnsw | v1::IndexKind::Unspecified) => {
-            IndexKind::Hnsw(hnsw_from_wire(name, params.hnsw.unwrap_or_default())?)
+            let hnsw = hnsw_from_wire(name, params.hnsw.unwrap_or_default())?;
+            match v1::Quantization::try_from(params.quantization) {
+                Ok(v1::Quantization::Scalar | v1::Quantization::Unspecified) => {
+                    IndexKind::Quantized(hnsw, Quantization::Scalar)
+                }
+                Ok(v1::Quantization::None) => IndexKind::Hnsw(hnsw),
+                Err(_) => {
+                    return Err(Violation::new(
+                        format!("spec.vectors[{name}].quantization"),
+                        format!("{} is not a quantization", params.quantization),
+                    ));
+                }
+            }
         }
         Ok(v1::IndexKind::Flat) => IndexKind::Flat,
         Err(_) => {
@@ -125,19 +139,24 @@ pub fn spec_to_wire(spec: &CollectionSpec) -> v1::CollectionSpec {
             Distance::Dot => v1::Distance::Dot,
             Distance::Euclidean => v1::Distance::Euclidean,
         };
-        let (index, hnsw) = match v.index {
-            IndexKind::Flat => (v1::IndexKind::Flat, None),
-            IndexKind::Hnsw(h) => (
-                v1::IndexKind::Hnsw,
-                Some(v1::HnswParams {
-                    preset: String::new(),
-                    m: h.m,
-                    ef_construction: h.ef_construction,
-                    ef_search: h.ef_search,
-                }),
-            ),
+        let (index, quantization) = match v.index {
+            IndexKind::Flat => (v1::IndexKind::Flat, v1::Quantization::Unspecified),
+            IndexKind::Hnsw(_) => (v1::IndexKind::Hnsw, v1::Quantization::None),
+            IndexKind::Quantized(_, Quantization::Scalar) => (v1::IndexKind::Hnsw, v1::Quantization::Scalar),
         };
-        v1::VectorParams { dims: v.dims, distance: distance.into(), index: index.into(), hnsw }
+        let hnsw = v.index.hnsw().map(|h| v1::HnswParams {
+            preset: String::new(),
+            m: h.m,
+            ef_construction: h.ef_construction,
+            ef_search: h.ef_search,
+        });
+        v1::VectorParams {
+            dims: v.dims,
+            distance: distance.into(),
+            index: index.into(),
+            hnsw,
+            quantization: quantization.into(),
+        }
     };
     v1::CollectionSpec {
         name: spec.name.clone(),
@@ -193,7 +212,7 @@ mod tests {
         };
         let spec = spec_from_wire(wire).unwrap();
         assert_eq!(spec.partitions, PARTITIONS_DEFAULT);
-        assert_eq!(spec.vectors["default"].index, IndexKind::Hnsw(Hnsw::default()));
+        assert_eq!(spec.vectors["default"].index, IndexKind::default());
         assert_eq!(spec_from_wire(spec_to_wire(&spec)), Ok(spec));
     }
 

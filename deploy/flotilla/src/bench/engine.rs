@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use flotilla_node::index::hnsw::Params;
-use flotilla_node::index::{Accept, Distance, Flat, Graph, Neighbor, Progress, Rows, Stats, VectorIndex};
+use flotilla_node::index::{
+    Accept, Distance, Flat, Neighbor, Progress, Quantization, QuantizedGraph, Rows, Stats, VectorIndex,
+    quantized,
+};
 use serde::Serialize;
 
 use crate::npy;
@@ -46,6 +49,9 @@ pub struct EngineArgs {
     /// Threads that build (default: the cores available). Searching uses one.
     #[arg(long)]
     pub threads: Option<usize>,
+    /// What a search looks at before it reads whole vectors.
+    #[arg(long, value_enum, default_value = "scalar")]
+    pub quantization: QuantizationName,
     /// Measure the exact scan instead of the graph.
     #[arg(long)]
     pub exact: bool,
@@ -75,6 +81,15 @@ impl From<DistanceName> for Distance {
     }
 }
 
+/// A quantization as users write it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum QuantizationName {
+    /// Nothing: whole vectors.
+    None,
+    /// 8 bits for each value, and one-bit sketches of neighbours.
+    Scalar,
+}
+
 /// One line of the result.
 #[derive(Debug, Serialize)]
 struct Line {
@@ -98,12 +113,17 @@ pub fn run(args: EngineArgs) -> Result<()> {
     if args.exact {
         measure::<Flat>(&args, &input, &())
     } else {
-        measure::<Graph>(&args, &input, &params(&args))
+        measure::<QuantizedGraph>(&args, &input, &params(&args))
     }
 }
 
-fn params(args: &EngineArgs) -> Params {
-    Params { m: args.m, ef_construction: args.ef_construction, seed: Params::SEED }
+fn params(args: &EngineArgs) -> quantized::Params {
+    let graph = Params { m: args.m, ef_construction: args.ef_construction, seed: Params::SEED };
+    let quantization = match args.quantization {
+        QuantizationName::None => Quantization::None,
+        QuantizationName::Scalar => Quantization::Scalar,
+    };
+    quantized::Params { graph, quantization }
 }
 
 /// Vectors, queries and true neighbours.
@@ -262,6 +282,7 @@ mod tests {
             ef_construction: 50,
             distance: DistanceName::Cosine,
             threads: Some(1),
+            quantization: QuantizationName::Scalar,
             exact: false,
             passes: 1,
         }
@@ -274,7 +295,8 @@ mod tests {
             let args = EngineArgs { distance, ..files(folder.path()) };
             let input = Input::read(&args).unwrap();
             let rows = input.rows().unwrap();
-            let graph = Graph::build(rows, distance.into(), &params(&args), 1, &Progress::new()).unwrap();
+            let graph =
+                QuantizedGraph::build(rows, distance.into(), &params(&args), 1, &Progress::new()).unwrap();
             assert_eq!(search(&args, &input, &graph, 20).unwrap().recall, 1.0);
             let flat = Flat::build(rows, distance.into(), &(), 1, &Progress::new()).unwrap();
             assert_eq!(search(&args, &input, &flat, 0).unwrap().recall, 1.0);

@@ -175,6 +175,18 @@ pub const KEYS: &[Key] = &[
         "candidates",
         "Candidates kept while searching a new collection, unless the request says otherwise.",
     ),
+    Key {
+        name: "quantization.enabled",
+        kind: Kind::Flag { default: true },
+        unit: "",
+        doc: "Whether searches of a new collection's graph look at codes before they read whole vectors.",
+    },
+    Key {
+        name: "quantization.type",
+        kind: Kind::Word { default: "scalar", of: &["scalar"] },
+        unit: "",
+        doc: "Those codes: 8 bits for each value, and one-bit sketches of each vertex's neighbours.",
+    },
     number("cluster.partitions", [4, 1, 256], "", "Partitions of a new collection that names none."),
     number(
         "cluster.grow_bytes",
@@ -196,7 +208,6 @@ pub const UNSUPPORTED: &[&str] = &[
     "memory",
     "storage.compression",
     "storage.compression_level",
-    "quantization",
     "replication.enabled",
     "replication.role",
     "replication.bind_address",

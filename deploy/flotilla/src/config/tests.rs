@@ -13,7 +13,7 @@ fn a_file_sets_what_it_names_and_the_rest_keeps_its_default() {
     let settings = load("server:\n  port: 16000\nindex:\n  hnsw:\n    m: 32\nlog:\n").unwrap();
     let config = Config::from(&settings);
     assert_eq!(config.server.port, 16_000);
-    let IndexKind::Hnsw(hnsw) = config.index else { panic!("the default index is a graph") };
+    let Some(hnsw) = config.index.hnsw() else { panic!("the default index is a graph") };
     assert_eq!((hnsw.m, hnsw.ef_construction), (32, 200));
     assert_eq!(config.log, Config::default().log);
     assert_eq!(settings.get("server.port").unwrap().1.rsplit(':').next(), Some("2"));
@@ -35,12 +35,8 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_one() {
 
 #[test]
 fn planned_keys_are_refused_clearly() {
-    for text in [
-        "quantization:\n  enabled: true",
-        "storage: {compression: lz4}",
-        "cache:\n",
-        "cluster:\n  mode: shard",
-    ] {
+    for text in ["memory:\n  budget: 1", "storage: {compression: lz4}", "cache:\n", "cluster:\n  mode: shard"]
+    {
         let error = load(text).unwrap_err();
         assert!(error.contains("not supported by this version"), "{error}");
     }
@@ -111,7 +107,7 @@ fn every_key_reads_back_at_its_bounds() {
 #[test]
 fn defaults_agree_with_the_balanced_preset_and_the_limits() {
     let config = Config::default();
-    assert_eq!(config.index, IndexKind::Hnsw(Hnsw::default()));
+    assert_eq!(config.index, IndexKind::default());
     assert_eq!(config.cluster.partitions, flotilla_proto::limits::PARTITIONS_DEFAULT);
 }
 

@@ -6,7 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::layer::{Layer, Probe};
+use super::super::neighbor::from_ordered;
+use super::layer::{Layer, Measure};
 use super::visited::Visited;
 
 /// A vertex and its distance as one sortable integer; the lowest bit marks it as expanded.
@@ -55,6 +56,15 @@ impl Beam {
         self.cursor = self.cursor.min(at);
     }
 
+    /// What is not nearer than this does not get in.
+    #[inline]
+    fn bound(&self) -> f32 {
+        match self.entries.last() {
+            Some(last) if self.entries.len() >= self.width => from_ordered(parts(*last).1),
+            _ => f32::INFINITY,
+        }
+    }
+
     /// The nearest unexpanded vertex, marked as expanded.
     #[inline]
     fn next(&mut self) -> Option<u32> {
@@ -92,26 +102,12 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Collects the links of `vertex` that this walk has not met, and asks for their rows.
-    #[inline]
-    pub(super) fn meet<L: Layer>(&mut self, layer: &L, probe: &Probe<'_>, vertex: u32) {
-        self.fresh.clear();
-        for link in layer.links(vertex) {
-            if self.visited.first(link) {
-                if self.fresh.len() < 4 {
-                    probe.prefetch_row(layer.row(link));
-                }
-                self.fresh.push(link);
-            }
-        }
-    }
-
     /// Walks `layer` from `starts`, leaving the `width` nearest vertices in the beam. Returns how many vertices
     /// were expanded.
-    pub(super) fn walk<L: Layer>(
+    pub(super) fn walk<L: Layer, M: Measure>(
         &mut self,
         layer: &L,
-        probe: &mut Probe<'_>,
+        probe: &mut M,
         starts: &[u32],
         width: usize,
     ) -> u64 {
@@ -125,12 +121,13 @@ impl Scratch {
         let mut expanded = 0;
         while let Some(vertex) = self.beam.next() {
             expanded += 1;
-            self.meet(layer, probe, vertex);
             if let Some(next) = self.beam.peek() {
-                layer.prefetch_links(next);
+                probe.prefetch(layer, next);
             }
-            let beam = &mut self.beam;
-            probe.each(layer, &self.fresh, |link, distance| beam.offer(link, distance));
+            let (bound, beam) = (self.beam.bound(), &mut self.beam);
+            probe.expand(layer, vertex, bound, &mut self.visited, &mut self.fresh, |link, distance| {
+                beam.offer(link, distance);
+            });
         }
         expanded
     }

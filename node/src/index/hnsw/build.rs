@@ -14,7 +14,7 @@ use super::super::distance::prefetch::prefetch;
 use super::super::{Cancelled, Distance, Progress, Rows};
 use super::beam::Scratch;
 use super::format::{Graph, LayerParts};
-use super::layer::{Layer, Probe, descend};
+use super::layer::{Layer, Measure as _, Probe, descend};
 use super::{LAYERS_MAX, NONE, Params, repair};
 
 /// Builds a graph over `rows` with up to `threads` threads (at least one); one thread builds the same graph

@@ -95,6 +95,16 @@ impl Graph {
         self.len() == 0
     }
 
+    /// The most links that a vertex of layer 0 has.
+    pub(in super::super) fn links_max(&self) -> usize {
+        2 * self.shape.m
+    }
+
+    /// The rows that a row's vertex of layer 0 links to.
+    pub(in super::super) fn links(&self, vertex: u32) -> impl Iterator<Item = u32> + '_ {
+        self.view().layer(0).block(vertex).iter().copied().take_while(|link| *link != NONE)
+    }
+
     /// Size in bytes, in a file and in memory.
     pub fn bytes(&self) -> usize {
         size_of_val(self.words.words())
@@ -320,7 +330,13 @@ pub(super) struct FrozenLayer<'a> {
     len: usize,
 }
 
-impl FrozenLayer<'_> {
+impl<'a> FrozenLayer<'a> {
+    /// The slots for the links of a vertex.
+    fn block(&self, vertex: u32) -> &'a [u32] {
+        let start = vertex as usize * self.stride;
+        self.links.get(start..start + self.stride).unwrap_or_default()
+    }
+
     /// The number in the layer below of a vertex of an upper layer.
     pub(super) fn below(&self, vertex: u32) -> u32 {
         self.below.get(vertex as usize).copied().unwrap_or_default()

@@ -4,6 +4,7 @@ use super::super::distance::Kernel;
 use super::super::distance::prefetch::prefetch;
 use super::super::neighbor::ordered;
 use super::super::{Distance, Rows};
+use super::visited::Visited;
 
 /// A layer that can be walked: the builder's (atomics) and the frozen graph's (words).
 pub(super) trait Layer {
@@ -23,6 +24,30 @@ pub(super) trait Layer {
 /// Cache lines of a row asked for ahead; the processor's own prefetcher follows from there. Of 2, 6, 8, 12 and 24
 /// lines (all of a 384-d row), 24 was a tenth slower and the others alike (2026-11, AVX2).
 const LINES_AHEAD: usize = 8;
+
+/// How far a walk's query is from rows.
+pub(super) trait Measure {
+    /// The distance to a row, as an integer that orders as distances do.
+    fn one(&mut self, row: u32) -> u32;
+
+    /// Calls `found` with each vertex of `fresh` and its distance.
+    fn each<L: Layer>(&mut self, layer: &L, fresh: &[u32], found: impl FnMut(u32, u32));
+
+    /// Calls `found` with the vertices that `vertex` of layer 0 links to and that were not met before; those that are hardly
+    /// nearer than `bound` may be left out. `fresh` is room for them.
+    fn expand<L: Layer>(
+        &mut self,
+        layer: &L,
+        vertex: u32,
+        bound: f32,
+        visited: &mut Visited,
+        fresh: &mut Vec<u32>,
+        found: impl FnMut(u32, u32),
+    );
+
+    /// Asks for the memory that [`Measure::expand`] looks at first.
+    fn prefetch<L: Layer>(&self, layer: &L, vertex: u32);
+}
 
 /// A query ready to be compared with rows; counts what it computes.
 pub(super) struct Probe<'a> {
@@ -46,22 +71,28 @@ impl<'a> Probe<'a> {
         self.rows
     }
 
-    /// The distance to a row, as an integer that orders as distances do.
-    #[inline]
-    pub(super) fn one(&mut self, row: u32) -> u32 {
-        self.distances += 1;
-        ordered(self.kernel.one(self.query, self.rows.row(row)))
-    }
-
     #[inline]
     pub(super) fn four(&mut self, rows: [u32; 4]) -> [u32; 4] {
         self.distances += 4;
         self.kernel.four(self.query, rows.map(|row| self.rows.row(row))).map(ordered)
     }
 
-    /// Calls `found` with each vertex of `fresh` and its distance.
+    /// Asks for the memory of a row.
     #[inline]
-    pub(super) fn each<L: Layer>(&mut self, layer: &L, fresh: &[u32], mut found: impl FnMut(u32, u32)) {
+    pub(super) fn prefetch_row(&self, row: u32) {
+        prefetch(self.rows.row(row), LINES_AHEAD);
+    }
+}
+
+impl Measure for Probe<'_> {
+    #[inline]
+    fn one(&mut self, row: u32) -> u32 {
+        self.distances += 1;
+        ordered(self.kernel.one(self.query, self.rows.row(row)))
+    }
+
+    #[inline]
+    fn each<L: Layer>(&mut self, layer: &L, fresh: &[u32], mut found: impl FnMut(u32, u32)) {
         let (fours, rest) = fresh.as_chunks::<4>();
         for (i, four) in fours.iter().enumerate() {
             if let Some(ahead) = fours.get(i + 1) {
@@ -78,17 +109,38 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Asks for the memory of a row.
     #[inline]
-    pub(super) fn prefetch_row(&self, row: u32) {
-        prefetch(self.rows.row(row), LINES_AHEAD);
+    fn expand<L: Layer>(
+        &mut self,
+        layer: &L,
+        vertex: u32,
+        _: f32,
+        visited: &mut Visited,
+        fresh: &mut Vec<u32>,
+        found: impl FnMut(u32, u32),
+    ) {
+        fresh.clear();
+        for link in layer.links(vertex) {
+            if visited.first(link) {
+                if fresh.len() < 4 {
+                    self.prefetch_row(layer.row(link));
+                }
+                fresh.push(link);
+            }
+        }
+        self.each(layer, fresh, found);
+    }
+
+    #[inline]
+    fn prefetch<L: Layer>(&self, layer: &L, vertex: u32) {
+        layer.prefetch_links(vertex);
     }
 }
 
 /// Walks from `start` to a vertex that has no nearer neighbour, and says how far it is.
-pub(super) fn descend<L: Layer>(
+pub(super) fn descend<L: Layer, M: Measure>(
     layer: &L,
-    probe: &mut Probe<'_>,
+    probe: &mut M,
     start: (u32, u32),
     fresh: &mut Vec<u32>,
 ) -> (u32, u32) {

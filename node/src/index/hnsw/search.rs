@@ -8,10 +8,15 @@ use parking_lot::Mutex;
 
 use super::super::accept::is_live;
 use super::super::neighbor::from_ordered;
-use super::super::{Accept, Distance, Neighbor, Rows, Stats};
+use super::super::{Accept, Codes, Distance, Neighbor, Rows, Stats, TopK};
 use super::beam::Scratch;
+use super::coded::Coded;
 use super::format::{FrozenLayer, Graph, View};
-use super::layer::{Layer, Probe, descend};
+use super::layer::{Layer, Measure, Probe, descend};
+
+/// Of what a walk by codes found, so many times `k` are ordered by their rows, and at least so many more than `k`.
+const RESCORED: usize = 2;
+const RESCORED_MIN: usize = 8;
 
 /// Scratch of finished searches, for the next ones: at most as many as ever searched at once, up to
 /// [`Pool::KEPT`]. Each is 2 bytes per row and what a search's heaps grew to.
@@ -50,37 +55,84 @@ impl Graph {
         accept: Accept<'_>,
         stats: &mut Stats,
     ) -> Vec<Neighbor> {
+        let mut probe = Probe::new(rows, distance, query);
+        let found = self.look(&mut probe, rows.len(), (k, ef), accept, stats);
+        stats.distances += probe.distances;
+        found.into_iter().take(k).map(neighbor).collect()
+    }
+
+    /// The same by codes of the rows: the walk measures by them, and the best of what it finds are ordered by the rows.
+    #[allow(clippy::too_many_arguments)]
+    pub fn search_codes(
+        &self,
+        rows: Rows<'_>,
+        codes: &Codes,
+        distance: Distance,
+        query: &[f32],
+        k: usize,
+        ef: usize,
+        accept: Accept<'_>,
+        stats: &mut Stats,
+    ) -> Vec<Neighbor> {
+        let question = codes.ask(query);
+        let mut coded = Coded::new(codes, &question);
+        let found = self.look(&mut coded, rows.len().min(codes.len()), (k, ef), accept, stats);
+        let mut probe = Probe::new(rows, distance, query);
+        let best = &found[..found.len().min(k.saturating_mul(RESCORED).max(k.saturating_add(RESCORED_MIN)))];
+        let mut top = TopK::new(k);
+        let (fours, rest) = best.as_chunks::<4>();
+        best.iter().for_each(|(row, _)| probe.prefetch_row(*row));
+        for four in fours {
+            let distances = probe.four(four.map(|(row, _)| row));
+            for ((row, _), distance) in four.iter().zip(distances) {
+                top.push(neighbor((*row, distance)));
+            }
+        }
+        for (row, _) in rest {
+            top.push(neighbor((*row, probe.one(*row))));
+        }
+        stats.distances += coded.distances + probe.distances;
+        top.into_sorted()
+    }
+
+    /// Rows and their distances, nearest first: at least the `k` nearest of what the walk found.
+    fn look<M: Measure>(
+        &self,
+        probe: &mut M,
+        rows: usize,
+        (k, ef): (usize, usize),
+        accept: Accept<'_>,
+        stats: &mut Stats,
+    ) -> Vec<(u32, u32)> {
         let view = self.view();
-        if k == 0 || view.is_empty() || rows.is_empty() {
+        if k == 0 || view.is_empty() || rows == 0 {
             return Vec::new();
         }
         let width = ef.max(k).min(view.layer(0).len());
-        let mut probe = Probe::new(rows, distance, query);
         let mut scratch = self.pool().take();
-        let starts = [land(&view, &mut probe, &mut scratch.fresh), view.entry_row()];
-        let bottom = view.layer(0).cut(rows.len());
+        let starts = [land(&view, probe, &mut scratch.fresh), view.entry_row()];
+        let bottom = view.layer(0).cut(rows);
         let (found, expanded) = match accept {
             Accept::All => {
-                let expanded = scratch.walk(&bottom, &mut probe, &starts, width);
-                (scratch.beam.found().take(k).map(neighbor).collect(), expanded)
+                let expanded = scratch.walk(&bottom, probe, &starts, width);
+                (scratch.beam.found().collect(), expanded)
             }
             Accept::Bits(bits) => {
-                collect(&bottom, &mut probe, &starts, (k, width), |row| bits.contains(row), &mut scratch)
+                collect(&bottom, probe, &starts, width, |row| bits.contains(row), &mut scratch)
             }
             Accept::Live { deleted_at, at } => {
                 let live = |row| is_live(deleted_at, at, row);
-                collect(&bottom, &mut probe, &starts, (k, width), live, &mut scratch)
+                collect(&bottom, probe, &starts, width, live, &mut scratch)
             }
         };
         self.pool().give(scratch);
         stats.visited += expanded;
-        stats.distances += probe.distances;
         found
     }
 }
 
 /// Walks down the upper layers; the row of layer 0 where the search begins.
-fn land(view: &View<'_>, probe: &mut Probe<'_>, fresh: &mut Vec<u32>) -> u32 {
+fn land<M: Measure>(view: &View<'_>, probe: &mut M, fresh: &mut Vec<u32>) -> u32 {
     let mut vertex = view.entry();
     for number in (1..view.layers()).rev() {
         let layer = view.layer(number);
@@ -91,16 +143,15 @@ fn land(view: &View<'_>, probe: &mut Probe<'_>, fresh: &mut Vec<u32>) -> u32 {
     vertex
 }
 
-/// Walks layer 0 through all vertices and collects the accepted ones: the `k` nearest of the `width` held.
-/// Returns them and how many vertices were expanded.
-fn collect(
+/// Walks layer 0 through all vertices and collects the `width` nearest accepted ones. Returns them and how many vertices were expanded.
+fn collect<M: Measure>(
     layer: &FrozenLayer<'_>,
-    probe: &mut Probe<'_>,
+    probe: &mut M,
     starts: &[u32],
-    (k, width): (usize, usize),
+    width: usize,
     accepts: impl Fn(u32) -> bool,
     scratch: &mut Scratch,
-) -> (Vec<Neighbor>, u64) {
+) -> (Vec<(u32, u32)>, u64) {
     let (mut candidates, mut held) = (take(&mut scratch.candidates), take(&mut scratch.held));
     let meet = |row: u32, distance: u32, candidates: &mut BinaryHeap<_>, held: &mut BinaryHeap<u64>| {
         let key = u64::from(distance) << 32 | u64::from(row);
@@ -128,14 +179,19 @@ fn collect(
             break;
         }
         expanded += 1;
-        scratch.meet(layer, probe, key as u32);
         if let Some(Reverse(next)) = candidates.peek() {
-            layer.prefetch_links(*next as u32);
+            probe.prefetch(layer, *next as u32);
         }
-        probe.each(layer, &scratch.fresh, |row, distance| meet(row, distance, &mut candidates, &mut held));
+        let bound = match held.peek() {
+            Some(worst) if held.len() >= width => from_ordered((*worst >> 32) as u32),
+            _ => f32::INFINITY,
+        };
+        probe.expand(layer, key as u32, bound, &mut scratch.visited, &mut scratch.fresh, |row, distance| {
+            meet(row, distance, &mut candidates, &mut held);
+        });
     }
     let mut sorted = held.into_sorted_vec();
-    let found = sorted.iter().take(k).map(|key| neighbor((*key as u32, (key >> 32) as u32))).collect();
+    let found = sorted.iter().map(|key| (*key as u32, (key >> 32) as u32)).collect();
     sorted.clear();
     candidates.clear();
     (scratch.candidates, scratch.held) = (candidates, BinaryHeap::from(sorted));

@@ -7,7 +7,7 @@ use flotilla_proto::limits::{COLLECTIONS_MAX, PARTITIONS_MAX, SLOTS};
 use flotilla_proto::placement::{CollectionPlacement, Partition, Role};
 use flotilla_proto::record::Key;
 use flotilla_proto::ring;
-use flotilla_proto::schema::{CollectionSpec, FieldType, IndexKind, Strategy};
+use flotilla_proto::schema::{CollectionSpec, FieldType, Strategy};
 
 use super::{Catalogue, Outcome, Refused, spread};
 
@@ -79,9 +79,9 @@ impl Catalogue {
             }
         }
         for (vector, ef) in ef_search {
-            match spec.vectors.get_mut(&vector).map(|v| &mut v.index) {
-                Some(IndexKind::Hnsw(hnsw)) => hnsw.ef_search = ef,
-                Some(IndexKind::Flat) | None => {
+            match spec.vectors.get_mut(&vector).and_then(|v| v.index.hnsw_mut()) {
+                Some(hnsw) => hnsw.ef_search = ef,
+                None => {
                     let why = format!("collection `{name}` has no hnsw vector of this name");
                     return Err(Refused::Invalid(format!("ef_search[{vector}]"), why));
                 }

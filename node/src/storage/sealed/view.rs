@@ -7,7 +7,7 @@ use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::{Key, Payload};
 
 use super::{Sealed, header, keys};
-use crate::index::{Accept, Bitset, Graph, Neighbor, Stats, TopK};
+use crate::index::{Accept, Bitset, Neighbor, QuantizedGraph, Stats, TopK, VectorIndex as _};
 use crate::storage::column::{Alive, Column, stored_vectors};
 use crate::storage::shape::ordinal;
 use crate::storage::{Fault, Method, Nearest, SegmentView, StoredRow};
@@ -39,7 +39,7 @@ impl SealedView {
 
     fn walk(
         &self,
-        graph: &Graph,
+        graph: &QuantizedGraph,
         column: &Column<'_>,
         ef: usize,
         ask: &Nearest<'_>,

@@ -1,0 +1,218 @@
+//! A graph with codes beside it: what a segment searches.
+//!
+//! ```text
+//! 64 bytes   magic (8), version u32, kind u32, length of the graph u64, length of the codes u64, zeros, CRC-32 of all before
+//! graph      as [`Graph`] writes it, then zeros up to the next multiple of 64
+//! codes      as [`Codes`] writes them; none for kind 0
+//! ```
+//!
+//! A file that begins with a graph is one from before there were codes: it is opened without any.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::hnsw;
+use super::{
+    Accept, Backing, Cancelled, Codes, Damage, Distance, Graph, Neighbor, Progress, Rows, Stats, VectorIndex,
+};
+
+const MAGIC: [u8; 8] = *b"FLQUANT\n";
+const VERSION: u32 = 1;
+const HEADER: usize = 64;
+const LINE: usize = 64;
+
+/// What a search looks at before it reads whole vectors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Quantization {
+    /// Nothing: each distance is that of the vectors.
+    None,
+    /// Eight bits for each value, and one-bit sketches of what a vertex links to; see [`super::codes`].
+    #[default]
+    Scalar,
+}
+
+/// How to build it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Params {
+    /// The graph.
+    pub graph: hnsw::Params,
+    /// The codes.
+    pub quantization: Quantization,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct QuantizedGraph {
+    graph: Graph,
+    codes: Option<Codes>,
+}
+
+impl QuantizedGraph {
+    /// Bytes of a file's header, for what holds its length.
+    fn header(kind: u32, graph: usize, codes: usize) -> [u8; HEADER] {
+        let mut header = [0; HEADER];
+        header[..8].copy_from_slice(&MAGIC);
+        header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        header[12..16].copy_from_slice(&kind.to_le_bytes());
+        header[16..24].copy_from_slice(&(graph as u64).to_le_bytes());
+        header[24..32].copy_from_slice(&(codes as u64).to_le_bytes());
+        let crc = crc32fast::hash(&header[..HEADER - 4]);
+        header[HEADER - 4..].copy_from_slice(&crc.to_le_bytes());
+        header
+    }
+
+    /// Whether there are codes.
+    pub fn has_codes(&self) -> bool {
+        self.codes.is_some()
+    }
+}
+
+/// A part of what an index is opened over.
+struct Part {
+    whole: Backing,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        (*self.whole).as_ref().get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+impl VectorIndex for QuantizedGraph {
+    type Params = Params;
+
+    fn build(
+        rows: Rows<'_>,
+        distance: Distance,
+        params: &Params,
+        threads: usize,
+        progress: &Progress,
+    ) -> Result<Self, Cancelled> {
+        let graph = Graph::build(rows, distance, &params.graph, threads, progress)?;
+        let codes = match params.quantization {
+            Quantization::Scalar if cfg!(target_endian = "little") => {
+                Some(Codes::build(rows, distance, &graph, params.graph.seed, progress)?)
+            }
+            Quantization::None | Quantization::Scalar => None,
+        };
+        Ok(Self { graph, codes })
+    }
+
+    fn search(
+        &self,
+        rows: Rows<'_>,
+        distance: Distance,
+        query: &[f32],
+        k: usize,
+        effort: usize,
+        accept: Accept<'_>,
+        stats: &mut Stats,
+    ) -> Vec<Neighbor> {
+        match &self.codes {
+            Some(codes) if codes.dims() == rows.dims() => {
+                self.graph.search_codes(rows, codes, distance, query, k, effort, accept, stats)
+            }
+            _ => self.graph.search(rows, distance, query, k, effort, accept, stats),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.graph.len()
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let graph = self.graph.to_bytes();
+        let codes = self.codes.as_ref().map_or(&[][..], Codes::bytes);
+        let mut bytes = Vec::with_capacity(HEADER + graph.len().next_multiple_of(LINE) + codes.len());
+        bytes.extend(Self::header(u32::from(self.codes.is_some()), graph.len(), codes.len()));
+        bytes.extend(&graph);
+        bytes.resize(bytes.len().next_multiple_of(LINE), 0);
+        bytes.extend(codes);
+        bytes
+    }
+
+    fn open(backing: Backing) -> Result<Self, Damage> {
+        let bytes = (*backing).as_ref();
+        let actual = bytes.len() as u64;
+        let Some(header) = bytes.first_chunk::<HEADER>().filter(|header| header[..8] == MAGIC) else {
+            return Ok(Self { graph: Graph::open(backing)?, codes: None });
+        };
+        let words: [u32; HEADER / 4] = std::array::from_fn(|at| {
+            header.as_chunks::<4>().0.get(at).map_or(0, |word| u32::from_le_bytes(*word))
+        });
+        if words[2] != VERSION {
+            return Err(Damage::Version(words[2]));
+        }
+        let long = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << 32;
+        let (kind, graph, codes) = (words[3], long(4), long(6));
+        if crc32fast::hash(&header[..HEADER - 4]) != words[15] || kind > 1 || (kind == 0) != (codes == 0) {
+            return Err(Damage::Header);
+        }
+        let codes_at =
+            graph.checked_next_multiple_of(LINE as u64).and_then(|len| len.checked_add(HEADER as u64));
+        let expected = codes_at.and_then(|at| at.checked_add(codes)).ok_or(Damage::Header)?;
+        if expected != actual {
+            return Err(Damage::Length { expected, actual });
+        }
+        // Both are within the bytes, so they fit.
+        let (graph, codes_at) = (graph as usize, codes_at.unwrap_or_default() as usize);
+        let part = |range: Range<usize>| Arc::new(Part { whole: backing.clone(), range });
+        let graph = Graph::open(part(HEADER..HEADER + graph))?;
+        let codes = match kind {
+            1 if cfg!(target_endian = "little") => {
+                Some(Codes::open(part(codes_at..bytes.len()), graph.len())?)
+            }
+            _ => None,
+        };
+        Ok(Self { graph, codes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{exam, sample};
+    use super::*;
+
+    #[test]
+    fn sits_the_exam() {
+        exam::sit::<QuantizedGraph>(false);
+    }
+
+    fn built(quantization: Quantization) -> (sample::Sample, QuantizedGraph) {
+        let sample = sample::clustered(5, 3_000, 96, 30);
+        let params = Params { quantization, ..Params::default() };
+        let index =
+            QuantizedGraph::build(sample.rows(), Distance::Cosine, &params, 1, &Progress::new()).unwrap();
+        (sample, index)
+    }
+
+    #[test]
+    fn a_bare_graph_opens_without_codes() {
+        let (_, index) = built(Quantization::None);
+        let bare = index.graph.to_bytes();
+        let opened = QuantizedGraph::open(Arc::new(bare)).unwrap();
+        assert!(!opened.has_codes() && opened.len() == 3_000);
+        let opened = QuantizedGraph::open(Arc::new(index.to_bytes())).unwrap();
+        assert!(!opened.has_codes() && opened.len() == 3_000);
+    }
+
+    #[test]
+    fn codes_read_few_vectors_and_lose_hardly_any_neighbour() {
+        let (sample, index) = built(Quantization::Scalar);
+        let opened = QuantizedGraph::open(Arc::new(index.to_bytes())).unwrap();
+        assert!(opened.has_codes());
+        let queries = sample::clustered(5, 100, 96, 30);
+        let (mut by_codes, mut by_rows) = (Stats::default(), Stats::default());
+        let (mut same, mut all) = (0, 0);
+        for query in 0..100 {
+            let (rows, query) = (sample.rows(), queries.rows().row(query));
+            let found = opened.search(rows, Distance::Cosine, query, 10, 64, Accept::All, &mut by_codes);
+            let truth = index.graph.search(rows, Distance::Cosine, query, 10, 64, Accept::All, &mut by_rows);
+            same += truth.iter().filter(|near| found.iter().any(|found| found.row == near.row)).count();
+            all += truth.len();
+        }
+        assert!(same * 100 >= all * 98, "{same} of {all}");
+        assert!(by_codes.distances * 10 < by_rows.distances * 8, "{by_codes:?} {by_rows:?}");
+    }
+}
