@@ -2,7 +2,7 @@
 
 use super::super::Distance;
 use super::super::distance::codes::{Block, CODES, Pair, SLOTS, Sieve};
-use super::{Codes, Row, dot, nearest, unit};
+use super::{Codes, ROUNDING, Row, dot, nearest, unit};
 
 /// Sketch errors are taken this many times. With 1.9, as in the paper, one row in 30 is further off than its bound.
 const CAUTION: f32 = 0.5;
@@ -93,17 +93,17 @@ fn counts(query: &[f32]) -> (Vec<Pair>, f32, f32) {
     let mut counts = vec![[0u8; SLOTS]; query.len().div_ceil(8)];
     for (eight, pair) in query.chunks(8).zip(&mut counts) {
         for (four, half) in eight.chunks(4).zip(pair.as_chunks_mut::<{ SLOTS / 2 }>().0) {
-            // Above the lowest: twice the values whose sign is chosen to be plus, rounded where they are cast.
+            // Above the lowest: twice the values whose sign is chosen to be plus.
             let doubled: [f32; 4] =
                 std::array::from_fn(|at| four.get(at).map_or(0.0, |value| 2.0 * value * scale));
-            let mut above = [0.5 - doubled.iter().map(|value| value.min(0.0)).sum::<f32>(); SLOTS / 2];
+            let mut above = [-doubled.iter().map(|value| value.min(0.0)).sum::<f32>(); SLOTS / 2];
             for at in [3, 2, 1, 0] {
                 for choices in above.chunks_exact_mut(2 << at) {
                     choices[1 << at..].iter_mut().for_each(|sum| *sum += doubled[at]);
                 }
             }
             for (count, sum) in half.iter_mut().zip(above) {
-                *count = (sum as i32).clamp(0, 255) as u8;
+                *count = (sum + ROUNDING).to_bits() as u8;
             }
         }
     }
