@@ -145,6 +145,8 @@ pub struct Group<M: Machine> {
     proposals: Proposals<M>,
     /// The last log index found at boot: see the boot gate.
     boot_index: LogIndex,
+    /// The same, whatever the gate is.
+    found_index: LogIndex,
     /// No vote before: see quiet after boot.
     votes_from: clock::Instant,
     heartbeat: Duration,
@@ -179,6 +181,7 @@ impl<M: Machine> Group<M> {
         let has_voted = log.vote().map_err(|e| broken("log", &e))?.is_some();
         let boot_index = log.state().map_err(|e| broken("log", &e))?.last_index.unwrap_or(0);
         let boot_index = boot_index.max(machine.applied().map_or(0, |id| id.index));
+        let found_index = boot_index;
         let boot_index = if planted::has(Bug::BootGateOff) { 0 } else { boot_index };
         let store = LogStore::new(log.clone()).behind(machine.durable());
         let mut stands_at_once = false;
@@ -214,6 +217,7 @@ impl<M: Machine> Group<M> {
             log,
             proposals,
             boot_index,
+            found_index,
             votes_from,
             heartbeat,
             lease: home.options.lease(),

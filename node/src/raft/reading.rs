@@ -63,7 +63,7 @@ impl<M: Machine> Group<M> {
         let vote = self.raft.watch_vote_progress().get();
         let term = self.raft.metrics().borrow_watched().current_term;
         let voted = vote.map_or(0, |vote| vote.leader_id().term());
-        Synced { at_boot: self.boot_index, log, term, voted }
+        Synced { at_boot: self.found_index, log, term, voted }
     }
 
     /// Whether this replica leads, by its lease, and holds everything that was acknowledged.
