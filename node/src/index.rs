@@ -48,6 +48,7 @@ use std::sync::Arc;
 pub use accept::Accept;
 pub use bitset::Bitset;
 pub use codes::Codes;
+pub use codes::packed::Packed;
 pub use damage::Damage;
 pub use distance::Distance;
 pub use flat::{Flat, scan, scan_bits};

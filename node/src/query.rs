@@ -4,7 +4,7 @@
 //! wire. A **search** goes through three phases, each in a file of its own:
 //!
 //! ```text
-//! plan (per segment: exact, graph, filtered graph)  ->  execute  ->  merge (distance, then key)
+//! plan (per segment: exact, codes, graph, filtered graph)  ->  execute  ->  merge (distance, then key)
 //! ```
 //!
 //! **Invariants.**

@@ -25,6 +25,7 @@ pub mod fuzz;
 mod glimpse;
 mod growing;
 mod manifest;
+mod matching;
 pub mod payload_index;
 mod plan;
 mod presence;
@@ -44,9 +45,10 @@ use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::{Key, Payload};
 
-use crate::index::{Bitset, Neighbor, Stats};
+use crate::index::{Neighbor, Stats};
 
 pub use digest::Digest;
+pub use matching::Matching;
 pub use presence::{Elsewhere, Presence};
 pub use quarantine::Quarantine;
 pub use row::StoredRow;
@@ -117,6 +119,8 @@ impl Fault {
 pub enum Method {
     /// Scan every accepted row.
     Exact,
+    /// Look at the codes of every accepted row, and at the vectors of the nearest; exact where the segment has no codes.
+    Codes,
     /// Walk the graph with this many candidates; exact where the segment has no graph.
     Graph {
         /// Candidates kept.
@@ -136,7 +140,7 @@ pub struct Nearest<'a> {
     /// How to look.
     pub method: Method,
     /// Only these rows (a subset of the live rows); `None`: every live row.
-    pub rows: Option<&'a Bitset>,
+    pub rows: Option<&'a Matching>,
 }
 
 /// One segment as a view sees it: rows `0..rows()`, of which some are live. Growing, frozen and sealed segments all
@@ -162,13 +166,17 @@ pub trait SegmentView: Send + Sync {
     /// none.
     fn vector(&self, name: &str, row: u32) -> Option<Vec<f32>>;
     /// The live rows that pass.
-    fn matching(&self, filter: &Compiled) -> Result<Bitset, Fault>;
+    fn matching(&self, filter: &Compiled) -> Result<Matching, Fault>;
     /// The nearest live rows, by distance then row.
     fn nearest(&self, ask: &Nearest<'_>, stats: &mut Stats) -> Result<Vec<Neighbor>, Fault>;
     /// A number that no other rows of the partition ever have; none while rows still come.
     fn identity(&self) -> Option<u64>;
     /// Whether the vector can be searched without scanning it.
     fn is_indexed(&self, vector: &str) -> bool;
+    /// Whether the vector's rows have codes.
+    fn has_codes(&self, _vector: &str) -> bool {
+        false
+    }
     /// The live rows whose key is greater than `after`, by key.
     fn by_key<'a>(
         &'a self,

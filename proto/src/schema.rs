@@ -133,6 +133,8 @@ pub enum Quantization {
     /// Eight bits for each value, and one-bit sketches of neighbours; what is found is ordered by whole vectors.
     #[default]
     Scalar,
+    /// One-bit sketches alone; what they find is ordered by whole vectors, which may stay on disk.
+    Binary,
 }
 
 impl IndexKind {

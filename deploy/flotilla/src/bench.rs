@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 pub mod engine;
 pub mod load;
 pub mod search;
+mod segment;
 
 /// Arguments of `flotilla bench`.
 #[derive(Args, Debug)]

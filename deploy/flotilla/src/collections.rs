@@ -226,6 +226,7 @@ fn vector_words(vector: &VectorSpec) -> String {
 fn quantization_word(index: &IndexKind) -> &'static str {
     match index.quantization() {
         Some(Quantization::Scalar) => "scalar",
+        Some(Quantization::Binary) => "binary",
         None => "none",
     }
 }

@@ -289,6 +289,8 @@ pub struct Config {
     pub performance: Performance,
     /// Index of a new collection's vector that names none.
     pub index: IndexKind,
+    /// What its searches look at first, where its index is named but not this.
+    pub quantization: Option<Quantization>,
     /// The spread of collections.
     pub cluster: Cluster,
 }
@@ -308,6 +310,12 @@ impl From<&Settings> for Config {
             ef_construction: narrow("index.hnsw.ef_construction"),
             ef_search: narrow("index.hnsw.ef_search"),
         };
+        let quantization = settings.flag("quantization.enabled").then(|| {
+            match settings.text("quantization.type").as_str() {
+                "binary" => Quantization::Binary,
+                _ => Quantization::Scalar,
+            }
+        });
         let folder = settings.text("storage.data_dir");
         let loopback = IpAddr::from([127, 0, 0, 1]);
         Config {
@@ -335,13 +343,12 @@ impl From<&Settings> for Config {
                 compare_seconds: settings.number("replication.compare_seconds"),
             },
             performance: Performance { threads: narrow("performance.threads") as usize },
-            index: match settings.text("index.type").as_str() {
-                "flat" => IndexKind::Flat,
-                _ if settings.flag("quantization.enabled") => {
-                    IndexKind::Quantized(hnsw, Quantization::Scalar)
-                }
-                _ => IndexKind::Hnsw(hnsw),
+            index: match (settings.text("index.type").as_str(), quantization) {
+                ("flat", _) => IndexKind::Flat,
+                (_, Some(quantization)) => IndexKind::Quantized(hnsw, quantization),
+                (_, None) => IndexKind::Hnsw(hnsw),
             },
+            quantization,
             cluster: Cluster {
                 partitions: narrow("cluster.partitions"),
                 grow_bytes: settings.number("cluster.grow_bytes"),

@@ -64,7 +64,11 @@ pub fn configure(node: &mut flotilla_node::server::Options, config: &Config) {
     node.lag.sync_interval_ms = config.replication.sync_interval_ms;
     node.equality.every = Duration::from_secs(config.replication.compare_seconds);
     node.worker.verify_every = Duration::from_secs(config.storage.verify_seconds);
-    node.defaults = Defaults { partitions: config.cluster.partitions, index: config.index };
+    node.defaults = Defaults {
+        partitions: config.cluster.partitions,
+        index: config.index,
+        quantization: config.quantization,
+    };
     node.growth.grow_bytes = config.cluster.grow_bytes;
     node.growth.advise_bytes = config.cluster.advise_bytes;
 }

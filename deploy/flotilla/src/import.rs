@@ -214,20 +214,24 @@ impl ImportArgs {
     }
 }
 
-/// The index that a word means: a preset, with `/none` behind it one without quantization, or `flat`.
+/// The index that a word means: a preset, with `/none`, `/scalar` or `/binary` behind it for its quantization, or `flat`.
 pub fn index_kind(word: &str) -> anyhow::Result<IndexKind> {
-    let (name, is_quantized) = match word.strip_suffix("/none") {
-        Some(name) => (name, false),
-        None => (word, true),
+    let (name, quantization) = match word.split_once('/') {
+        None => (word, Some(Quantization::default())),
+        Some((name, "none")) => (name, None),
+        Some((name, "scalar")) => (name, Some(Quantization::Scalar)),
+        Some((name, "binary")) => (name, Some(Quantization::Binary)),
+        // No preset is called so.
+        Some(_) => (word, None),
     };
-    match PRESETS.iter().find(|(known, _)| *known == name) {
-        Some((_, hnsw)) if is_quantized => Ok(IndexKind::Quantized(*hnsw, Quantization::default())),
-        Some((_, hnsw)) => Ok(IndexKind::Hnsw(*hnsw)),
-        None if word == "flat" => Ok(IndexKind::Flat),
-        None => {
+    match (PRESETS.iter().find(|(known, _)| *known == name), quantization) {
+        (Some((_, hnsw)), Some(quantization)) => Ok(IndexKind::Quantized(*hnsw, quantization)),
+        (Some((_, hnsw)), None) => Ok(IndexKind::Hnsw(*hnsw)),
+        (None, _) if word == "flat" => Ok(IndexKind::Flat),
+        (None, _) => {
             let known: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
             bail!(
-                "there is no index `{word}`; there are {} (each also with /none: no quantization) and flat",
+                "there is no index `{word}`; there are {} (each also with /scalar, /binary or /none for its quantization) and flat",
                 known.join(", ")
             )
         }
@@ -242,4 +246,23 @@ fn report(written: Outcome, seconds: f64) -> anyhow::Result<()> {
         "rejected": written.rejected,
     });
     Ok(writeln!(std::io::stdout().lock(), "{line}")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_word_names_a_preset_and_a_quantization() {
+        let balanced = PRESETS.iter().find(|(name, _)| *name == "balanced").unwrap().1;
+        let quantized = |quantization| IndexKind::Quantized(balanced, quantization);
+        assert_eq!(index_kind("balanced").unwrap(), quantized(Quantization::Scalar));
+        assert_eq!(index_kind("balanced/scalar").unwrap(), quantized(Quantization::Scalar));
+        assert_eq!(index_kind("balanced/binary").unwrap(), quantized(Quantization::Binary));
+        assert_eq!(index_kind("balanced/none").unwrap(), IndexKind::Hnsw(balanced));
+        assert_eq!(index_kind("flat").unwrap(), IndexKind::Flat);
+        for word in ["balanced/pq", "flat/none", "quick", "/none", ""] {
+            assert!(index_kind(word).unwrap_err().to_string().contains("there is no index"), "{word}");
+        }
+    }
 }

@@ -1,51 +1,85 @@
 //! Short codes of vectors: what a search looks at first, so that it reads few whole vectors.
 //!
-//! Each row is taken from the block's centre and rotated ([`Rotation`]), and kept as one **byte** per value; and as a **sketch** of
-//! one bit per value, wherever a graph links to it. From both follows an estimate of the product of the centred query and the
-//! centred row, and from that of every [`Distance`]:
+//! Each row is taken from the block's centre and rotated ([`Rotation`]), and kept as one **byte** per value, and as a **sketch** of
+//! one bit per value, by itself and wherever a graph links to it. From each follows an estimate of the product of the centred query
+//! and the centred row, and from that of every [`Distance`]:
 //!
 //! * bytes: values are rounded to 1/127 of the row's greatest one; the error is that of rounding, far below the differences that
 //!   decide about neighbours;
 //! * sketches: the signs of the values, as RaBitQ has them (Gao & Long, SIGMOD 2024). The estimate is unbiased over rotations,
-//!   and its error is below a bound, known for each row, with a probability that `CAUTION` sets.
+//!   and its error is below a bound, known for each row, with a probability that the bound's factor sets.
 //!
-//! The sketches of all rows that a vertex links to stand side by side, together with the links ([`fan`]), as in SymphonyQG (Gou,
-//! Gao, Xu & Long, SIGMOD 2025): what a walk reads of a vertex is one run of memory, and one pass of a kernel says which links
-//! can be near enough at all. Only their bytes are read then.
+//! **A walk** reads the sketches of all rows that a vertex links to side by side, together with the links ([`fan`]), as in SymphonyQG
+//! (Gou, Gao, Xu & Long, SIGMOD 2025): what it reads of a vertex is one run of memory, and one pass of a kernel says which links
+//! can be near enough at all. Only their bytes are read then. **A scan** of scattered rows reads each one's own sketch ([`scan`]).
+//! **A build** of a graph measures by bytes ([`between`]), so the codes of the rows come first and those beside links last.
+//!
+//! What is kept is a [`Kind`]'s choice: `Scalar` has all three, `Binary` only each row's own sketch, in a tenth of the memory.
 //!
 //! ```text
-//! 64 bytes   magic (8), version u32, dims u32, rows u64, seed u64, distance u32, blocks of a vertex u32, zeros, CRC-32
+//! 64 bytes   magic (8), version u32, dims u32, rows u64, seed u64, distance u32, blocks of a vertex u32, kind u32, zeros, CRC-32
 //! centre     dims x f32, padded with zeros to a multiple of 64 bytes
 //! rows       for each: a byte per value, padded with zeros to a multiple of 32; what the row adds to each of its distances, and
 //!            what a byte's unit stands for, f32 each; all of them padded to a multiple of 64
-//! fans       see [`fan`]
+//! sketches   for each row, see [`sketch`]; all of them padded to a multiple of 64
+//! fans       for each row, see [`fan`]
 //! ```
 //!
 //! Numbers are little endian, and a machine of the other kind searches without codes. Opening checks the header alone, so that it
 //! costs nothing; what lies behind it is checked as whole files are. Damage there misleads a search, no more.
 
+pub mod between;
 pub mod fan;
+mod glance;
+pub mod packed;
 mod question;
+pub mod scan;
+pub mod sketch;
+mod whole;
 
-use self::fan::{Fan, Sketches};
+use std::ops::Range;
+use std::sync::Arc;
+
+use self::between::Between;
+use self::fan::Fan;
+pub use self::glance::Glance;
 pub use self::question::Question;
-use super::distance::codes::Block;
+use self::whole::Whole;
+use super::distance::codes::{Block, Strided};
 use super::distance::prefetch::prefetch;
 use super::rotation::Rotation;
 use super::{Backing, Cancelled, Damage, Distance, Graph, Progress, Rows};
 
 const MAGIC: [u8; 8] = *b"FLCODES\n";
-const VERSION: u32 = 1;
+/// Version 1 had no sketches of rows by themselves.
+const VERSION: u32 = 2;
 const HEADER: usize = 64;
+const LINE: usize = 64;
 /// Bytes of what stands behind a row's bytes.
 const FACTORS: usize = 8;
 
+/// Which codes there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Bytes, sketches, and sketches beside links.
+    Scalar,
+    /// Sketches.
+    Binary,
+}
+
 /// The codes of a block of rows.
 pub struct Codes {
-    bytes: Backing,
+    held: Held,
     head: Head,
+    places: Places,
     centre: Vec<f32>,
     rotation: Rotation,
+}
+
+/// Where the bytes are.
+enum Held {
+    Built(Arc<Whole>),
+    Opened(Backing),
 }
 
 /// What everything else follows from.
@@ -57,6 +91,18 @@ struct Head {
     distance: Distance,
     /// Blocks of a vertex.
     blocks: usize,
+    kind: Kind,
+}
+
+/// Where the parts begin, and how long each row's share of them is.
+#[derive(Clone, Copy, Debug)]
+struct Places {
+    rows: usize,
+    row: usize,
+    sketches: usize,
+    sketch: usize,
+    fans: usize,
+    end: usize,
 }
 
 /// A row's code: its bytes, and what they stand for.
@@ -67,6 +113,16 @@ struct Row<'a> {
     add: f32,
     /// What a byte's unit stands for.
     unit: f32,
+}
+
+/// A query or a row from the centre, rotated.
+struct Offset {
+    values: Vec<f32>,
+    length: f32,
+    /// What every distance begins with.
+    base: f32,
+    /// What a product counts.
+    weight: f32,
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -88,6 +144,11 @@ impl Head {
         bytes[24..32].copy_from_slice(&self.seed.to_le_bytes());
         bytes[32..36].copy_from_slice(&distance.to_le_bytes());
         bytes[36..40].copy_from_slice(&(self.blocks as u32).to_le_bytes());
+        let kind = match self.kind {
+            Kind::Scalar => 0u32,
+            Kind::Binary => 1,
+        };
+        bytes[40..44].copy_from_slice(&kind.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..HEADER - 4]);
         bytes[HEADER - 4..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -110,79 +171,110 @@ impl Head {
             2 => Distance::Euclidean,
             _ => return Err(Damage::Header),
         };
+        let kind = match words[10] {
+            0 => Kind::Scalar,
+            1 => Kind::Binary,
+            _ => return Err(Damage::Header),
+        };
         let long = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << 32;
         let (dims, blocks, len) = (words[3] as usize, words[9] as usize, long(4));
         let is_sound = (1..=1 << 16).contains(&dims) && blocks <= 8 && len <= super::MAX_ROWS as u64;
         if crc32fast::hash(&header[..HEADER - 4]) != words[15] || !is_sound {
             return Err(Damage::Header);
         }
-        Ok(Head { dims, len: len as usize, seed: long(6), distance, blocks })
+        Ok(Head { dims, len: len as usize, seed: long(6), distance, blocks, kind })
     }
 
-    /// Bytes of a row's code.
+    /// Bytes of a row's code, without what stands behind them.
     fn width(self) -> usize {
-        self.dims.next_multiple_of(32)
+        match self.kind {
+            Kind::Scalar => self.dims.next_multiple_of(32),
+            Kind::Binary => 0,
+        }
     }
 
-    fn rows_at(self) -> usize {
-        HEADER + (self.dims * 4).next_multiple_of(64)
-    }
-
-    fn fans_at(self) -> usize {
-        self.rows_at() + (self.len * (self.width() + FACTORS)).next_multiple_of(64)
-    }
-
-    /// Bytes of the whole; cannot overflow, because dims, rows and blocks are bounded.
-    fn bytes(self) -> u64 {
-        self.fans_at() as u64 + self.len as u64 * (fan::block_words(self.dims) * 4 * self.blocks) as u64
+    /// Cannot overflow, because dims, rows and blocks are bounded.
+    fn places(self) -> Places {
+        let row = match self.kind {
+            Kind::Scalar => self.width() + FACTORS,
+            Kind::Binary => 0,
+        };
+        let sketch = sketch::len(self.dims);
+        let rows = HEADER + (self.dims * 4).next_multiple_of(LINE);
+        let sketches = rows + (self.len * row).next_multiple_of(LINE);
+        let fans = sketches + (self.len * sketch).next_multiple_of(LINE);
+        let end = fans + self.len * fan::block_words(self.dims) * 4 * self.blocks;
+        Places { rows, row, sketches, sketch, fans, end }
     }
 }
 
 impl Codes {
-    /// The codes of `rows`, and of what `graph` links to.
+    /// The codes of `rows`, for a graph whose vertices link to at most `links` others at layer 0; those beside links are not there
+    /// before [`Codes::link`].
     ///
     /// # Errors
     /// [`Cancelled`] if `progress` was cancelled before the end.
     pub fn build(
         rows: Rows<'_>,
         distance: Distance,
-        graph: &Graph,
+        kind: Kind,
+        links: usize,
         seed: u64,
+        threads: usize,
         progress: &Progress,
     ) -> Result<Codes, Cancelled> {
         let (dims, len) = (rows.dims(), rows.len());
-        let (centre, rotation) = (centre(rows), Rotation::new(dims, seed));
-        let head = Head { dims, len, seed, distance, blocks: fan::blocks(graph) };
-        let mut bytes = Whole::with_capacity(head.bytes() as usize);
-        bytes.push(&head.encode());
-        centre.iter().for_each(|value| bytes.push(&value.to_le_bytes()));
-        bytes.pad(head.rows_at());
-        let mut sketches = Sketches::new(dims, len);
-        let (mut offset, mut code) = (vec![0.0; dims], vec![0u8; head.width()]);
-        for row in 0..len as u32 {
+        let blocks = match kind {
+            Kind::Scalar => fan::blocks(links),
+            Kind::Binary => 0,
+        };
+        let head = Head { dims, len, seed, distance, blocks, kind };
+        let (places, centre, rotation) = (head.places(), centre(rows), Rotation::new(dims, seed));
+        let mut whole = Whole::new(places.end);
+        whole.part_mut(0..HEADER).copy_from_slice(&head.encode());
+        let values = whole.part_mut(HEADER..HEADER + dims * 4).chunks_exact_mut(4);
+        values.zip(&centre).for_each(|(to, value)| to.copy_from_slice(&value.to_le_bytes()));
+        let (bytes, sketches) =
+            whole.part_mut(places.rows..places.fans).split_at_mut(places.sketches - places.rows);
+        let code = |row: u32, code: &mut [u8], sketch: &mut [u8]| {
             let whole = rows.row(row);
-            offset.iter_mut().zip(whole.iter().zip(&centre)).for_each(|(o, (x, c))| *o = x - c);
-            let length2 = dot(&offset, &offset);
+            let offset = Offset::new(whole, &centre, &rotation, distance);
             let add = match distance {
-                Distance::Euclidean => length2,
+                Distance::Euclidean => offset.length * offset.length,
                 Distance::Cosine | Distance::Dot => -dot(whole, &centre),
             };
-            rotation.apply(&mut offset);
-            sketches.push(&offset, length2.sqrt(), add);
-            let unit = unit(&offset);
-            let scale = if unit > 0.0 { unit.recip() } else { 0.0 };
-            code.iter_mut().zip(&offset).for_each(|(to, value)| *to = nearest(value * scale) as u8);
-            bytes.push(&code);
-            bytes.push(&add.to_le_bytes());
-            bytes.push(&unit.to_le_bytes());
-            progress.advance(0)?;
-        }
-        bytes.pad(head.fans_at());
-        for vertex in 0..len as u32 {
-            fan::lay(graph, vertex, &sketches, head.blocks, |part| bytes.push(part));
-            progress.advance(0)?;
-        }
-        Ok(Codes { bytes: std::sync::Arc::new(bytes), head, centre, rotation })
+            sketch::write(&offset.values, offset.length, add, sketch);
+            if let Some((code, factors)) = code.split_last_chunk_mut::<FACTORS>() {
+                let unit = unit(&offset.values);
+                let scale = if unit > 0.0 { unit.recip() } else { 0.0 };
+                code.iter_mut()
+                    .zip(&offset.values)
+                    .for_each(|(to, value)| *to = nearest(value * scale) as u8);
+                factors[..4].copy_from_slice(&add.to_le_bytes());
+                factors[4..].copy_from_slice(&unit.to_le_bytes());
+            }
+        };
+        in_parallel(len, threads, (bytes, places.row), (sketches, places.sketch), progress, code)?;
+        Ok(Codes { held: Held::Built(Arc::new(whole)), head, places, centre, rotation })
+    }
+
+    /// Lays the sketches of what each vertex of the graph links to beside the links.
+    ///
+    /// # Errors
+    /// [`Cancelled`] if `progress` was cancelled before the end.
+    pub fn link(mut self, graph: &Graph, threads: usize, progress: &Progress) -> Result<Codes, Cancelled> {
+        let Held::Built(mut whole) = self.held else { return Ok(self) };
+        let Some(own) = Arc::get_mut(&mut whole) else {
+            return Ok(Codes { held: Held::Built(whole), ..self });
+        };
+        let (coded, fans) = own.bytes_mut().split_at_mut(self.places.fans);
+        let sketches = &coded[self.places.sketches..];
+        let (dims, stride) = (self.head.dims, fan::block_words(self.head.dims) * 4 * self.head.blocks);
+        let sketch = |row: u32| part(sketches, row, self.places.sketch);
+        let lay = |vertex: u32, to: &mut [u8], _: &mut [u8]| fan::lay(graph.links(vertex), dims, sketch, to);
+        in_parallel(self.head.len, threads, (fans, stride), (&mut [], 0), progress, lay)?;
+        self.held = Held::Built(whole);
+        Ok(self)
     }
 
     /// Opens codes over bytes, in place if they start on a 4-byte boundary, else as a copy; `rows` is how many there must be.
@@ -195,20 +287,21 @@ impl Codes {
         if head.len != rows {
             return Err(Damage::Header);
         }
-        if head.bytes() != bytes.len() as u64 {
-            return Err(Damage::Length { expected: head.bytes(), actual: bytes.len() as u64 });
+        let places = head.places();
+        if places.end != bytes.len() {
+            return Err(Damage::Length { expected: places.end as u64, actual: bytes.len() as u64 });
         }
         let centre = bytes[HEADER..HEADER + head.dims * 4].as_chunks::<4>().0;
         let centre = centre.iter().map(|value| f32::from_le_bytes(*value)).collect();
         let is_aligned = bytemuck::try_cast_slice::<u8, u32>(&bytes[..HEADER]).is_ok();
-        let bytes = if is_aligned {
-            backing
+        let held = if is_aligned {
+            Held::Opened(backing)
         } else {
-            let mut copy = Whole::with_capacity(bytes.len());
-            copy.push(bytes);
-            std::sync::Arc::new(copy)
+            let mut copy = Whole::new(bytes.len());
+            copy.bytes_mut().copy_from_slice(bytes);
+            Held::Built(Arc::new(copy))
         };
-        Ok(Codes { head, centre, rotation: Rotation::new(head.dims, head.seed), bytes })
+        Ok(Codes { held, head, places, centre, rotation: Rotation::new(head.dims, head.seed) })
     }
 
     /// Values of a row.
@@ -226,48 +319,80 @@ impl Codes {
         self.head.len == 0
     }
 
-    /// The codes as bytes that [`Codes::open`] takes back.
-    pub fn bytes(&self) -> &[u8] {
-        (*self.bytes).as_ref()
+    /// Which codes there are.
+    pub fn kind(&self) -> Kind {
+        self.head.kind
     }
 
-    /// A query ready to be compared.
+    /// The codes as bytes that [`Codes::open`] takes back.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        match &self.held {
+            Held::Built(whole) => (**whole).as_ref(),
+            Held::Opened(backing) => (**backing).as_ref(),
+        }
+    }
+
+    /// A query ready to be compared with bytes, and with sketches beside links.
     pub fn ask(&self, query: &[f32]) -> Question<'_> {
-        Question::new(self, query)
+        Question::new(self, &self.offset(query))
+    }
+
+    /// A query ready to be compared with sketches.
+    pub fn glance(&self, query: &[f32]) -> Glance<'_> {
+        Glance::new(self, &self.offset(query))
+    }
+
+    /// A row ready to be compared with others by bytes.
+    pub fn between(&self, row: u32) -> Between<'_> {
+        Between::new(self, row)
+    }
+
+    fn offset(&self, query: &[f32]) -> Offset {
+        Offset::new(query, &self.centre, &self.rotation, self.head.distance)
     }
 
     #[inline]
-    fn whole(&self, row: u32) -> &[u8] {
-        let stride = self.head.width() + FACTORS;
-        let start = self.head.rows_at() + row as usize * stride;
-        self.bytes().get(start..start + stride).unwrap_or_default()
+    fn share(&self, at: usize, row: u32, len: usize) -> &[u8] {
+        let start = at + row as usize * len;
+        self.bytes().get(start..start + len).unwrap_or_default()
     }
 
     /// A row's code; one that does not exist is far from everything.
     #[inline]
     fn row(&self, row: u32) -> Row<'_> {
-        match self.whole(row).split_last_chunk::<FACTORS>() {
-            Some((bytes, [a, b, c, d, e, f, g, h])) => Row {
+        match self.share(self.places.rows, row, self.places.row).split_last_chunk::<FACTORS>() {
+            Some((bytes, [a, b, c, d, e, f, g, h])) if (row as usize) < self.head.len => Row {
                 bytes: bytemuck::cast_slice(bytes),
                 add: f32::from_le_bytes([*a, *b, *c, *d]),
                 unit: f32::from_le_bytes([*e, *f, *g, *h]),
             },
-            None => Row { bytes: &[], add: f32::INFINITY, unit: 0.0 },
+            _ => Row { bytes: &[], add: f32::INFINITY, unit: 0.0 },
         }
     }
 
     /// Asks for a row's code.
     #[inline]
     pub(super) fn prefetch(&self, row: u32) {
-        prefetch(self.whole(row), 7);
+        prefetch(self.share(self.places.rows, row, self.places.row), 7);
     }
 
+    /// All rows' sketches.
+    #[inline]
+    fn sketches(&self) -> Strided<'_> {
+        let bytes = self.bytes().get(self.places.sketches..self.places.fans).unwrap_or_default();
+        Strided { bytes, stride: self.places.sketch }
+    }
+
+    /// Asks for a row's sketch.
+    #[inline]
+    pub(super) fn prefetch_sketch(&self, row: u32) {
+        prefetch(self.share(self.places.sketches, row, self.places.sketch), 4);
+    }
+
+    #[inline]
     fn fans(&self) -> Fan<'_> {
-        Fan::new(
-            self.bytes().get(self.head.fans_at()..).unwrap_or_default(),
-            self.head.dims,
-            self.head.blocks,
-        )
+        Fan::new(self.bytes().get(self.places.fans..).unwrap_or_default(), self.head.dims, self.head.blocks)
     }
 
     /// What a vertex links to, with sketches.
@@ -283,48 +408,72 @@ impl Codes {
     }
 }
 
+impl Offset {
+    fn new(vector: &[f32], centre: &[f32], rotation: &Rotation, distance: Distance) -> Offset {
+        let mut values: Vec<f32> = vector.iter().zip(centre).map(|(value, mean)| value - mean).collect();
+        values.resize(centre.len(), 0.0);
+        let length2 = dot(&values, &values);
+        let (base, weight) = match distance {
+            Distance::Euclidean => (length2, -2.0),
+            Distance::Cosine => (1.0 - dot(&values, centre), -1.0),
+            Distance::Dot => (-dot(&values, centre), -1.0),
+        };
+        rotation.apply(&mut values);
+        Offset { values, length: length2.sqrt(), base, weight }
+    }
+}
+
+/// A row's share of a section.
+#[inline]
+fn part(section: &[u8], row: u32, len: usize) -> &[u8] {
+    let start = row as usize * len;
+    section.get(start..start + len).unwrap_or_default()
+}
+
+/// Does `work` for each of `len` rows, with its shares of two sections, in up to so many threads: each takes a run of the rows.
+fn in_parallel(
+    len: usize,
+    threads: usize,
+    (mut first, first_len): (&mut [u8], usize),
+    (mut second, second_len): (&mut [u8], usize),
+    progress: &Progress,
+    work: impl Fn(u32, &mut [u8], &mut [u8]) + Sync,
+) -> Result<(), Cancelled> {
+    let run = len.div_ceil(threads.max(1)).max(1);
+    let do_run = |rows: Range<usize>, first: &mut [u8], second: &mut [u8]| -> Result<(), Cancelled> {
+        for (at, row) in rows.enumerate() {
+            let one = first.get_mut(at * first_len..(at + 1) * first_len).unwrap_or_default();
+            let other = second.get_mut(at * second_len..(at + 1) * second_len).unwrap_or_default();
+            work(row as u32, one, other);
+            progress.advance(0)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let mut others = Vec::new();
+        let mut start = 0;
+        while start < len {
+            let rows = start..(start + run).min(len);
+            let (one, rest) = first.split_at_mut((rows.len() * first_len).min(first.len()));
+            let (other, second_rest) = second.split_at_mut((rows.len() * second_len).min(second.len()));
+            (first, second, start) = (rest, second_rest, rows.end);
+            if start < len {
+                let do_run = &do_run;
+                others.push(scope.spawn(move || do_run(rows, one, other)));
+            } else {
+                do_run(rows, one, other)?;
+            }
+        }
+        let joined = others
+            .into_iter()
+            .map(|other| other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        joined.fold(Ok(()), Result::and)
+    })
+}
+
 impl std::fmt::Debug for Codes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Codes").field("head", &self.head).finish_non_exhaustive()
-    }
-}
-
-/// Bytes that start on a cache line.
-struct Whole {
-    words: Vec<u64>,
-    /// Where the first byte stands.
-    start: usize,
-    len: usize,
-}
-
-impl Whole {
-    const LINE: usize = 64;
-
-    fn with_capacity(bytes: usize) -> Whole {
-        let words = vec![0u64; bytes.div_ceil(8) + Whole::LINE / 8];
-        let start = words.as_ptr().align_offset(Whole::LINE).min(Whole::LINE / 8) * 8;
-        Whole { words, start, len: 0 }
-    }
-
-    /// Adds bytes; what is beyond the capacity is dropped.
-    fn push(&mut self, bytes: &[u8]) {
-        let at = self.start + self.len;
-        let all: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words);
-        if let Some(place) = all.get_mut(at..at + bytes.len()) {
-            place.copy_from_slice(bytes);
-        }
-        self.len += bytes.len();
-    }
-
-    fn pad(&mut self, len: usize) {
-        self.len = len;
-    }
-}
-
-impl AsRef<[u8]> for Whole {
-    fn as_ref(&self) -> &[u8] {
-        let all: &[u8] = bytemuck::cast_slice(&self.words);
-        all.get(self.start..self.start + self.len).unwrap_or_default()
     }
 }
 

@@ -36,7 +36,7 @@ mod tests;
 use super::{Accept, Backing, Cancelled, Distance, Neighbor, Progress, Rows, Stats, VectorIndex};
 
 pub use super::damage::Damage;
-pub use build::build;
+pub use build::{build, build_by_codes};
 pub use format::Graph;
 #[cfg(any(test, feature = "fuzz"))]
 pub use format::restamp;
@@ -61,6 +61,11 @@ impl Params {
     /// `m` inside its bounds.
     fn links(&self) -> usize {
         usize::from(self.m.clamp(2, 128))
+    }
+
+    /// The most links that a vertex of layer 0 has.
+    pub(super) fn links_max(&self) -> usize {
+        2 * self.links()
     }
 
     fn beam_width(&self) -> usize {

@@ -86,6 +86,12 @@ impl TopK {
         self.k
     }
 
+    /// What is further than this is not kept.
+    #[inline]
+    pub fn bound(&self) -> f32 {
+        self.bound
+    }
+
     /// Number of neighbours held.
     pub fn len(&self) -> usize {
         self.heap.len()

@@ -11,9 +11,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::codes::Kind;
+use super::codes::packed::Packed;
+use super::codes::scan::Scan;
 use super::hnsw;
 use super::{
-    Accept, Backing, Cancelled, Codes, Damage, Distance, Graph, Neighbor, Progress, Rows, Stats, VectorIndex,
+    Accept, Backing, Bitset, Cancelled, Codes, Damage, Distance, Graph, Neighbor, Progress, Rows, Stats,
+    VectorIndex,
 };
 
 const MAGIC: [u8; 8] = *b"FLQUANT\n";
@@ -26,9 +30,22 @@ const LINE: usize = 64;
 pub enum Quantization {
     /// Nothing: each distance is that of the vectors.
     None,
-    /// Eight bits for each value, and one-bit sketches of what a vertex links to; see [`super::codes`].
+    /// Eight bits for each value, and one-bit sketches of each row and of what a vertex links to; see [`super::codes`].
     #[default]
     Scalar,
+    /// One-bit sketches of each row.
+    Binary,
+}
+
+impl Quantization {
+    fn kind(self) -> Option<Kind> {
+        match self {
+            _ if cfg!(target_endian = "big") => None,
+            Self::None => None,
+            Self::Scalar => Some(Kind::Scalar),
+            Self::Binary => Some(Kind::Binary),
+        }
+    }
 }
 
 /// How to build it.
@@ -65,6 +82,57 @@ impl QuantizedGraph {
     pub fn has_codes(&self) -> bool {
         self.codes.is_some()
     }
+
+    /// The `k` nearest accepted rows, by looking at the codes of each of them; `None` without codes.
+    pub fn scan_codes(
+        &self,
+        rows: Rows<'_>,
+        distance: Distance,
+        query: &[f32],
+        k: usize,
+        accept: Accept<'_>,
+        stats: &mut Stats,
+    ) -> Option<Vec<Neighbor>> {
+        let scan = self.scan(rows, distance, query, k)?;
+        let mut all = 0..scan.codes.len().min(rows.len()) as u32;
+        Some(match accept {
+            Accept::All => scan.scattered(all, stats),
+            Accept::Bits(bits) => scan.scattered(bits.iter().take_while(|row| all.contains(row)), stats),
+            Accept::Live { .. } => scan.scattered(all.by_ref().filter(|row| accept.contains(*row)), stats),
+        })
+    }
+
+    /// Gathers the codes of these rows, for scans of the same rows again and again; `None` without codes.
+    pub fn pack(&self, rows: &Bitset) -> Option<Packed> {
+        Some(Packed::new(self.codes.as_ref()?, rows.iter()))
+    }
+
+    /// The `k` nearest of the packed rows that are accepted; `None` without codes.
+    #[allow(clippy::too_many_arguments)]
+    pub fn scan_packed(
+        &self,
+        rows: Rows<'_>,
+        packed: &Packed,
+        distance: Distance,
+        query: &[f32],
+        k: usize,
+        accept: Accept<'_>,
+        stats: &mut Stats,
+    ) -> Option<Vec<Neighbor>> {
+        let scan = self.scan(rows, distance, query, k)?;
+        Some(scan.packed(packed, |row| accept.contains(row), stats))
+    }
+
+    fn scan<'a>(
+        &'a self,
+        rows: Rows<'a>,
+        distance: Distance,
+        query: &'a [f32],
+        k: usize,
+    ) -> Option<Scan<'a>> {
+        let codes = self.codes.as_ref().filter(|codes| codes.dims() == rows.dims())?;
+        Some(Scan { codes, rows, distance, query, k })
+    }
 }
 
 /// A part of what an index is opened over.
@@ -89,13 +157,19 @@ impl VectorIndex for QuantizedGraph {
         threads: usize,
         progress: &Progress,
     ) -> Result<Self, Cancelled> {
-        let graph = Graph::build(rows, distance, &params.graph, threads, progress)?;
-        let codes = match params.quantization {
-            Quantization::Scalar if cfg!(target_endian = "little") => {
-                Some(Codes::build(rows, distance, &graph, params.graph.seed, progress)?)
-            }
-            Quantization::None | Quantization::Scalar => None,
+        let Some(kind) = params.quantization.kind() else {
+            return Ok(Self {
+                graph: Graph::build(rows, distance, &params.graph, threads, progress)?,
+                codes: None,
+            });
         };
+        let (links, seed) = (params.graph.links_max(), params.graph.seed);
+        let codes = Codes::build(rows, distance, kind, links, seed, threads, progress)?;
+        let graph = match kind {
+            Kind::Scalar => hnsw::build_by_codes(&codes, &params.graph, threads, progress)?,
+            Kind::Binary => Graph::build(rows, distance, &params.graph, threads, progress)?,
+        };
+        let codes = Some(codes.link(&graph, threads, progress)?);
         Ok(Self { graph, codes })
     }
 

@@ -3,8 +3,8 @@
 //! **Linearizable**: the leader's read fence; another replica says who leads. **Bounded**: everything acknowledged longer ago
 //! than the bound must be applied here, which [`lag`](super::lag) knows without a leader being asked; and everything
 //! acknowledged before the replica's slots were last changed, so that records that moved are there. **Any**: what is
-//! here; records that just moved may not be. A **commit token** makes each of them wait for its log index. A wait ends before the caller's time does, with the
-//! advice to ask another replica.
+//! here, once the replica has caught up with the last change of its slots. A **commit token** makes each of them wait for its log
+//! index. A wait ends before the caller's time does, with the advice to ask another replica.
 
 use std::time::Duration;
 

@@ -15,7 +15,7 @@ use flotilla_proto::record::{Key, Payload};
 use parking_lot::Mutex;
 
 use crate::index::{Bitset, Neighbor, Stats};
-use crate::storage::{Fault, Nearest, SegmentView, StoredRow};
+use crate::storage::{Fault, Matching, Nearest, SegmentView, StoredRow};
 
 /// Hides the rows of some keys. Kept between reads, for what it remembers.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ impl Curtain {
         };
         shown.and_not(&hidden);
         let live = u32::try_from(shown.count()).unwrap_or(u32::MAX);
-        Ok(Shown { segment, shown, live })
+        Ok(Shown { segment, shown: shown.into(), live })
     }
 
     /// Dead rows count too: what is remembered of a sealed segment must hold for every view of it.
@@ -93,7 +93,7 @@ impl Curtain {
 /// A segment of which some rows are hidden.
 pub struct Shown<'a> {
     segment: &'a dyn SegmentView,
-    shown: Bitset,
+    shown: Matching,
     live: u32,
 }
 
@@ -130,10 +130,8 @@ impl SegmentView for Shown<'_> {
         self.segment.vector(name, row)
     }
 
-    fn matching(&self, filter: &Compiled) -> Result<Bitset, Fault> {
-        let mut passing = self.segment.matching(filter)?;
-        passing.and(&self.shown);
-        Ok(passing)
+    fn matching(&self, filter: &Compiled) -> Result<Matching, Fault> {
+        Ok(self.segment.matching(filter)?.within(&self.shown))
     }
 
     fn nearest(&self, ask: &Nearest<'_>, stats: &mut Stats) -> Result<Vec<Neighbor>, Fault> {
@@ -151,6 +149,10 @@ impl SegmentView for Shown<'_> {
 
     fn is_indexed(&self, vector: &str) -> bool {
         self.segment.is_indexed(vector)
+    }
+
+    fn has_codes(&self, vector: &str) -> bool {
+        self.segment.has_codes(vector)
     }
 
     fn by_key<'a>(

@@ -1,9 +1,9 @@
 //! Searching one segment as planned, and again where the plan came up short.
 
-use super::plan::{Facts, Step, choose};
+use super::plan::{Facts, PROBED, Step, choose, is_worth_a_probe};
 use super::{PlanReport, Search};
-use crate::index::{Bitset, Neighbor, Stats};
-use crate::storage::{Fault, Method, Nearest, SegmentView};
+use crate::index::{Neighbor, Stats};
+use crate::storage::{Fault, Matching, Method, Nearest, SegmentView};
 
 /// A scan asks for this many more than the limit, to see whether rows beyond it are as near as the last.
 const TIES_LOOKED_FOR: usize = 16;
@@ -19,31 +19,42 @@ pub(super) fn segment(
     plan: &mut PlanReport,
 ) -> Result<Vec<Neighbor>, Fault> {
     let rows = ask.filter.map(|filter| segment.matching(filter)).transpose()?;
-    let accepted = rows.as_ref().map_or(segment.live() as usize, Bitset::count);
+    let accepted = rows.as_ref().map_or(segment.live() as usize, |rows| rows.count());
     if rows.is_some() {
         *plan.matches.get_or_insert(0) += accepted as u64;
     }
     let is_indexed = segment.is_indexed(ask.vector);
-    let mut step = choose(&Facts {
+    let mut facts = Facts {
         rows: u64::from(segment.rows()),
         accepted: accepted as u64,
         is_filtered: rows.is_some(),
         is_indexed,
+        has_codes: is_indexed && segment.has_codes(ask.vector),
+        is_packed: rows.as_ref().is_some_and(Matching::is_repeated),
         limit: ask.limit,
         ef: ask.ef,
         exact: ask.exact,
-    });
+        near: None,
+    };
     let mut look = Look { segment, ask, query, rows: rows.as_ref(), stats: Stats::default() };
+    if is_worth_a_probe(&facts) {
+        facts.near = Some(look.probe()?);
+    }
+    let mut step = choose(&facts);
     let found = match step {
         _ if accepted == 0 => vec![],
         Step::Exact => look.scan()?,
-        Step::Graph { ef } | Step::FilteredGraph { ef } => {
-            let walked = look.look(Method::Graph { ef }, ask.limit)?;
-            if walked.len() < ask.limit.min(accepted) {
+        Step::Codes | Step::Graph { .. } | Step::FilteredGraph { .. } => {
+            let method = match step {
+                Step::Graph { ef } | Step::FilteredGraph { ef } => Method::Graph { ef },
+                Step::Codes | Step::Exact => Method::Codes,
+            };
+            let found = look.look(method, ask.limit)?;
+            if found.len() < ask.limit.min(accepted) {
                 step = Step::Exact;
                 look.scan()?
             } else {
-                walked
+                found
             }
         }
     };
@@ -60,7 +71,7 @@ struct Look<'a> {
     segment: &'a dyn SegmentView,
     ask: &'a Search<'a>,
     query: &'a [f32],
-    rows: Option<&'a Bitset>,
+    rows: Option<&'a Matching>,
     stats: Stats,
 }
 
@@ -68,6 +79,16 @@ impl Look<'_> {
     fn look(&mut self, method: Method, limit: usize) -> Result<Vec<Neighbor>, Fault> {
         let nearest = Nearest { vector: self.ask.vector, query: self.query, limit, method, rows: self.rows };
         self.segment.nearest(&nearest, &mut self.stats)
+    }
+
+    /// Of the nearest rows without the filter, how many pass it.
+    fn probe(&mut self) -> Result<usize, Fault> {
+        let method = Method::Graph { ef: PROBED };
+        let nearest =
+            Nearest { vector: self.ask.vector, query: self.query, limit: PROBED, method, rows: None };
+        let found = self.segment.nearest(&nearest, &mut self.stats)?;
+        let passes = |near: &&Neighbor| self.rows.is_none_or(|rows| rows.contains(near.row));
+        Ok(found.iter().filter(passes).count())
     }
 
     /// An exact search that brings the ties of the last hit too: a segment breaks ties by row, the answer by key. Beyond

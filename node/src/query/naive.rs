@@ -10,7 +10,7 @@ use flotilla_proto::schema::Distance;
 
 use crate::index::{Bitset, Neighbor, Stats};
 use crate::storage::row::encode_payload;
-use crate::storage::{Fault, Method, Nearest, SegmentView, StoredRow};
+use crate::storage::{Fault, Matching, Method, Nearest, SegmentView, StoredRow};
 
 #[derive(Clone, Debug)]
 pub(super) struct Row {
@@ -85,9 +85,9 @@ impl SegmentView for Naive {
         self.rows[row as usize].vector.clone()
     }
 
-    fn matching(&self, filter: &Compiled) -> Result<Bitset, Fault> {
+    fn matching(&self, filter: &Compiled) -> Result<Matching, Fault> {
         let passing = self.live_rows().filter(|(_, row)| filter.matches(&row.key, &row.payload));
-        Ok(Bitset::with_rows(self.rows.len(), passing.map(|(number, _)| number)))
+        Ok(Bitset::with_rows(self.rows.len(), passing.map(|(number, _)| number)).into())
     }
 
     fn nearest(&self, ask: &Nearest<'_>, stats: &mut Stats) -> Result<Vec<Neighbor>, Fault> {

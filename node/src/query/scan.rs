@@ -6,8 +6,7 @@ use std::collections::BinaryHeap;
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::record::Key;
 
-use crate::index::Bitset;
-use crate::storage::{Fault, SegmentView};
+use crate::storage::{Fault, Matching, SegmentView};
 
 /// Rows of a page that are decided by their payloads before a segment's filter is evaluated as a whole: a page of a filter
 /// that most records pass should not cost an evaluation over the segment, and one that few pass should.
@@ -51,7 +50,7 @@ struct Sieve<'a> {
     segments: &'a [&'a dyn SegmentView],
     filter: Option<&'a Compiled>,
     decoded: usize,
-    passing: Vec<Option<Bitset>>,
+    passing: Vec<Option<Matching>>,
 }
 
 impl Sieve<'_> {

@@ -34,11 +34,17 @@ pub struct Defaults {
     pub partitions: u32,
     /// The index of each vector.
     pub index: IndexKind,
+    /// What searches of each graph look at first, where its index is named but not this.
+    pub quantization: Option<Quantization>,
 }
 
 impl Default for Defaults {
     fn default() -> Defaults {
-        Defaults { partitions: PARTITIONS_DEFAULT, index: IndexKind::default() }
+        Defaults {
+            partitions: PARTITIONS_DEFAULT,
+            index: IndexKind::default(),
+            quantization: Some(Quantization::default()),
+        }
     }
 }
 
@@ -61,9 +67,11 @@ impl Defaults {
                     }
                 }
             }
-            if vector.quantization() == v1::Quantization::Unspecified {
-                vector.set_quantization(match self.index.quantization() {
+            let is_graph = vector.index() != v1::IndexKind::Flat;
+            if is_graph && vector.quantization() == v1::Quantization::Unspecified {
+                vector.set_quantization(match self.quantization {
                     Some(Quantization::Scalar) => v1::Quantization::Scalar,
+                    Some(Quantization::Binary) => v1::Quantization::Binary,
                     None => v1::Quantization::None,
                 });
             }
@@ -186,5 +194,32 @@ impl meta_server::Meta for MetaService {
             (n == 0 || map.epoch.0 > after).then(|| Ok(map_to_wire(&map)))
         });
         Ok(Response::new(Box::pin(newer.take_until(self.meta.over()))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(defaults: Defaults, index: v1::IndexKind) -> v1::VectorParams {
+        let vector = v1::VectorParams { dims: 4, index: index.into(), ..Default::default() };
+        let vectors = [("a".to_owned(), vector)].into();
+        let mut spec = v1::CollectionSpec { name: "c".into(), vectors, ..Default::default() };
+        defaults.fill(&mut spec);
+        assert_eq!(spec.partitions, defaults.partitions);
+        spec.vectors.remove("a").unwrap()
+    }
+
+    #[test]
+    fn a_graph_is_quantized_by_default_and_a_scanned_vector_never() {
+        let plain = Defaults::default();
+        assert_eq!(filled(plain, v1::IndexKind::Hnsw).quantization(), v1::Quantization::Scalar);
+        assert_eq!(filled(plain, v1::IndexKind::Flat).quantization(), v1::Quantization::Unspecified);
+        let flat = Defaults { index: IndexKind::Flat, ..plain };
+        assert_eq!(filled(flat, v1::IndexKind::Hnsw).quantization(), v1::Quantization::Scalar);
+        assert_eq!(filled(flat, v1::IndexKind::Unspecified).index(), v1::IndexKind::Flat);
+        assert_eq!(filled(flat, v1::IndexKind::Unspecified).quantization(), v1::Quantization::Unspecified);
+        let bare = Defaults { quantization: None, ..plain };
+        assert_eq!(filled(bare, v1::IndexKind::Hnsw).quantization(), v1::Quantization::None);
     }
 }

@@ -26,7 +26,7 @@ use super::column::{Alive, stored_vectors};
 use super::glimpse::Glimpse;
 use super::row::{StoredRow, decode_payload};
 use super::shape::{Shapes, VectorShape, ordinal};
-use super::{Fault, Nearest, SegmentView};
+use super::{Fault, Matching, Nearest, SegmentView};
 use crate::index::{Accept, Bitset, Neighbor, Stats, TopK};
 
 /// The writer's side.
@@ -214,7 +214,7 @@ impl SegmentView for GrowingView {
         chunk.column(ordinal, &self.shapes[ordinal])?.vector(local)
     }
 
-    fn matching(&self, filter: &Compiled) -> Result<Bitset, Fault> {
+    fn matching(&self, filter: &Compiled) -> Result<Matching, Fault> {
         let glimpse = Glimpse::of(filter);
         let mut passing = Bitset::new(self.chunks.rows as usize);
         for chunk in &self.chunks.list {
@@ -225,7 +225,7 @@ impl SegmentView for GrowingView {
                 }
             }
         }
-        Ok(passing)
+        Ok(passing.into())
     }
 
     fn nearest(&self, ask: &Nearest<'_>, stats: &mut Stats) -> Result<Vec<Neighbor>, Fault> {
@@ -233,7 +233,7 @@ impl SegmentView for GrowingView {
         if let Some(ordinal) = ordinal(&self.shapes, ask.vector) {
             for chunk in &self.chunks.list {
                 if let Some(column) = chunk.column(ordinal, &self.shapes[ordinal]) {
-                    column.scan(ask.query, &self.alive(chunk, ask.rows), &mut top, stats);
+                    column.scan(ask.query, &self.alive(chunk, ask.rows.map(|rows| &**rows)), &mut top, stats);
                 }
             }
         }

@@ -43,6 +43,7 @@ pub(super) use header::{HEADER, Header};
 
 use super::Fault;
 use super::column::Column;
+use super::matching::Filters;
 use super::payload_index::PayloadIndex;
 use super::shape::Shapes;
 use crate::env::fs;
@@ -97,6 +98,7 @@ pub(super) struct Sealed {
     graphs: Vec<Option<(GraphEntry, QuantizedGraph)>>,
     deleted_at: Arc<[AtomicU64]>,
     dead: Arc<AtomicU32>,
+    filters: Filters,
 }
 
 impl Sealed {
@@ -120,7 +122,8 @@ impl Sealed {
         let payloads = PayloadIndex::open(&payload_dir(dir), &header.fields, header.rows)?;
         let deleted_at = (0..header.rows).map(|_| AtomicU64::new(0)).collect();
         let files = Arc::new(Files { dir: dir.to_owned(), header, keys, versions, columns, payloads });
-        let mut sealed = Sealed { files, graphs: Vec::new(), deleted_at, dead: Arc::default() };
+        let filters = Filters::new(files.header.rows, shapes.len());
+        let mut sealed = Sealed { files, graphs: Vec::new(), deleted_at, dead: Arc::default(), filters };
         sealed.graphs = (0..shapes.len()).map(|_| None).collect();
         for entry in graphs {
             sealed.adopt(entry);
@@ -140,7 +143,9 @@ impl Sealed {
     pub fn without_graphs(&self) -> Sealed {
         let (deleted_at, dead) = (Arc::clone(&self.deleted_at), Arc::clone(&self.dead));
         let graphs = self.graphs.iter().map(|_| None).collect();
-        Sealed { files: Arc::clone(&self.files), graphs, deleted_at, dead }
+        let files = Arc::clone(&self.files);
+        let filters = Filters::new(files.header.rows, self.graphs.len());
+        Sealed { files, graphs, deleted_at, dead, filters }
     }
 
     fn adopt(&mut self, entry: &GraphEntry) {

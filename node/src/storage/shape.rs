@@ -59,8 +59,10 @@ impl VectorShape {
         let graph =
             hnsw::Params { m: short(*m), ef_construction: short(*ef_construction), seed: hnsw::Params::SEED };
         let quantization = match self.index.quantization() {
-            Some(schema::Quantization::Scalar) if self.dims >= QUANTIZED_DIMS_MIN => Quantization::Scalar,
-            _ => Quantization::None,
+            _ if self.dims < QUANTIZED_DIMS_MIN => Quantization::None,
+            Some(schema::Quantization::Scalar) => Quantization::Scalar,
+            Some(schema::Quantization::Binary) => Quantization::Binary,
+            None => Quantization::None,
         };
         Some(quantized::Params { graph, quantization })
     }

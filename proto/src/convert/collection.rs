@@ -89,6 +89,7 @@ fn vector_from_wire(name: &str, params: v1::VectorParams) -> Result<VectorSpec, 
                 Ok(v1::Quantization::Scalar | v1::Quantization::Unspecified) => {
                     IndexKind::Quantized(hnsw, Quantization::Scalar)
                 }
+                Ok(v1::Quantization::Binary) => IndexKind::Quantized(hnsw, Quantization::Binary),
                 Ok(v1::Quantization::None) => IndexKind::Hnsw(hnsw),
                 Err(_) => {
                     return Err(Violation::new(
@@ -143,6 +144,7 @@ pub fn spec_to_wire(spec: &CollectionSpec) -> v1::CollectionSpec {
             IndexKind::Flat => (v1::IndexKind::Flat, v1::Quantization::Unspecified),
             IndexKind::Hnsw(_) => (v1::IndexKind::Hnsw, v1::Quantization::None),
             IndexKind::Quantized(_, Quantization::Scalar) => (v1::IndexKind::Hnsw, v1::Quantization::Scalar),
+            IndexKind::Quantized(_, Quantization::Binary) => (v1::IndexKind::Hnsw, v1::Quantization::Binary),
         };
         let hnsw = v.index.hnsw().map(|h| v1::HnswParams {
             preset: String::new(),

@@ -2,7 +2,9 @@
 //!
 //! It builds a graph over the vectors of a file, searches it with the queries of another, and prints one JSON
 //! line per `ef`: recall against the true neighbours beside queries per second, because neither says anything
-//! without the other. No network, no log, no records: this is the floor that the rest of the system adds to.
+//! without the other. No network, no log, no records: this is the floor that the rest of the system adds to. With `--records`
+//! it is a sealed segment instead, with payloads and their index, searched as a partition is, with a filter or without
+//! ([`segment`](super::segment)).
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -58,6 +60,12 @@ pub struct EngineArgs {
     /// Measured passes over the queries, after one that warms up.
     #[arg(long, default_value_t = 3)]
     pub passes: usize,
+    /// Measure a sealed segment of these records (.parquet, .jsonl; one per vector), fields declared as they look.
+    #[arg(long, value_name = "FILE")]
+    pub records: Option<PathBuf>,
+    /// Only records that pass, as JSON; the truth must be of this filter. Needs `--records`.
+    #[arg(long, value_name = "JSON", requires = "records")]
+    pub filter: Option<String>,
 }
 
 /// A distance as users write it.
@@ -88,20 +96,32 @@ pub enum QuantizationName {
     None,
     /// 8 bits for each value, and one-bit sketches of neighbours.
     Scalar,
+    /// One-bit sketches.
+    Binary,
 }
 
 /// One line of the result.
-#[derive(Debug, Serialize)]
-struct Line {
-    ef: usize,
-    recall: f64,
-    qps: f64,
-    cpu_qps: f64,
-    p50_us: f64,
-    p99_us: f64,
-    build_s: f64,
-    bytes_per_vector: f64,
-    distances_per_query: f64,
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Line {
+    pub(super) ef: usize,
+    pub(super) recall: f64,
+    pub(super) qps: f64,
+    pub(super) cpu_qps: f64,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+    pub(super) build_s: f64,
+    pub(super) bytes_per_vector: f64,
+    pub(super) distances_per_query: f64,
+    /// How a segment was searched; nothing for the index alone.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) plan: String,
+}
+
+impl Line {
+    pub(super) fn print(&self) -> Result<()> {
+        writeln!(std::io::stdout().lock(), "{}", serde_json::to_string(self)?)?;
+        Ok(())
+    }
 }
 
 /// Builds, searches and prints the lines.
@@ -110,7 +130,9 @@ struct Line {
 /// A file cannot be read, or the files do not fit each other.
 pub fn run(args: EngineArgs) -> Result<()> {
     let input = Input::read(&args)?;
-    if args.exact {
+    if args.records.is_some() {
+        super::segment::lines(&args, &input)?.iter().try_for_each(Line::print)
+    } else if args.exact {
         measure::<Flat>(&args, &input, &())
     } else {
         measure::<QuantizedGraph>(&args, &input, &params(&args))
@@ -122,16 +144,17 @@ fn params(args: &EngineArgs) -> quantized::Params {
     let quantization = match args.quantization {
         QuantizationName::None => Quantization::None,
         QuantizationName::Scalar => Quantization::Scalar,
+        QuantizationName::Binary => Quantization::Binary,
     };
     quantized::Params { graph, quantization }
 }
 
 /// Vectors, queries and true neighbours.
-struct Input {
-    vectors: Vec<f32>,
-    queries: Vec<f32>,
-    dims: usize,
-    truth: Vec<Vec<i64>>,
+pub(super) struct Input {
+    pub(super) vectors: Vec<f32>,
+    pub(super) queries: Vec<f32>,
+    pub(super) dims: usize,
+    pub(super) truth: Vec<Vec<i64>>,
 }
 
 impl Input {
@@ -152,7 +175,7 @@ impl Input {
         Ok(Self { vectors: vectors.data, queries: queries.data, dims, truth })
     }
 
-    fn rows(&self) -> Result<Rows<'_>> {
+    pub(super) fn rows(&self) -> Result<Rows<'_>> {
         Ok(Rows::new(&self.vectors, self.dims)?)
     }
 }
@@ -191,7 +214,7 @@ fn measure<I: VectorIndex>(args: &EngineArgs, input: &Input, params: &I::Params)
             bytes_per_vector: bytes / rows.len() as f64,
             ..search(args, input, &index, *ef)?
         };
-        writeln!(std::io::stdout().lock(), "{}", serde_json::to_string(&line)?)?;
+        line.print()?;
         if args.exact {
             break;
         }
@@ -199,22 +222,34 @@ fn measure<I: VectorIndex>(args: &EngineArgs, input: &Input, params: &I::Params)
     Ok(())
 }
 
-/// One warm-up pass and the measured ones, at one `ef`.
+/// The index at one `ef`.
 fn search<I: VectorIndex>(args: &EngineArgs, input: &Input, index: &I, ef: usize) -> Result<Line> {
     let (rows, distance) = (input.rows()?, Distance::from(args.distance));
-    let queries = || input.queries.chunks_exact(input.dims);
     let mut stats = Stats::default();
-    let mut one = |query| index.search(rows, distance, query, args.limit, ef, Accept::All, &mut stats);
-    let found: Vec<_> = queries().map(&mut one).collect();
-    let hits: usize = found
-        .iter()
-        .zip(queries().zip(&input.truth))
-        .map(|(found, (query, truth))| hits(found, truth, rows, distance, query))
-        .sum();
+    let one =
+        |query: &[f32]| Ok(index.search(rows, distance, query, args.limit, ef, Accept::All, &mut stats));
+    let line = passes(args, input, one)?;
+    let searches = (input.truth.len() * (args.passes + 1)) as f64;
+    Ok(Line { ef, distances_per_query: stats.distances as f64 / searches, ..line })
+}
+
+/// One warm-up pass and the measured ones.
+pub(super) fn passes(
+    args: &EngineArgs,
+    input: &Input,
+    mut one: impl FnMut(&[f32]) -> Result<Vec<Neighbor>>,
+) -> Result<Line> {
+    let (rows, distance) = (input.rows()?, Distance::from(args.distance));
+    let queries = || input.queries.chunks_exact(input.dims);
+    let (mut hit, mut wanted) = (0, 0);
+    for (query, truth) in queries().zip(&input.truth) {
+        hit += hits(&one(query)?, truth, rows, distance, query);
+        wanted += truth.len();
+    }
     let (mut times, cpu_before) = (Vec::new(), cpu_time());
     for query in (0..args.passes).flat_map(|_| queries()) {
         let started = Instant::now();
-        std::hint::black_box(one(query));
+        std::hint::black_box(one(query)?);
         times.push(started.elapsed());
     }
     let (cpu, wall) = (cpu_time().saturating_sub(cpu_before), times.iter().sum::<Duration>());
@@ -222,15 +257,12 @@ fn search<I: VectorIndex>(args: &EngineArgs, input: &Input, index: &I, ef: usize
     let searches = times.len() as f64;
     let at = |share: f64| times[((searches * share) as usize).min(times.len() - 1)].as_nanos() as f64 / 1e3;
     Ok(Line {
-        ef,
-        recall: hits as f64 / (found.len() * args.limit) as f64,
+        recall: hit as f64 / wanted.max(1) as f64,
         qps: searches / wall.as_secs_f64(),
         cpu_qps: searches / cpu.as_secs_f64(),
         p50_us: at(0.5),
         p99_us: at(0.99),
-        build_s: 0.0,
-        bytes_per_vector: 0.0,
-        distances_per_query: stats.distances as f64 / (found.len() * (args.passes + 1)) as f64,
+        ..Line::default()
     })
 }
 
@@ -285,6 +317,8 @@ mod tests {
             quantization: QuantizationName::Scalar,
             exact: false,
             passes: 1,
+            records: None,
+            filter: None,
         }
     }
 
@@ -304,12 +338,34 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_of_records_is_searched_with_its_filter() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = folder.path().join("r.jsonl");
+        let lines: Vec<String> = (0..64).map(|row| format!("{{\"row\":{row}}}\n")).collect();
+        std::fs::write(&records, lines.concat()).unwrap();
+        let args = files(folder.path());
+        let inner: Vec<u8> = (0..64).flat_map(|_| [30i64, 31, 32]).flat_map(i64::to_le_bytes).collect();
+        std::fs::write(folder.path().join("t.npy"), npy("<i8", 64, 3, inner)).unwrap();
+        let filter = Some(r#"{"row": {"gte": 30, "lt": 33}}"#.to_owned());
+        let args = EngineArgs { records: Some(records), filter, ..args };
+        let input = Input::read(&args).unwrap();
+        let lines = super::super::segment::lines(&args, &input).unwrap();
+        assert_eq!(lines.len(), 2);
+        assert!(lines.iter().all(|line| line.recall == 1.0 && line.plan == "exact"), "{lines:?}");
+        assert!(run(EngineArgs { filter: Some("{".into()), ..args }).is_err());
+    }
+
+    #[test]
     fn files_that_do_not_fit_each_other_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let args = files(folder.path());
         assert!(run(EngineArgs { limit: 4, ..args.clone() }).is_err(), "the truth has 3 columns");
         assert!(run(EngineArgs { queries: folder.path().join("t.npy"), ..args.clone() }).is_err(), "dims");
         assert!(run(EngineArgs { truth: folder.path().join("v.npy"), ..args.clone() }).is_err(), "floats");
-        assert!(run(EngineArgs { passes: 0, ..args }).is_err());
+        assert!(run(EngineArgs { passes: 0, ..args.clone() }).is_err());
+        let records = folder.path().join("r.jsonl");
+        std::fs::write(&records, "{\"a\":1}\n".repeat(63)).unwrap();
+        let why = run(EngineArgs { records: Some(records), ..args }).unwrap_err().to_string();
+        assert!(why.contains("no record for vector 63"), "{why}");
     }
 }

@@ -183,9 +183,9 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "quantization.type",
-        kind: Kind::Word { default: "scalar", of: &["scalar"] },
+        kind: Kind::Word { default: "scalar", of: &["scalar", "binary"] },
         unit: "",
-        doc: "Those codes: 8 bits for each value, and one-bit sketches of each vertex's neighbours.",
+        doc: "Those codes: 8 bits for each value beside one-bit sketches, or the sketches alone (least memory).",
     },
     number("cluster.partitions", [4, 1, 256], "", "Partitions of a new collection that names none."),
     number(

@@ -10,65 +10,37 @@
 //!
 //! With 384 dims and 32 links a vertex is 2,048 bytes.
 
-use super::super::Graph;
-use super::super::distance::codes::{Block, Pair, SLOTS};
+use super::super::distance::codes::{Block, SLOTS};
 use super::super::distance::prefetch::prefetch;
+use super::sketch;
 
 /// The end of a vertex's links.
 const NONE: u32 = u32::MAX;
 /// Cache lines of a vertex that are asked for ahead; the processor follows from there.
 const LINES_AHEAD: usize = 32;
 
-/// The sketches of rows one by one, before they stand beside links.
-#[derive(Debug)]
-pub struct Sketches {
-    /// Bytes of a row: each holds two groups of four values.
-    width: usize,
-    signs: Vec<u8>,
-    factors: Vec<[f32; 3]>,
-}
-
-impl Sketches {
-    /// Room for `rows` sketches.
-    pub fn new(dims: usize, rows: usize) -> Sketches {
-        let width = dims.div_ceil(8);
-        Sketches { width, signs: Vec::with_capacity(rows * width), factors: Vec::with_capacity(rows) }
-    }
-
-    /// The sketch of a centred and rotated row of this length, which adds this to its distances.
-    pub fn push(&mut self, row: &[f32], length: f32, add: f32) {
-        let signs = row.chunks(8).map(|eight| {
-            eight.iter().enumerate().fold(0u8, |byte, (at, value)| byte | u8::from(*value > 0.0) << at)
-        });
-        self.signs.extend(signs);
-        let dims = row.len() as f32;
-        // The product of the row's direction and of its signs' direction.
-        let alike = row.iter().map(|value| value.abs()).sum::<f32>() / (length * dims.sqrt());
-        self.factors.push(if alike > 0.0 && alike.is_finite() {
-            let error = ((1.0 - alike * alike).max(0.0) / (alike * alike * (dims - 1.0).max(1.0))).sqrt();
-            [add, length / (alike * dims.sqrt()), length * error]
-        } else {
-            [add, 0.0, 0.0]
-        });
-    }
-}
-
 /// Words of a block.
 pub fn block_words(dims: usize) -> usize {
     dims.div_ceil(8) * SLOTS / 4 + 4 * SLOTS
 }
 
-/// Blocks of each vertex of a graph.
-pub fn blocks(graph: &Graph) -> usize {
-    graph.links_max().div_ceil(SLOTS)
+/// Blocks of so many rows.
+pub fn blocks(rows: usize) -> usize {
+    rows.div_ceil(SLOTS)
 }
 
-/// Hands over the fan of a vertex, part by part.
-pub fn lay(graph: &Graph, vertex: u32, sketches: &Sketches, blocks: usize, mut put: impl FnMut(&[u8])) {
-    let mut links: Vec<u32> =
-        graph.links(vertex).filter(|link| (*link as usize) < sketches.factors.len()).collect();
-    links.resize(blocks * SLOTS, NONE);
-    links.as_chunks::<SLOTS>().0.iter().for_each(|block| lay_block(block, sketches, &mut put));
+/// Writes blocks of these rows; `sketch` gives the bytes of a row's sketch, none for one that does not exist.
+pub fn lay<'s>(
+    rows: impl Iterator<Item = u32>,
+    dims: usize,
+    sketch: impl Fn(u32) -> &'s [u8],
+    to: &mut [u8],
+) {
+    let mut links = rows.filter(|link| !sketch(*link).is_empty());
+    for block in to.chunks_exact_mut(block_words(dims) * 4) {
+        let links: [u32; SLOTS] = std::array::from_fn(|_| links.next().unwrap_or(NONE));
+        lay_block(&links, dims, &sketch, block);
+    }
 }
 
 /// The fans of all vertices of a graph.
@@ -122,27 +94,25 @@ impl<'a> Fan<'a> {
     }
 }
 
-fn lay_block(links: &[u32; SLOTS], sketches: &Sketches, put: &mut impl FnMut(&[u8])) {
-    let sign = |slot: usize, at: usize| -> u8 {
-        match links[slot] {
-            NONE => 0,
-            row => sketches.signs.get(row as usize * sketches.width + at).copied().unwrap_or_default(),
-        }
-    };
-    for at in 0..sketches.width {
-        let mut pair: Pair = [0; SLOTS];
+fn lay_block<'s>(links: &[u32; SLOTS], dims: usize, sketch: &impl Fn(u32) -> &'s [u8], to: &mut [u8]) {
+    let none: &[u8] = &[];
+    let sketches = links.map(|row| sketch::read(if row == NONE { none } else { sketch(row) }, dims));
+    let sign = |slot: usize, at: usize| sketches[slot].bits.get(at).copied().unwrap_or_default();
+    let (pairs, rest) = to.split_at_mut(dims.div_ceil(8) * SLOTS);
+    for (at, pair) in pairs.as_chunks_mut::<SLOTS>().0.iter_mut().enumerate() {
         for slot in 0..SLOTS / 2 {
             let (first, second) = (sign(slot, at), sign(slot + SLOTS / 2, at));
             pair[slot] = first & 15 | second << 4;
             pair[slot + SLOTS / 2] = first >> 4 | second & 0xf0;
         }
-        put(&pair);
     }
-    for factor in 0..3 {
-        for row in links {
-            let factors = sketches.factors.get(*row as usize);
-            put(&factors.map_or(f32::INFINITY, |factors| factors[factor]).to_le_bytes());
-        }
-    }
-    links.iter().for_each(|row| put(&row.to_le_bytes()));
+    let words = |of: fn(&sketch::Sketch<'_>) -> f32| sketches.each_ref().map(|sketch| of(sketch).to_bits());
+    let factors = [
+        words(|sketch| sketch.factors.add),
+        words(|sketch| sketch.factors.scale),
+        words(|sketch| sketch.factors.error),
+        *links,
+    ];
+    let words = factors.iter().flatten();
+    rest.as_chunks_mut::<4>().0.iter_mut().zip(words).for_each(|(to, word)| *to = word.to_le_bytes());
 }

@@ -1,4 +1,4 @@
-//! Kernels over codes: products of signed bytes, and sums over the sketches of 32 rows at once.
+//! Kernels over codes: products of signed bytes, sums over the sketches of 32 rows at once, and counts over one sketch.
 //!
 //! Integers, so that every family gives the very same result.
 
@@ -13,9 +13,58 @@ pub const SLOTS: usize = 32;
 /// sketch `16 + i` in the high half; then the second group. Or what the two groups count, by their value.
 pub type Pair = [u8; SLOTS];
 
+/// Planes that a query's values are kept in.
+pub const PLANES: usize = 4;
+
 type Bytes = fn(&[i8], &[i8]) -> i32;
 type BytesFour = fn(&[i8], [&[i8]; 4]) -> [i32; 4];
 type Sketches = fn(&[Pair], &Block<'_>, &Sieve) -> u32;
+type Planes = fn(&[[u64; PLANES]], &Strided<'_>, &Terms, &[u32], &mut Glances);
+
+/// Sketches one behind the other: bits, in words of eight bytes, then what the row adds to its distances, what a sum of signs is
+/// multiplied with, how far that is off (`f32` each), and how many bits are set (`u32`).
+#[derive(Clone, Copy, Debug)]
+pub struct Strided<'a> {
+    /// All of them.
+    pub bytes: &'a [u8],
+    /// From each to the next.
+    pub stride: usize,
+}
+
+/// How a sum over planes becomes a distance: `base + add + weight * scale * (step * sum + lowest * ones - all)`, off by
+/// `doubt * error`.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// See above.
+    pub base: f32,
+    /// See above.
+    pub weight: f32,
+    /// See above.
+    pub step: f32,
+    /// See above.
+    pub lowest: f32,
+    /// See above.
+    pub all: f32,
+    /// See above.
+    pub doubt: f32,
+}
+
+/// Rows that are looked at together, at most.
+pub const RUN: usize = 64;
+
+/// For each row of a run: the distance by its sketch, and how far that is off. Infinitely far where there is no sketch.
+#[derive(Clone, Copy, Debug)]
+pub struct Glances {
+    /// The distances.
+    pub about: [f32; RUN],
+    /// How far they are off.
+    pub off: [f32; RUN],
+}
+
+impl Glances {
+    /// Of no rows.
+    pub const NONE: Glances = Glances { about: [f32::INFINITY; RUN], off: [0.0; RUN] };
+}
 
 /// 32 rows side by side.
 #[derive(Clone, Copy, Debug)]
@@ -55,18 +104,26 @@ pub(in super::super) struct Codes {
     pub bytes_four: BytesFour,
     /// By what each value of each group counts (at most 65,535 in all), which of a block's rows pass.
     pub sketches: Sketches,
+    /// A query's values, from 0 to 15 in planes of bits, against the sketches of these rows (at most [`RUN`]).
+    pub planes: Planes,
 }
 
-static SCALAR: Codes =
-    Codes { name: "scalar", bytes: bytes_scalar, bytes_four: bytes_four_scalar, sketches: sift_scalar };
+static SCALAR: Codes = Codes {
+    name: "scalar",
+    bytes: bytes_scalar,
+    bytes_four: bytes_four_scalar,
+    sketches: sift_scalar,
+    planes: planes_scalar,
+};
 
 #[cfg(target_arch = "x86_64")]
 static AVX2: Codes = Codes {
     name: "avx2",
-    // SAFETY (all three): `families` hands these out only where AVX2 was detected.
+    // SAFETY (all four): `families` hands these out only where AVX2 was detected.
     bytes: |a, b| unsafe { x86::bytes(a, b) },
     bytes_four: |query, rows| unsafe { x86::bytes_four(query, rows) },
     sketches: |counts, block, sieve| unsafe { x86::sift(counts, block, sieve) },
+    planes: |planes, all, terms, rows, to| unsafe { x86::planes(planes, all, terms, rows, to) },
 };
 
 /// The best kernels of this processor.
@@ -88,6 +145,56 @@ fn bytes_scalar(a: &[i8], b: &[i8]) -> i32 {
 
 fn bytes_four_scalar(query: &[i8], rows: [&[i8]; 4]) -> [i32; 4] {
     rows.map(|row| bytes_scalar(query, row))
+}
+
+fn planes_scalar(
+    planes: &[[u64; PLANES]],
+    sketches: &Strided<'_>,
+    terms: &Terms,
+    rows: &[u32],
+    glances: &mut Glances,
+) {
+    let sum = |bits: &[u8]| {
+        let mut sums = [0u32; PLANES];
+        for (planes, word) in planes.iter().zip(bits.as_chunks::<8>().0) {
+            let word = u64::from_le_bytes(*word);
+            sums.iter_mut().zip(planes).for_each(|(sum, plane)| *sum += (word & plane).count_ones());
+        }
+        sums.iter().rev().fold(0, |all, sum| 2 * all + sum)
+    };
+    glance(planes.len() * 8, sketches, terms, rows, glances, sum);
+}
+
+/// What every family does around the sum of a sketch's planes.
+#[inline(always)]
+fn glance(
+    len: usize,
+    sketches: &Strided<'_>,
+    terms: &Terms,
+    rows: &[u32],
+    glances: &mut Glances,
+    sum: impl Fn(&[u8]) -> u32,
+) {
+    // Apart, so that the distances of all rows are computed side by side.
+    let (mut signed, mut scales, mut ones) = ([0.0f32; RUN], [0.0f32; RUN], [0.0f32; RUN]);
+    *glances = Glances::NONE;
+    for (at, row) in rows.iter().take(RUN).enumerate() {
+        let start = *row as usize * sketches.stride;
+        let record = sketches.bytes.get(start..start + sketches.stride).unwrap_or_default();
+        let Some((bits, rest)) = record.split_at_checked(len) else { continue };
+        let Some([add, scale, error, count]) = rest.as_chunks::<4>().0.first_chunk::<4>() else { continue };
+        // Both are small: at most 15 times the dims.
+        signed[at] = sum(bits) as i32 as f32;
+        ones[at] = u32::from_le_bytes(*count) as i32 as f32;
+        scales[at] = f32::from_le_bytes(*scale);
+        glances.about[at] = f32::from_le_bytes(*add);
+        glances.off[at] = f32::from_le_bytes(*error);
+    }
+    for at in 0..RUN {
+        let product = terms.step * signed[at] + terms.lowest * ones[at] - terms.all;
+        glances.about[at] += terms.base + terms.weight * scales[at] * product;
+        glances.off[at] *= terms.doubt;
+    }
 }
 
 fn sift_scalar(counts: &[Pair], block: &Block<'_>, sieve: &Sieve) -> u32 {
@@ -125,7 +232,7 @@ fn sketches_scalar(counts: &[Pair], sketches: &[Pair]) -> [u16; SLOTS] {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Block, Pair, SLOTS, Sieve, bytes_scalar};
+    use super::{Block, Glances, PLANES, Pair, SLOTS, Sieve, Strided, Terms, bytes_scalar};
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -193,6 +300,59 @@ mod x86 {
     }
 
     #[target_feature(enable = "avx2")]
+    pub(super) fn planes(
+        planes: &[[u64; PLANES]],
+        sketches: &Strided<'_>,
+        terms: &Terms,
+        rows: &[u32],
+        glances: &mut Glances,
+    ) {
+        // The lengths of common vectors are known to the compiler: it leaves out the loops.
+        match planes.as_chunks::<6>() {
+            ([six], []) => super::glance(48, sketches, terms, rows, glances, |bits| planes_sum(six, bits)),
+            ([six, other], []) => {
+                let sum = |bits: &[u8]| match bits.split_at_checked(48) {
+                    Some((bits, rest)) => planes_sum(six, bits) + planes_sum(other, rest),
+                    None => 0,
+                };
+                super::glance(96, sketches, terms, rows, glances, sum);
+            }
+            _ => super::glance(planes.len() * 8, sketches, terms, rows, glances, |bits| {
+                planes_sum(planes, bits)
+            }),
+        }
+    }
+
+    /// Words whose counts of set bits a byte holds: eight each.
+    const WORDS: usize = 31;
+
+    /// A word of bits against its four planes at once; the bits of each half byte are counted by a table.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn planes_sum(planes: &[[u64; PLANES]], bits: &[u8]) -> u32 {
+        let table = _mm256_setr_epi8(
+            0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4, 0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4,
+        );
+        let low_half = _mm256_set1_epi8(15);
+        let mut sums = _mm256_setzero_si256();
+        for (planes, words) in planes.chunks(WORDS).zip(bits.as_chunks::<8>().0.chunks(WORDS)) {
+            let mut counts = _mm256_setzero_si256();
+            for (planes, word) in planes.iter().zip(words) {
+                // SAFETY: the array is 32 readable bytes and the load needs no alignment.
+                let planes = unsafe { _mm256_loadu_si256(planes.as_ptr().cast()) };
+                let both = _mm256_and_si256(planes, _mm256_set1_epi64x(i64::from_le_bytes(*word)));
+                let low = _mm256_shuffle_epi8(table, _mm256_and_si256(both, low_half));
+                let high = _mm256_and_si256(_mm256_srli_epi16::<4>(both), low_half);
+                counts = _mm256_add_epi8(counts, _mm256_add_epi8(low, _mm256_shuffle_epi8(table, high)));
+            }
+            sums = _mm256_add_epi64(sums, _mm256_sad_epu8(counts, _mm256_setzero_si256()));
+        }
+        let weighed = _mm256_sllv_epi64(sums, _mm256_setr_epi64x(0, 1, 2, 3));
+        let two = _mm_add_epi64(_mm256_castsi256_si128(weighed), _mm256_extracti128_si256::<1>(weighed));
+        _mm_cvtsi128_si32(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two))) as u32
+    }
+
+    #[target_feature(enable = "avx2")]
     pub(super) fn sift(counts: &[Pair], block: &Block<'_>, sieve: &Sieve) -> u32 {
         super::sift(&sketches(counts, block.sketches), block, sieve)
     }
@@ -253,6 +413,37 @@ mod tests {
                 assert_eq!(one, bytes_four_scalar(&query, rows), "{name} {len}");
                 assert_eq!((family.bytes_four)(&query, rows), one, "{name} {len}");
                 assert_eq!((family.bytes)(&extreme, &extreme), 127 * 127 * len as i32, "{name} {len}");
+            }
+        }
+        for words in [0usize, 1, 6, 12, 1024] {
+            let mut word = || u64::from(draw()) << 33 ^ u64::from(draw());
+            let planes: Vec<[u64; PLANES]> = (0..words).map(|_| std::array::from_fn(|_| word())).collect();
+            let (add, scale, error) = (0.5f32, 0.25f32, 2.0f32);
+            let mut sketches = Vec::new();
+            for _ in 0..2 {
+                let bits: Vec<u8> = (0..words).flat_map(|_| word().to_le_bytes()).collect();
+                let ones: u32 = bits.iter().map(|byte| byte.count_ones()).sum();
+                let factors = [add.to_bits(), scale.to_bits(), error.to_bits(), ones].map(u32::to_le_bytes);
+                sketches.extend([&bits[..], factors.as_flattened()].concat());
+            }
+            let stride = words * 8 + 16;
+            let terms = Terms { base: 1.0, weight: -2.0, step: 3.0, lowest: -20.0, all: 7.0, doubt: 0.5 };
+            let value = |at: usize| -> u32 {
+                (0..PLANES).map(|plane| ((planes[at / 64][plane] >> (at % 64) & 1) as u32) << plane).sum()
+            };
+            let naive = |row: usize| -> f32 {
+                let is_set = |at: &usize| sketches[row * stride + at / 8] >> (at % 8) & 1 == 1;
+                let set = (0..words * 64).filter(is_set);
+                let signed: f32 = set.map(|at| 3.0 * value(at) as f32 - 20.0).sum();
+                1.0 + add - 2.0 * scale * (signed - 7.0)
+            };
+            let strided = Strided { bytes: &sketches, stride };
+            for family in families() {
+                let mut glances = Glances::NONE;
+                (family.planes)(&planes, &strided, &terms, &[1, 0, 2], &mut glances);
+                let wanted = [naive(1), naive(0), f32::INFINITY];
+                assert_eq!(glances.about[..3], wanted, "{} {words}", family.name);
+                assert_eq!(glances.off[..3], [1.0, 1.0, 0.0], "{} {words}", family.name);
             }
         }
         for pairs in [0usize, 1, 3, 48, 128] {

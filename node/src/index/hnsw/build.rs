@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use parking_lot::Mutex;
 
 use super::super::distance::prefetch::prefetch;
-use super::super::{Cancelled, Distance, Progress, Rows};
+use super::super::{Cancelled, Codes, Distance, Progress, Rows};
 use super::beam::Scratch;
+use super::coded::ByBytes;
 use super::format::{Graph, LayerParts};
-use super::layer::{Layer, Measure as _, Probe, descend};
+use super::layer::{ByRows, Layer, Measure as _, Metric, descend};
 use super::{LAYERS_MAX, NONE, Params, repair};
 
 /// Builds a graph over `rows` with up to `threads` threads (at least one); one thread builds the same graph
@@ -29,10 +30,32 @@ pub fn build(
     threads: usize,
     progress: &Progress,
 ) -> Result<Graph, Cancelled> {
-    let layers = lay_out(rows.len() as u32, params);
-    let builder = Builder { layers, rows, distance, params };
+    build_by(&ByRows(rows, distance), params, threads, progress)
+}
+
+/// The same, where rows are measured by their bytes.
+///
+/// # Errors
+/// [`Cancelled`] if `progress` was cancelled before the end.
+pub fn build_by_codes(
+    codes: &Codes,
+    params: &Params,
+    threads: usize,
+    progress: &Progress,
+) -> Result<Graph, Cancelled> {
+    build_by(&ByBytes(codes), params, threads, progress)
+}
+
+fn build_by<M: Metric>(
+    metric: &M,
+    params: &Params,
+    threads: usize,
+    progress: &Progress,
+) -> Result<Graph, Cancelled> {
+    let layers = lay_out(metric.len() as u32, params);
+    let builder = Builder { layers, metric, params };
     let next = AtomicU32::new(0);
-    let extra_threads = threads.clamp(1, rows.len().max(1)) - 1;
+    let extra_threads = threads.clamp(1, metric.len().max(1)) - 1;
     std::thread::scope(|scope| {
         let helpers: Vec<_> =
             (0..extra_threads).map(|_| scope.spawn(|| builder.insert_all(&next, progress))).collect();
@@ -43,7 +66,7 @@ pub fn build(
         theirs.fold(mine, Result::and)
     })?;
     if let Some(entry) = builder.entry_row() {
-        repair::reach_all(&builder.layers[0], entry, builder.probe(&[]), progress)?;
+        repair::reach_all(&builder.layers[0], entry, metric, progress)?;
     }
     Ok(Graph::freeze(params.links(), 0, &builder.layers.into_iter().map(Growing::freeze).collect::<Vec<_>>()))
 }
@@ -154,10 +177,9 @@ impl Layer for Growing {
 }
 
 /// What all threads share.
-struct Builder<'a> {
+struct Builder<'a, M> {
     layers: Vec<Growing>,
-    rows: Rows<'a>,
-    distance: Distance,
+    metric: &'a M,
     params: &'a Params,
 }
 
@@ -171,11 +193,7 @@ struct Hand {
     pruned: Vec<(u32, u32)>,
 }
 
-impl<'a> Builder<'a> {
-    fn probe(&self, query: &'a [f32]) -> Probe<'a> {
-        Probe::new(self.rows, self.distance, query)
-    }
-
+impl<M: Metric> Builder<'_, M> {
     /// The row of the entry: the first vertex of the top layer.
     fn entry_row(&self) -> Option<u32> {
         let top = self.layers.last()?;
@@ -188,7 +206,7 @@ impl<'a> Builder<'a> {
         let entry = self.entry_row();
         loop {
             let row = next.fetch_add(1, Ordering::Relaxed);
-            if row as usize >= self.rows.len() {
+            if row as usize >= self.metric.len() {
                 return Ok(());
             }
             if Some(row) != entry {
@@ -218,7 +236,7 @@ impl<'a> Builder<'a> {
     /// Walks down from the entry and chooses the row's links on each layer it stands in, into `hand.chosen`.
     /// Returns the highest of those layers.
     fn choose_links(&self, row: u32, hand: &mut Hand) -> usize {
-        let mut probe = self.probe(self.rows.row(row));
+        let mut probe = self.metric.from(row);
         let top = (1..self.layers.len()).take_while(|i| self.layers[*i].vertex(row).is_some()).count();
         hand.chosen.resize_with(self.layers.len(), Vec::new);
         let mut start = 0;
@@ -232,7 +250,7 @@ impl<'a> Builder<'a> {
                 let me = layer.vertex(row);
                 hand.candidates.extend(hand.scratch.beam.found().filter(|(vertex, _)| Some(*vertex) != me));
                 let nearest = hand.candidates.first().map_or(start, |(vertex, _)| *vertex);
-                select(layer, &probe, &hand.candidates, layer.stride, &mut hand.chosen[number]);
+                select(layer, self.metric, &hand.candidates, layer.stride, &mut hand.chosen[number]);
                 nearest
             };
             start = layer.below.get(nearest as usize).copied().unwrap_or(nearest);
@@ -246,23 +264,23 @@ impl<'a> Builder<'a> {
         if layer.add_link(vertex, new.0) {
             return;
         }
-        let mut probe = self.probe(self.rows.row(layer.row(vertex)));
+        let mut probe = self.metric.from(layer.row(vertex));
         hand.scratch.fresh.clear();
         hand.scratch.fresh.extend(layer.links(vertex));
         hand.candidates.clear();
         hand.candidates.push(new);
         probe.each(layer, &hand.scratch.fresh, |link, distance| hand.candidates.push((link, distance)));
         hand.candidates.sort_unstable_by_key(|(link, distance)| (*distance, *link));
-        select(layer, &probe, &hand.candidates, layer.stride, &mut hand.pruned);
+        select(layer, self.metric, &hand.candidates, layer.stride, &mut hand.pruned);
         layer.set_links(vertex, hand.pruned.iter().map(|(link, _)| *link));
     }
 }
 
 /// Algorithm 4 of the paper: of `candidates`, nearest first, keeps at most `count` that are each nearer to the
 /// query than to any kept one, so that links point in different directions.
-fn select(
+fn select<M: Metric>(
     layer: &Growing,
-    probe: &Probe<'_>,
+    metric: &M,
     candidates: &[(u32, u32)],
     count: usize,
     kept: &mut Vec<(u32, u32)>,
@@ -272,7 +290,7 @@ fn select(
         if kept.len() == count {
             return;
         }
-        let mut probe = probe.with_query(probe.rows().row(layer.row(*vertex)));
+        let mut probe = metric.from(layer.row(*vertex));
         let (fours, rest) = kept.as_chunks::<4>();
         let is_shadowed = fours.iter().any(|four| {
             let rows = four.map(|(kept, _)| layer.row(kept));

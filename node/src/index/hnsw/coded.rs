@@ -1,9 +1,10 @@
-//! A walk by codes instead of rows.
+//! Walks and builds by codes instead of rows.
 
 use super::super::Codes;
-use super::super::codes::Question;
+use super::super::codes::between::Between;
+use super::super::codes::{Glance, Question};
 use super::super::neighbor::ordered;
-use super::layer::{Layer, Measure};
+use super::layer::{Layer, Measure, Metric};
 use super::visited::Visited;
 
 /// A query ready to be compared with codes: at layer 0 with the sketches that stand beside the links first, and with the bytes of
@@ -18,19 +19,6 @@ impl<'a> Coded<'a> {
     pub(super) fn new(codes: &'a Codes, question: &'a Question<'a>) -> Self {
         Self { codes, question, distances: 0 }
     }
-
-    #[inline]
-    fn bytes(&mut self, row: impl Fn(u32) -> u32, vertices: &[u32], mut found: impl FnMut(u32, u32)) {
-        self.distances += vertices.len() as u64;
-        let (fours, rest) = vertices.as_chunks::<4>();
-        for four in fours {
-            let distances = self.question.four(four.map(&row));
-            four.iter().zip(distances).for_each(|(vertex, distance)| found(*vertex, ordered(distance)));
-        }
-        for vertex in rest {
-            found(*vertex, ordered(self.question.one(row(*vertex))));
-        }
-    }
 }
 
 impl Measure for Coded<'_> {
@@ -41,9 +29,14 @@ impl Measure for Coded<'_> {
     }
 
     #[inline]
-    fn each<L: Layer>(&mut self, layer: &L, fresh: &[u32], found: impl FnMut(u32, u32)) {
-        fresh.iter().for_each(|vertex| self.codes.prefetch(layer.row(*vertex)));
-        self.bytes(|vertex| layer.row(vertex), fresh, found);
+    fn four(&mut self, rows: [u32; 4]) -> [u32; 4] {
+        self.distances += 4;
+        self.question.four(rows).map(ordered)
+    }
+
+    #[inline]
+    fn prefetch_row(&self, row: u32) {
+        self.codes.prefetch(row);
     }
 
     #[inline]
@@ -54,7 +47,7 @@ impl Measure for Coded<'_> {
         bound: f32,
         visited: &mut Visited,
         fresh: &mut Vec<u32>,
-        found: impl FnMut(u32, u32),
+        mut found: impl FnMut(u32, u32),
     ) {
         fresh.clear();
         for block in self.codes.fan(vertex) {
@@ -68,11 +61,90 @@ impl Measure for Coded<'_> {
                 }
             }
         }
-        self.bytes(|vertex| vertex, fresh, found);
+        let (fours, rest) = fresh.as_chunks::<4>();
+        for four in fours {
+            four.iter().zip(self.four(*four)).for_each(|(vertex, distance)| found(*vertex, distance));
+        }
+        rest.iter().for_each(|vertex| found(*vertex, self.one(*vertex)));
     }
 
     #[inline]
     fn prefetch<L: Layer>(&self, _: &L, vertex: u32) {
         self.codes.prefetch_fan(vertex);
+    }
+}
+
+/// A query ready to be compared with rows' sketches, where there are no bytes.
+pub(super) struct Sketched<'a> {
+    codes: &'a Codes,
+    glance: &'a Glance<'a>,
+    pub(super) distances: u64,
+}
+
+impl<'a> Sketched<'a> {
+    pub(super) fn new(codes: &'a Codes, glance: &'a Glance<'a>) -> Self {
+        Self { codes, glance, distances: 0 }
+    }
+}
+
+impl Measure for Sketched<'_> {
+    #[inline]
+    fn one(&mut self, row: u32) -> u32 {
+        let mut one = u32::MAX;
+        self.distances += 1;
+        self.glance.each(&[row], |_, distance, _| one = ordered(distance));
+        one
+    }
+
+    #[inline]
+    fn four(&mut self, rows: [u32; 4]) -> [u32; 4] {
+        let (mut four, mut at) = ([u32::MAX; 4], 0);
+        self.distances += 4;
+        self.glance.each(&rows, |_, distance, _| {
+            four[at & 3] = ordered(distance);
+            at += 1;
+        });
+        four
+    }
+
+    #[inline]
+    fn prefetch_row(&self, row: u32) {
+        self.codes.prefetch_sketch(row);
+    }
+}
+
+/// Rows measured by their bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ByBytes<'a>(pub &'a Codes);
+
+impl Metric for ByBytes<'_> {
+    type From<'p>
+        = Between<'p>
+    where
+        Self: 'p;
+
+    fn from(&self, row: u32) -> Between<'_> {
+        self.0.between(row)
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Measure for Between<'_> {
+    #[inline]
+    fn one(&mut self, row: u32) -> u32 {
+        ordered(Between::one(self, row))
+    }
+
+    #[inline]
+    fn four(&mut self, rows: [u32; 4]) -> [u32; 4] {
+        Between::four(self, rows).map(ordered)
+    }
+
+    #[inline]
+    fn prefetch_row(&self, row: u32) {
+        Between::prefetch(self, row);
     }
 }

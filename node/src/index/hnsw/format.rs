@@ -95,11 +95,6 @@ impl Graph {
         self.len() == 0
     }
 
-    /// The most links that a vertex of layer 0 has.
-    pub(in super::super) fn links_max(&self) -> usize {
-        2 * self.shape.m
-    }
-
     /// The rows that a row's vertex of layer 0 links to.
     pub(in super::super) fn links(&self, vertex: u32) -> impl Iterator<Item = u32> + '_ {
         self.view().layer(0).block(vertex).iter().copied().take_while(|link| *link != NONE)

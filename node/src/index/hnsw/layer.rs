@@ -25,81 +25,24 @@ pub(super) trait Layer {
 /// lines (all of a 384-d row), 24 was a tenth slower and the others alike (2026-11, AVX2).
 const LINES_AHEAD: usize = 8;
 
-/// How far a walk's query is from rows.
+/// How far a walk's query is from rows, as integers that order as distances do.
 pub(super) trait Measure {
-    /// The distance to a row, as an integer that orders as distances do.
+    /// The distance to a row.
     fn one(&mut self, row: u32) -> u32;
 
-    /// Calls `found` with each vertex of `fresh` and its distance.
-    fn each<L: Layer>(&mut self, layer: &L, fresh: &[u32], found: impl FnMut(u32, u32));
-
-    /// Calls `found` with the vertices that `vertex` of layer 0 links to and that were not met before; those that are hardly
-    /// nearer than `bound` may be left out. `fresh` is room for them.
-    fn expand<L: Layer>(
-        &mut self,
-        layer: &L,
-        vertex: u32,
-        bound: f32,
-        visited: &mut Visited,
-        fresh: &mut Vec<u32>,
-        found: impl FnMut(u32, u32),
-    );
-
-    /// Asks for the memory that [`Measure::expand`] looks at first.
-    fn prefetch<L: Layer>(&self, layer: &L, vertex: u32);
-}
-
-/// A query ready to be compared with rows; counts what it computes.
-pub(super) struct Probe<'a> {
-    rows: Rows<'a>,
-    query: &'a [f32],
-    kernel: Kernel,
-    pub(super) distances: u64,
-}
-
-impl<'a> Probe<'a> {
-    pub(super) fn new(rows: Rows<'a>, distance: Distance, query: &'a [f32]) -> Self {
-        Self { rows, query, kernel: distance.kernel(), distances: 0 }
-    }
-
-    /// A probe for another query over the same rows; its count starts at zero.
-    pub(super) fn with_query(&self, query: &'a [f32]) -> Self {
-        Self { query, distances: 0, ..*self }
-    }
-
-    pub(super) fn rows(&self) -> Rows<'a> {
-        self.rows
-    }
-
-    #[inline]
-    pub(super) fn four(&mut self, rows: [u32; 4]) -> [u32; 4] {
-        self.distances += 4;
-        self.kernel.four(self.query, rows.map(|row| self.rows.row(row))).map(ordered)
-    }
+    /// The distances to four rows.
+    fn four(&mut self, rows: [u32; 4]) -> [u32; 4];
 
     /// Asks for the memory of a row.
-    #[inline]
-    pub(super) fn prefetch_row(&self, row: u32) {
-        prefetch(self.rows.row(row), LINES_AHEAD);
-    }
-}
+    fn prefetch_row(&self, row: u32);
 
-impl Measure for Probe<'_> {
-    #[inline]
-    fn one(&mut self, row: u32) -> u32 {
-        self.distances += 1;
-        ordered(self.kernel.one(self.query, self.rows.row(row)))
-    }
-
+    /// Calls `found` with each vertex of `fresh` and its distance.
     #[inline]
     fn each<L: Layer>(&mut self, layer: &L, fresh: &[u32], mut found: impl FnMut(u32, u32)) {
         let (fours, rest) = fresh.as_chunks::<4>();
         for (i, four) in fours.iter().enumerate() {
-            if let Some(ahead) = fours.get(i + 1) {
-                ahead.iter().for_each(|vertex| self.prefetch_row(layer.row(*vertex)));
-            } else {
-                rest.iter().for_each(|vertex| self.prefetch_row(layer.row(*vertex)));
-            }
+            let ahead = fours.get(i + 1).map_or(rest, |four| four);
+            ahead.iter().for_each(|vertex| self.prefetch_row(layer.row(*vertex)));
             let distances = self.four(four.map(|vertex| layer.row(vertex)));
             four.iter().zip(distances).for_each(|(vertex, distance)| found(*vertex, distance));
         }
@@ -109,12 +52,14 @@ impl Measure for Probe<'_> {
         }
     }
 
+    /// Calls `found` with the vertices that `vertex` of layer 0 links to and that were not met before; those that are hardly
+    /// nearer than `bound` may be left out. `fresh` is room for them.
     #[inline]
     fn expand<L: Layer>(
         &mut self,
         layer: &L,
         vertex: u32,
-        _: f32,
+        _bound: f32,
         visited: &mut Visited,
         fresh: &mut Vec<u32>,
         found: impl FnMut(u32, u32),
@@ -131,9 +76,76 @@ impl Measure for Probe<'_> {
         self.each(layer, fresh, found);
     }
 
+    /// Asks for the memory that [`Measure::expand`] looks at first.
     #[inline]
     fn prefetch<L: Layer>(&self, layer: &L, vertex: u32) {
         layer.prefetch_links(vertex);
+    }
+}
+
+/// How far rows are from each other: what a build needs.
+pub(super) trait Metric: Sync {
+    /// A row as a walk's query.
+    type From<'a>: Measure
+    where
+        Self: 'a;
+
+    /// Measures from a row.
+    fn from(&self, row: u32) -> Self::From<'_>;
+
+    /// Number of rows.
+    fn len(&self) -> usize;
+}
+
+/// By whole vectors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ByRows<'a>(pub Rows<'a>, pub Distance);
+
+impl Metric for ByRows<'_> {
+    type From<'p>
+        = Probe<'p>
+    where
+        Self: 'p;
+
+    fn from(&self, row: u32) -> Probe<'_> {
+        Probe::new(self.0, self.1, self.0.row(row))
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// A query ready to be compared with rows; counts what it computes.
+pub(super) struct Probe<'a> {
+    rows: Rows<'a>,
+    query: &'a [f32],
+    kernel: Kernel,
+    pub(super) distances: u64,
+}
+
+impl<'a> Probe<'a> {
+    pub(super) fn new(rows: Rows<'a>, distance: Distance, query: &'a [f32]) -> Self {
+        Self { rows, query, kernel: distance.kernel(), distances: 0 }
+    }
+}
+
+impl Measure for Probe<'_> {
+    #[inline]
+    fn one(&mut self, row: u32) -> u32 {
+        self.distances += 1;
+        ordered(self.kernel.one(self.query, self.rows.row(row)))
+    }
+
+    #[inline]
+    fn four(&mut self, rows: [u32; 4]) -> [u32; 4] {
+        self.distances += 4;
+        self.kernel.four(self.query, rows.map(|row| self.rows.row(row))).map(ordered)
+    }
+
+    #[inline]
+    fn prefetch_row(&self, row: u32) {
+        prefetch(self.rows.row(row), LINES_AHEAD);
     }
 }
 

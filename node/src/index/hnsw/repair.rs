@@ -8,16 +8,16 @@
 use super::super::{Bitset, Cancelled, Progress};
 use super::beam::Scratch;
 use super::build::Growing;
-use super::layer::{Layer, Probe};
+use super::layer::{Layer, Metric};
 
 /// Reached vertices that are asked for a free slot.
 const NEAREST: usize = 16;
 
 /// Links every row of layer 0 so that a walk from `entry` can reach it.
-pub(super) fn reach_all(
+pub(super) fn reach_all<M: Metric>(
     layer: &Growing,
     entry: u32,
-    probe: Probe<'_>,
+    metric: &M,
     progress: &Progress,
 ) -> Result<(), Cancelled> {
     let mut reached = Bitset::new(layer.len());
@@ -26,7 +26,7 @@ pub(super) fn reach_all(
     for row in 0..layer.len() as u32 {
         if !reached.contains(row) {
             progress.advance(0)?;
-            let mut probe = probe.with_query(probe.rows().row(row));
+            let mut probe = metric.from(row);
             scratch.walk(layer, &mut probe, &[entry], NEAREST);
             splice(layer, row, scratch.beam.found().map(|(vertex, _)| vertex));
             flood(layer, row, &mut reached);

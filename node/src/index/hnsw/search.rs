@@ -7,19 +7,17 @@ use std::mem::take;
 use parking_lot::Mutex;
 
 use super::super::accept::is_live;
+use super::super::codes::Kind;
+use super::super::codes::scan::{rescore, rescored};
 use super::super::neighbor::from_ordered;
-use super::super::{Accept, Codes, Distance, Neighbor, Rows, Stats, TopK};
+use super::super::{Accept, Codes, Distance, Neighbor, Rows, Stats};
 use super::beam::Scratch;
-use super::coded::Coded;
+use super::coded::{Coded, Sketched};
 use super::format::{FrozenLayer, Graph, View};
 use super::layer::{Layer, Measure, Probe, descend};
 
-/// Of what a walk by codes found, so many times `k` are ordered by their rows, and at least so many more than `k`.
-const RESCORED: usize = 2;
-const RESCORED_MIN: usize = 8;
-
 /// Scratch of finished searches, for the next ones: at most as many as ever searched at once, up to
-/// [`Pool::KEPT`]. Each is 2 bytes per row and what a search's heaps grew to.
+/// [`Pool::KEPT`]. Each is a bit per row and what a search's heaps grew to.
 #[derive(Debug, Default)]
 pub(super) struct Pool(Mutex<Vec<Scratch>>);
 
@@ -74,25 +72,24 @@ impl Graph {
         accept: Accept<'_>,
         stats: &mut Stats,
     ) -> Vec<Neighbor> {
-        let question = codes.ask(query);
-        let mut coded = Coded::new(codes, &question);
-        let found = self.look(&mut coded, rows.len().min(codes.len()), (k, ef), accept, stats);
-        let mut probe = Probe::new(rows, distance, query);
-        let best = &found[..found.len().min(k.saturating_mul(RESCORED).max(k.saturating_add(RESCORED_MIN)))];
-        let mut top = TopK::new(k);
-        let (fours, rest) = best.as_chunks::<4>();
-        best.iter().for_each(|(row, _)| probe.prefetch_row(*row));
-        for four in fours {
-            let distances = probe.four(four.map(|(row, _)| row));
-            for ((row, _), distance) in four.iter().zip(distances) {
-                top.push(neighbor((*row, distance)));
+        let (len, width) = (rows.len().min(codes.len()), (k, ef));
+        let (found, measured, best) = match codes.kind() {
+            Kind::Scalar => {
+                let question = codes.ask(query);
+                let mut coded = Coded::new(codes, &question);
+                let found = self.look(&mut coded, len, width, accept, stats);
+                (found, coded.distances, rescored(k))
             }
-        }
-        for (row, _) in rest {
-            top.push(neighbor((*row, probe.one(*row))));
-        }
-        stats.distances += coded.distances + probe.distances;
-        top.into_sorted()
+            Kind::Binary => {
+                let glance = codes.glance(query);
+                let mut sketched = Sketched::new(codes, &glance);
+                let found = self.look(&mut sketched, len, width, accept, stats);
+                (found, sketched.distances, usize::MAX)
+            }
+        };
+        stats.distances += measured;
+        let best = found.iter().take(best).map(|(row, _)| *row);
+        rescore(rows, distance, query, k, best, stats)
     }
 
     /// Rows and their distances, nearest first: at least the `k` nearest of what the walk found.
@@ -143,7 +140,8 @@ fn land<M: Measure>(view: &View<'_>, probe: &mut M, fresh: &mut Vec<u32>) -> u32
     vertex
 }
 
-/// Walks layer 0 through all vertices and collects the `width` nearest accepted ones. Returns them and how many vertices were expanded.
+/// Walks layer 0 through all vertices and collects the `width` nearest accepted ones. Returns them and how many vertices were
+/// expanded.
 fn collect<M: Measure>(
     layer: &FrozenLayer<'_>,
     probe: &mut M,

@@ -130,7 +130,7 @@ fn ask(view: &View) -> Result<String, Fault> {
             let passing = segment.matching(&filter.expect("the sample's filters fit its collection"))?;
             tell(&passing.iter().collect::<Vec<u32>>());
             for (vector, dims) in [("a", DIMS), ("b", 2)] {
-                for method in [Method::Exact, Method::Graph { ef: 100 }] {
+                for method in [Method::Exact, Method::Codes, Method::Graph { ef: 100 }] {
                     let query = dice.floats(dims);
                     let ask = Nearest { vector, query: &query, limit: 5, method, rows: Some(&passing) };
                     tell(&segment.nearest(&ask, &mut Stats::default())?);

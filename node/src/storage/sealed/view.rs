@@ -1,6 +1,6 @@
 //! A sealed segment as reads see it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
@@ -10,7 +10,7 @@ use super::{Sealed, header, keys};
 use crate::index::{Accept, Bitset, Neighbor, QuantizedGraph, Stats, TopK, VectorIndex as _};
 use crate::storage::column::{Alive, Column, stored_vectors};
 use crate::storage::shape::ordinal;
-use crate::storage::{Fault, Method, Nearest, SegmentView, StoredRow};
+use crate::storage::{Fault, Matching, Method, Nearest, SegmentView, StoredRow};
 
 /// A sealed segment as a view sees it. All its versions are older than any view.
 #[derive(Debug)]
@@ -18,12 +18,14 @@ pub(in crate::storage) struct SealedView {
     sealed: Arc<Sealed>,
     at: LogIndex,
     live: u32,
+    /// The rows that it does not see, once somebody asks.
+    dead: OnceLock<Bitset>,
 }
 
 impl SealedView {
     /// `sealed` in a view at `at` that sees `live` of its rows.
     pub fn new(sealed: Arc<Sealed>, at: LogIndex, live: u32) -> SealedView {
-        SealedView { sealed, at, live }
+        SealedView { sealed, at, live, dead: OnceLock::new() }
     }
 
     fn alive<'a>(&'a self, rows: Option<&'a Bitset>) -> Alive<'a> {
@@ -37,26 +39,45 @@ impl SealedView {
         Key::from_bytes(bytes).ok_or_else(damaged)
     }
 
-    fn walk(
+    fn dead(&self) -> Option<&Bitset> {
+        let rows = self.rows();
+        let work_out = || Bitset::with_rows(rows as usize, (0..rows).filter(|row| !self.is_live(*row)));
+        (self.live < rows).then(|| self.dead.get_or_init(work_out))
+    }
+
+    /// By the graph: a walk, or a look at its codes.
+    fn by_graph(
         &self,
         graph: &QuantizedGraph,
-        column: &Column<'_>,
-        ef: usize,
+        (ordinal, column): (usize, &Column<'_>),
         ask: &Nearest<'_>,
         stats: &mut Stats,
-    ) -> Vec<Neighbor> {
+    ) -> Option<Vec<Neighbor>> {
         let slots;
         let accept = match (column.map, ask.rows) {
             (Some(map), rows) => {
-                slots = self.alive(rows).slots(map);
+                slots = self.alive(rows.map(|rows| &**rows)).slots(map);
                 Accept::Bits(&slots)
             }
             (None, Some(rows)) => Accept::Bits(rows),
             (None, None) if self.live == self.sealed.rows() => Accept::All,
             (None, None) => Accept::Live { deleted_at: &self.sealed.deleted_at, at: self.at },
         };
-        let found = graph.search(column.rows, column.distance, ask.query, ask.limit, ef, accept, stats);
-        found.into_iter().map(|neighbor| column.in_segment(neighbor, 0)).collect()
+        let Nearest { query, limit, .. } = *ask;
+        let (rows, distance) = (column.rows, column.distance);
+        let found = match ask.method {
+            Method::Exact => return None,
+            Method::Graph { ef } => graph.search(rows, distance, query, limit, ef, accept, stats),
+            Method::Codes => {
+                // Rows are slots where there is no map.
+                let matching = ask.rows.filter(|_| column.map.is_none());
+                match matching.and_then(|rows| rows.packed(ordinal, |rows| graph.pack(rows))) {
+                    Some(packed) => graph.scan_packed(rows, packed, distance, query, limit, accept, stats)?,
+                    None => graph.scan_codes(rows, distance, query, limit, accept, stats)?,
+                }
+            }
+        };
+        Some(found.into_iter().map(|neighbor| column.in_segment(neighbor, 0)).collect())
     }
 }
 
@@ -103,16 +124,10 @@ impl SegmentView for SealedView {
         self.sealed.column(ordinal(&self.sealed.files.header.shapes, name)?)?.vector(row)
     }
 
-    fn matching(&self, filter: &Compiled) -> Result<Bitset, Fault> {
+    fn matching(&self, filter: &Compiled) -> Result<Matching, Fault> {
         let row_of = |key: &Key| self.sealed.files.keys.find(&key.to_bytes());
-        let mut passing = self.sealed.files.payloads.matching(filter, &row_of)?;
-        if self.live < self.rows() {
-            let dead: Vec<u32> = passing.iter().filter(|row| !self.is_live(*row)).collect();
-            dead.into_iter().for_each(|row| {
-                passing.remove(row);
-            });
-        }
-        Ok(passing)
+        let evaluate = || self.sealed.files.payloads.matching(filter, &row_of);
+        Ok(Matching::live(self.sealed.filters.get(filter, evaluate)?, self.dead()))
     }
 
     fn nearest(&self, ask: &Nearest<'_>, stats: &mut Stats) -> Result<Vec<Neighbor>, Fault> {
@@ -123,14 +138,13 @@ impl SegmentView for SealedView {
             let path = self.sealed.dir().join(header::vectors_name(ordinal));
             return Err(Fault::damaged(path, 0, "not a whole number of vectors"));
         };
-        match (ask.method, &self.sealed.graphs[ordinal]) {
-            (Method::Graph { ef }, Some((_, graph))) => Ok(self.walk(graph, &column, ef, ask, stats)),
-            _ => {
-                let mut top = TopK::new(ask.limit);
-                column.scan(ask.query, &self.alive(ask.rows), &mut top, stats);
-                Ok(top.into_sorted())
-            }
+        let graph = self.sealed.graphs[ordinal].as_ref().map(|(_, graph)| graph);
+        if let Some(found) = graph.and_then(|graph| self.by_graph(graph, (ordinal, &column), ask, stats)) {
+            return Ok(found);
         }
+        let mut top = TopK::new(ask.limit);
+        column.scan(ask.query, &self.alive(ask.rows.map(|rows| &**rows)), &mut top, stats);
+        Ok(top.into_sorted())
     }
 
     fn identity(&self) -> Option<u64> {
@@ -140,6 +154,12 @@ impl SegmentView for SealedView {
     fn is_indexed(&self, vector: &str) -> bool {
         ordinal(&self.sealed.files.header.shapes, vector)
             .is_some_and(|ordinal| self.sealed.graphs[ordinal].is_some())
+    }
+
+    fn has_codes(&self, vector: &str) -> bool {
+        let graph = ordinal(&self.sealed.files.header.shapes, vector)
+            .and_then(|ordinal| self.sealed.graphs[ordinal].as_ref());
+        graph.is_some_and(|(_, graph)| graph.has_codes())
     }
 
     fn by_key<'a>(

@@ -1,5 +1,6 @@
 //! A store against a map of records that does the same by plain means.
 
+mod coded;
 mod compat;
 mod crash;
 mod damage;
@@ -19,9 +20,9 @@ use flotilla_proto::record::{Key, Record};
 use flotilla_proto::schema::CollectionSpec;
 
 use super::*;
-use crate::index::{Bitset, Distance, Progress, Stats};
+use crate::index::{Distance, Progress, Stats};
 use crate::storage::sample::{self, Dice};
-use crate::storage::{Method, Nearest, StoredRow};
+use crate::storage::{Matching, Method, Nearest, StoredRow};
 
 const DIMS: usize = 8;
 const KEYS: usize = 60;
@@ -142,7 +143,7 @@ fn compare_order(view: &View, oracle: &Oracle, dice: &mut Dice) {
     assert_eq!(all.iter().collect::<Vec<_>>(), wanted.collect::<Vec<_>>());
 }
 
-fn matching(view: &View, filter: &Compiled) -> Vec<Bitset> {
+fn matching(view: &View, filter: &Compiled) -> Vec<Matching> {
     view.segments().map(|segment| segment.matching(filter).unwrap()).collect()
 }
 
@@ -173,7 +174,7 @@ fn compare_nearest(view: &View, oracle: &Oracle, vector: &str, filter: Option<&C
     let limit = 1 + dice.below(30);
     wanted.truncate(limit);
     let rows = filter.map(|filter| matching(view, filter));
-    for method in [Method::Exact, Method::Graph { ef: 500 }] {
+    for method in [Method::Exact, Method::Codes, Method::Graph { ef: 500 }] {
         let mut got = Vec::new();
         for (ordinal, segment) in view.segments().enumerate() {
             let rows = rows.as_ref().map(|rows| &rows[ordinal]);

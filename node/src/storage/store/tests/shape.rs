@@ -109,7 +109,7 @@ fn a_field_declared_later_means_the_same_in_old_segments() {
     wider.fields.insert("later".into(), FieldType::Integer);
     let filter = Compiled::new(&Filter::Equal("later".into(), 1.into()), &wider).unwrap();
     let view = store.view();
-    let counts: Vec<usize> = matching(&view, &filter).iter().map(Bitset::count).collect();
+    let counts: Vec<usize> = matching(&view, &filter).iter().map(|rows| rows.count()).collect();
     assert_eq!(counts.iter().sum::<usize>(), (2..8).filter(|key| key % 3 == 1).count());
     assert_eq!(view.len(), 3);
 }
