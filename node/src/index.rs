@@ -31,6 +31,7 @@ pub mod flat;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod hnsw;
+pub mod lsh;
 pub mod neighbor;
 pub mod preset;
 pub mod progress;
@@ -53,6 +54,7 @@ pub use damage::Damage;
 pub use distance::Distance;
 pub use flat::{Flat, scan, scan_bits};
 pub use hnsw::Graph;
+pub use lsh::Lsh;
 pub use neighbor::{Neighbor, TopK};
 pub use preset::Preset;
 pub use progress::{Cancelled, Progress};

@@ -478,7 +478,7 @@ impl std::fmt::Debug for Codes {
 }
 
 /// The mean of the rows, as far as they are numbers.
-fn centre(rows: Rows<'_>) -> Vec<f32> {
+pub(super) fn centre(rows: Rows<'_>) -> Vec<f32> {
     let mut sums = vec![0.0f64; rows.dims()];
     for row in rows.data().chunks_exact(rows.dims()) {
         for (sum, value) in sums.iter_mut().zip(row) {
