@@ -64,6 +64,15 @@ pub struct Counts {
     pub torn: u64,
     /// Calls that change something.
     pub changes: u64,
+    /// Syncs of files and folders: nothing is durable without one.
+    pub syncs: u64,
+}
+
+/// The sync at which a disk stops.
+#[derive(Clone, Copy, Debug)]
+struct StopAt {
+    sync: u64,
+    is_done: bool,
 }
 
 /// A simulated disk.
@@ -87,6 +96,9 @@ struct State {
     counts: Counts,
     /// Changing calls that still succeed; then all fail.
     changes_left: u64,
+    stop_at: Option<StopAt>,
+    /// What the sync was of at which the disk stopped.
+    stopped_at: Option<PathBuf>,
 }
 
 /// The disk that holds this path.
@@ -107,6 +119,8 @@ impl Disk {
             draw: SmallRng::seed_from_u64(seed),
             counts: Counts::default(),
             changes_left: u64::MAX,
+            stop_at: None,
+            stopped_at: None,
         };
         let disk = Arc::new(Disk { root: root.into(), state: Mutex::new(state) });
         DISKS.write().push(disk.clone());
@@ -139,6 +153,19 @@ impl Disk {
         self.state.lock().changes_left = changes;
     }
 
+    /// Lets the disk stop at a sync, counted from now on from 1. That one fails, its work done or not, and so does every later
+    /// call that changes something: whoever waits for it never hears what came of it.
+    pub fn stop_at_sync(&self, sync: u64, is_done: bool) {
+        let mut state = self.state.lock();
+        let sync = state.counts.syncs.saturating_add(sync);
+        state.stop_at = Some(StopAt { sync, is_done });
+    }
+
+    /// What the sync was of at which the disk stopped, if it did.
+    pub fn stopped_at(&self) -> Option<PathBuf> {
+        self.state.lock().stopped_at.as_ref().map(|path| self.root.join(path))
+    }
+
     /// What happened so far.
     pub fn counts(&self) -> Counts {
         self.state.lock().counts
@@ -149,6 +176,7 @@ impl Disk {
         let mut state = self.state.lock();
         state.process += 1;
         state.changes_left = u64::MAX;
+        (state.stop_at, state.stopped_at) = (None, None);
         state.locked.clear();
     }
 
@@ -251,7 +279,14 @@ impl Disk {
         let mut state = self.state.lock();
         state.change()?;
         state.may_fail_writing()?;
-        state.tree.sync(self.inside(path))
+        let stops = state.stops();
+        if stops.is_none_or(|stop| stop.is_done) {
+            state.tree.sync(self.inside(path))?;
+        }
+        match stops {
+            Some(_) => Err(state.stop(self.inside(path).to_owned())),
+            None => Ok(()),
+        }
     }
 
     pub(in crate::env) fn free_bytes(&self) -> u64 {
@@ -267,6 +302,19 @@ impl State {
         self.changes_left = left;
         self.counts.changes += 1;
         Ok(())
+    }
+
+    /// Counts a sync. How the disk stops at it, if it does.
+    fn stops(&mut self) -> Option<StopAt> {
+        self.counts.syncs += 1;
+        self.stop_at.filter(|stop| stop.sync == self.counts.syncs)
+    }
+
+    /// From now on nothing changes any more. The error of the sync that it stopped at.
+    fn stop(&mut self, path: PathBuf) -> io::Error {
+        self.changes_left = 0;
+        self.stopped_at = Some(path);
+        error(libc::EIO)
     }
 
     /// Whether the call that writes or syncs fails by chance.

@@ -169,12 +169,18 @@ impl Handle {
         self.with(|state, number| {
             state.change()?;
             let failed = state.may_fail_writing();
+            let stops = state.stops();
             let Some(file) = state.files.get_mut(&number) else { return Ok(()) };
             match &failed {
+                // Its blocks are as they are when the power goes.
+                _ if stops.is_some_and(|stop| !stop.is_done) => {}
                 Ok(()) => file.sync(),
                 Err(_) => file.sync_failed(),
             }
-            failed
+            match stops {
+                Some(_) => Err(state.stop(state.tree.path_of(number))),
+                None => failed,
+            }
         })
     }
 

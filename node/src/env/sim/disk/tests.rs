@@ -93,6 +93,28 @@ fn names_links_locks_and_space() {
 }
 
 #[test]
+fn it_stops_at_a_sync_done_or_not() {
+    let (disk, root) = disk("stops-at");
+    let path = root.join("m");
+    // Two syncs: of the file, and of the folder with the name.
+    let cases = [(1, false, "old"), (1, true, "old"), (2, false, "old"), (2, true, "new"), (3, false, "new")];
+    for (sync, is_done, left) in cases {
+        fs::write_atomic(&path, b"old").unwrap();
+        let before = disk.counts().syncs;
+        disk.stop_at_sync(sync, is_done);
+        assert_eq!(fs::write_atomic(&path, b"new").is_ok(), sync == 3);
+        assert_eq!(disk.counts().syncs - before, sync.min(2));
+        let stopped_at = [Some(root.join("m.new")), Some(root.clone()), None];
+        assert_eq!(disk.stopped_at(), stopped_at[sync as usize - 1]);
+        assert_eq!(fs::create(&root.join("later")).is_err(), sync < 3, "nothing changes any more");
+        disk.cut(Cut::Clean);
+        assert_eq!(fs::read(&path).unwrap(), left.as_bytes(), "sync {sync}, done: {is_done}");
+        assert_eq!(disk.stopped_at(), None);
+    }
+    disk.remove();
+}
+
+#[test]
 fn it_stops_where_it_is_told_and_rots() {
     let (disk, root) = disk("stops");
     let path = root.join("m");

@@ -189,6 +189,12 @@ impl Tree {
         files
     }
 
+    /// A path of this file; empty if it has none.
+    pub(super) fn path_of(&self, number: u64) -> PathBuf {
+        let found = self.paths().into_iter().find(|(_, of)| *of == number);
+        found.map(|(path, _)| path).unwrap_or_default()
+    }
+
     /// Every file with its path.
     pub(super) fn paths(&self) -> Vec<(PathBuf, u64)> {
         let (mut found, mut todo) = (Vec::new(), vec![(PathBuf::new(), ROOT)]);
