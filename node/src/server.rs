@@ -13,6 +13,7 @@ mod steward;
 #[cfg(test)]
 mod unequal;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +43,7 @@ use crate::env::{clock, random, task};
 use crate::log::Lanes;
 use crate::meta::Meta;
 use crate::meta::catalogue::Change;
+use crate::meta::catalogue::moves::Move;
 use crate::meta::growth::Thresholds;
 use crate::partition::equality::{self, Equality, OnDivergent};
 use crate::partition::lag;
@@ -83,6 +85,8 @@ pub struct Options {
     pub defaults: Defaults,
     /// When a collection gets more partitions by itself.
     pub growth: Thresholds,
+    /// How much of a move of slots is done in one go.
+    pub slots: worker::slots::Pace,
 }
 
 /// How a node belongs to a cluster.
@@ -122,6 +126,7 @@ impl Options {
             equality: equality::Options::default(),
             defaults: Defaults::default(),
             growth: Thresholds::default(),
+            slots: worker::slots::Pace::default(),
         }
     }
 
@@ -203,7 +208,8 @@ impl Node {
         }
         let mover = Arc::new(Mover::new(registry.clone(), meta.clone(), peers.clone()));
         tasks.push(task::spawn(registry.clone().follow(meta.watch())));
-        tasks.push(task::spawn(Keeper::new(registry.clone(), meta.clone(), peers.clone()).run()));
+        let keeper = Keeper::new(registry.clone(), meta.clone(), peers.clone(), options.slots);
+        tasks.push(task::spawn(keeper.run()));
         let steward =
             Steward::new(registry.clone(), meta.clone(), peers.clone(), mover.clone(), options.growth);
         tasks.push(task::spawn(steward.run()));
@@ -336,6 +342,38 @@ impl Node {
     /// The partitions whose replica here is in quarantine.
     pub fn quarantined(&self) -> Vec<PartitionId> {
         self.registry.quarantined().into_iter().map(|(partition, _)| partition).collect()
+    }
+
+    /// The placement map as this node knows it.
+    pub fn map(&self) -> Arc<PlacementMap> {
+        self.meta.map()
+    }
+
+    /// Every move that is remembered, as this node knows it.
+    pub fn moves(&self) -> Vec<Move> {
+        self.meta.look(|catalogue| catalogue.moves.all().cloned().collect())
+    }
+
+    /// What here is not yet, or still, otherwise than the map says: replicas, their logs, slots that come, go or are left over.
+    pub fn unsettled(&self) -> Vec<String> {
+        let (map, own) = (self.meta.map(), self.id());
+        let held: BTreeSet<PartitionId> = map
+            .partitions()
+            .filter(|(_, p)| p.holders().any(|node| node == own))
+            .map(|(_, p)| p.id)
+            .collect();
+        let serving = self.registry.serving();
+        let lacking = held.iter().filter(|id| !serving.iter().any(|replica| replica.id() == **id));
+        let strange = serving.iter().filter(|replica| !held.contains(&replica.id()));
+        let moving = serving.iter().filter(|replica| !replica.ledger().moves().is_settled());
+        let logs = self.lanes.groups().into_iter().map(PartitionId);
+        let logs = logs.filter(|id| *id != META_GROUP && !held.contains(id));
+        lacking
+            .map(|id| format!("partition {id} does not serve"))
+            .chain(strange.map(|replica| format!("partition {} is still there", replica.id())))
+            .chain(moving.map(|replica| format!("slots of partition {} are on their way", replica.id())))
+            .chain(logs.map(|id| format!("the log of partition {id} is still there")))
+            .collect()
     }
 
     /// What the node's metrics are read from.

@@ -28,6 +28,7 @@ use crate::partition::Replica;
 use crate::partition::registry::Registry;
 use crate::peers::Peers;
 use crate::raft::{Group, Members};
+use crate::worker::slots::Pace;
 
 use super::slots::SlotKeepers;
 
@@ -122,8 +123,8 @@ pub(super) struct Keeper {
 
 impl Keeper {
     /// Over this node's replicas.
-    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>, peers: Arc<Peers>) -> Keeper {
-        let slots = SlotKeepers::new(registry.clone(), meta.clone(), peers);
+    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>, peers: Arc<Peers>, pace: Pace) -> Keeper {
+        let slots = SlotKeepers::new(registry.clone(), meta.clone(), peers, pace);
         Keeper { registry, meta, memory: Mutex::default(), slots }
     }
 

@@ -16,7 +16,7 @@ use crate::partition::Replica;
 use crate::partition::hand::Neighbour;
 use crate::partition::registry::Registry;
 use crate::peers::Peers;
-use crate::worker::slots::{Keeper, Kept, Progress, Reach};
+use crate::worker::slots::{Keeper, Kept, Pace, Progress, Reach};
 
 /// How often a move's progress is told.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
@@ -57,13 +57,14 @@ struct Running {
 /// See the module.
 pub(super) struct SlotKeepers {
     reach: Arc<Here>,
+    pace: Pace,
     running: Mutex<HashMap<PartitionId, Running>>,
 }
 
 impl SlotKeepers {
     /// None yet.
-    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>, peers: Arc<Peers>) -> SlotKeepers {
-        SlotKeepers { reach: Arc::new(Here { registry, meta, peers }), running: Mutex::default() }
+    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>, peers: Arc<Peers>, pace: Pace) -> SlotKeepers {
+        SlotKeepers { reach: Arc::new(Here { registry, meta, peers }), pace, running: Mutex::default() }
     }
 
     /// These replicas lead, and no others do.
@@ -86,7 +87,7 @@ impl SlotKeepers {
         let mut due = Vec::new();
         for replica in led {
             let keeper = running.entry(replica.id()).or_insert_with(|| {
-                let keeper = Keeper::new(replica.clone(), self.reach.clone());
+                let keeper = Keeper::new(replica.clone(), self.reach.clone()).with_pace(self.pace);
                 let kept = keeper.start(self.reach.meta.watch());
                 Running { replica: replica.clone(), kept, told: Progress::default(), told_at: None }
             });
