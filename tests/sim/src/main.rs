@@ -7,7 +7,9 @@ mod bugs;
 mod host;
 mod net;
 mod plan;
+mod points;
 mod run;
+mod scene;
 mod storm;
 mod sweep;
 mod taps;
@@ -20,6 +22,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use self::bugs::Planted;
+use self::points::{Keeps, Point, Scenario, Setting};
 
 /// Whole clusters under a seed.
 #[derive(Parser, Debug)]
@@ -45,19 +48,42 @@ struct Arguments {
     /// With --bug: ends well as soon as one of the first hundred seeds finds it
     #[arg(long, requires = "bug", conflicts_with_all = ["seed", "seeds"])]
     find: bool,
+    /// Cuts a node's power at each of its persist steps while this moves, each in a process of its own
+    #[arg(long, value_enum, conflicts_with_all = ["seeds", "bugs", "find"])]
+    crash_points: Option<Scenario>,
+    /// Of this node only, as in `node2`
+    #[arg(long, requires = "crash_points")]
+    node: Option<String>,
+    /// At this step only; at 0 the power is not cut
+    #[arg(long, requires = "crash_points")]
+    at: Option<u64>,
+    /// With --at: what becomes of what the step was to make durable
+    #[arg(long, value_enum, default_value = "nothing", requires = "at")]
+    keeps: Keeps,
+    /// So many points, spread evenly [default: one for each step; three for each are all]
+    #[arg(long, requires = "crash_points", conflicts_with = "at")]
+    points: Option<usize>,
     /// What to log, as in `info` or `flotilla_node=debug`
     #[arg(long, default_value = "off")]
     log: String,
 }
 
-/// The seed of the command line. It is wanted before anything else: the first hash table asks for chance.
+/// The seed of a run in this process, by the command line. It is wanted before anything else: the first hash table asks for
+/// chance.
 fn seed() -> Option<u64> {
-    let mut words = std::env::args().skip_while(|word| word != "--seed").skip(1);
-    words.next()?.parse().ok()
+    let words: Vec<String> = std::env::args().collect();
+    let after = |name: &str| words.iter().position(|word| word == name).and_then(|at| words.get(at + 1));
+    let seed = after("--seed").and_then(|word| word.parse().ok());
+    match (after("--crash-points"), after("--at")) {
+        (Some(_), Some(_)) => seed.or(Some(points::SEED)),
+        (Some(_), None) => None,
+        (None, _) => seed,
+    }
 }
 
 fn main() -> ExitCode {
-    if let Some(seed) = seed() {
+    let seed = seed();
+    if let Some(seed) = seed {
         taps::enter(seed);
     }
     let arguments = Arguments::parse();
@@ -67,6 +93,10 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .init();
     let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    if let Some(scenario) = arguments.crash_points {
+        let seed = arguments.seed.unwrap_or(points::SEED);
+        return crash_points(&arguments, Setting { scenario, seed, bug: arguments.bug }, jobs);
+    }
     let Some(seed) = arguments.seed else {
         let found = if arguments.bugs {
             bugs::table(jobs)
@@ -97,4 +127,34 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// One crash point, or many.
+fn crash_points(arguments: &Arguments, setting: Setting, jobs: usize) -> ExitCode {
+    let node = arguments.node.as_deref();
+    let is_good = |is_good| if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let Some(at) = arguments.at else {
+        return is_good(points::sweep::sweep(&setting, node, arguments.points, jobs));
+    };
+    let point = match (at, node) {
+        (0, _) => None,
+        (_, Some(node)) => Some(Point { node: node.to_owned(), at, keeps: arguments.keeps }),
+        (_, None) => {
+            println!("FAILED: --at {at} needs --node");
+            return ExitCode::FAILURE;
+        }
+    };
+    let report = points::run(&setting, point.as_ref());
+    println!(
+        "{} trace {:016x} simulated {:.1} {}",
+        setting.arguments(point.as_ref()).join(" "),
+        report.trace,
+        report.simulated.as_secs_f64(),
+        report.course
+    );
+    match &report.verdict {
+        Ok(tally) => println!("good: {tally}"),
+        Err(why) => println!("FAILED: {why}\nreplay: {}", setting.command(point.as_ref())),
+    }
+    is_good(report.verdict.is_ok())
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
+use flotilla_node::env::sim::Disk;
 use futures::Stream;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -19,6 +20,8 @@ use turmoil::net::{TcpListener, TcpStream};
 
 /// Connections that stand, as their dialling ends know them.
 static STANDING: Mutex<Vec<Arc<Line>>> = Mutex::new(Vec::new());
+/// A host that says nothing any more once its disk has stopped.
+static WATCHED: Mutex<Option<(String, Arc<Disk>)>> = Mutex::new(None);
 static MADE: AtomicU64 = AtomicU64::new(0);
 
 /// One end of a connection.
@@ -51,19 +54,31 @@ pub fn reset(a: &str, b: Option<&str>) -> usize {
     meant.len()
 }
 
+/// Has a host fall silent in the moment in which its disk stops, and not only at the end of the tick: what it said before
+/// arrives, and nothing after.
+pub fn silence_with(host: &str, disk: &Arc<Disk>) {
+    *WATCHED.lock() = Some((host.to_owned(), disk.clone()));
+}
+
+fn is_silent(host: &str) -> bool {
+    WATCHED.lock().as_ref().is_some_and(|(name, disk)| name == host && disk.stopped_at().is_some())
+}
+
 /// A turmoil connection that can be reset.
 pub struct Pipe {
     stream: TcpStream,
     line: Arc<Line>,
+    /// Whose end it is.
+    host: String,
 }
 
 impl Pipe {
-    fn over(stream: TcpStream, from: String, to: String) -> Pipe {
+    fn over(stream: TcpStream, host: String, from: String, to: String) -> Pipe {
         let line = Line { from, to, is_reset: AtomicBool::new(false), wakers: Mutex::default() };
         let line = Arc::new(line);
         STANDING.lock().push(line.clone());
         MADE.fetch_add(1, Ordering::Relaxed);
-        Pipe { stream, line }
+        Pipe { stream, line, host }
     }
 
     fn stands(&self, context: &Context<'_>) -> io::Result<()> {
@@ -96,6 +111,9 @@ impl AsyncWrite for Pipe {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.stands(context)?;
+        if is_silent(&self.host) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -125,7 +143,7 @@ async fn dial(uri: Uri) -> io::Result<TokioIo<Pipe>> {
     let (host, port) = (uri.host().unwrap_or_default().to_owned(), uri.port_u16().unwrap_or(0));
     let stream = TcpStream::connect((host.as_str(), port)).await?;
     let from = name(stream.local_addr()?.ip());
-    Ok(TokioIo::new(Pipe::over(stream, from, host)))
+    Ok(TokioIo::new(Pipe::over(stream, from.clone(), from, host)))
 }
 
 /// The channel to an endpoint, dialled when it is first used.
@@ -142,7 +160,7 @@ pub async fn listen(port: u16) -> io::Result<impl Stream<Item = io::Result<Pipe>
     Ok(futures::stream::unfold(listener, |listener| async move {
         let accepted = listener.accept().await.and_then(|(stream, from)| {
             let to = name(stream.local_addr()?.ip());
-            Ok(Pipe::over(stream, name(from.ip()), to))
+            Ok(Pipe::over(stream, to.clone(), name(from.ip()), to))
         });
         Some((accepted, listener))
     }))

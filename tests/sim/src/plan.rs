@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use flotilla_node::server::Options;
+use flotilla_node::worker::slots::Pace;
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{Rng as _, SeedableRng as _};
@@ -106,6 +107,7 @@ pub struct Tuning {
     log_segment_bytes: u64,
     seal_rows: usize,
     fan_in: usize,
+    slots: Pace,
 }
 
 impl Tuning {
@@ -117,6 +119,20 @@ impl Tuning {
             log_segment_bytes: *[8 << 10, 32 << 10, 128 << 10].choose(draw).unwrap_or(&(32 << 10)),
             seal_rows: draw.random_range(20..=120),
             fan_in: draw.random_range(2..=4),
+            slots: Pace::default(),
+        }
+    }
+
+    /// So small that a log is purged, a segment sealed and a snapshot sent after a second of work, and slots move in many steps.
+    fn small() -> Tuning {
+        Tuning {
+            heartbeat_ms: 100,
+            entries_kept: 10,
+            lanes: 2,
+            log_segment_bytes: 16 << 10,
+            seal_rows: 20,
+            fan_in: 2,
+            slots: Pace { rows: 6, tail_min: 2, ..Pace::default() },
         }
     }
 
@@ -135,6 +151,7 @@ impl Tuning {
         options.store.segments_max = 4;
         options.worker.verify_every = Duration::from_secs(3);
         options.worker.space_pause = Duration::from_millis(500);
+        options.slots = self.slots;
         options.equality.every = Duration::from_secs(2);
     }
 }
@@ -188,6 +205,24 @@ impl Plan {
             latency: Duration::from_millis(draw.random_range(1..=10)),
             tuning: Tuning::draw(draw),
             faults: faults(draw, storm),
+        }
+    }
+
+    /// A small cluster in fair weather: one partition, and few writes.
+    pub fn calm(seed: u64, nodes: usize) -> Plan {
+        Plan {
+            seed,
+            nodes,
+            learners: 0,
+            routers: 2,
+            partitions: 1,
+            clients: 4,
+            keys: 40,
+            pace: Duration::from_millis(40),
+            storm: Duration::ZERO,
+            latency: Duration::from_millis(2),
+            tuning: Tuning::small(),
+            faults: Vec::new(),
         }
     }
 }

@@ -129,6 +129,19 @@ impl<'a> Storm<'a> {
         weather::change(|weather| *weather = Weather::default());
     }
 
+    /// Cuts a member's power, and has it start again after so long.
+    pub fn cut(&mut self, sim: &mut Sim<'_>, now: Duration, at: usize, cut: Cut, lasts: Duration) {
+        self.end(sim, at, Some(cut));
+        // How its process ended in its last moment is of no interest: it is started once.
+        drop(self.desk.ended());
+        self.undo.push((now + lasts, Undo::Start(at)));
+    }
+
+    /// Whether a member is not running.
+    pub fn is_down(&self, at: usize) -> bool {
+        self.is_down[at]
+    }
+
     fn end(&mut self, sim: &mut Sim<'_>, at: usize, cut: Option<Cut>) {
         match cut {
             None => self.disks[at].kill(),

@@ -1,44 +1,52 @@
-//! Many seeds, each in a process of its own: what one run sets is its process's.
+//! Many runs, each in a process of its own: what one run sets is its process's.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::bugs::Planted;
 use crate::plan::KINDS;
 
 /// What a child printed.
-struct Told {
-    seed: u64,
-    is_good: bool,
-    simulated: f64,
-    operations: u64,
-    fired: BTreeMap<String, u64>,
-    why: String,
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Whether all was well.
+    pub is_good: bool,
+    /// Its first line.
+    pub first: String,
+    /// Simulated seconds.
+    pub simulated: f64,
+    /// Operations that were judged.
+    pub operations: u64,
+    /// What was wrong.
+    pub why: String,
 }
 
-fn run(seed: u64, bug: Option<Planted>) -> Told {
-    let mut told = Told {
-        seed,
-        is_good: false,
-        simulated: 0.0,
-        operations: 0,
-        fired: BTreeMap::new(),
-        why: String::new(),
-    };
+impl Told {
+    /// The word that comes after this one in the first line.
+    pub fn after(&self, name: &str) -> Option<&str> {
+        self.first.split_whitespace().skip_while(|word| *word != name).nth(1)
+    }
+
+    /// How often each kind of fault fired.
+    fn fired(&self) -> impl Iterator<Item = (String, u64)> {
+        let faults = self.first.split_once(" faults ").map_or("", |(_, faults)| faults);
+        let fired = faults.split(", ").filter_map(|fault| fault.split_once(' '));
+        fired.map(|(kind, times)| (kind.to_owned(), times.parse().unwrap_or(0)))
+    }
+}
+
+/// Runs this program with these arguments.
+pub fn run(arguments: &[String]) -> Told {
+    let mut told = Told::default();
     let Ok(program) = std::env::current_exe() else {
         told.why = "this program does not find itself".to_owned();
         return told;
     };
     let mut command = Command::new(program);
-    command.args(["--seed", &seed.to_string()]).stdin(Stdio::null()).stderr(Stdio::piped());
-    if let Some(bug) = bug {
-        command.args(["--bug", bug.name()]);
-    }
-    let output = match command.output() {
+    let output = match command.args(arguments).stdin(Stdio::null()).stderr(Stdio::piped()).output() {
         Ok(output) => output,
         Err(why) => {
             told.why = why.to_string();
@@ -48,16 +56,8 @@ fn run(seed: u64, bug: Option<Planted>) -> Told {
     told.is_good = output.status.success();
     let text = String::from_utf8_lossy(&output.stdout);
     let mut lines = text.lines();
-    let words: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
-    let after = |name: &str| words.iter().position(|word| *word == name).and_then(|at| words.get(at + 1));
-    told.simulated = after("simulated").and_then(|text| text.parse().ok()).unwrap_or(0.0);
-    if let Some((_, faults)) = text.lines().next().unwrap_or_default().split_once(" faults ") {
-        for fault in faults.split(", ") {
-            if let Some((kind, times)) = fault.split_once(' ') {
-                told.fired.insert(kind.to_owned(), times.parse().unwrap_or(0));
-            }
-        }
-    }
+    told.first = lines.next().unwrap_or_default().to_owned();
+    told.simulated = told.after("simulated").and_then(|text| text.parse().ok()).unwrap_or(0.0);
     let rest: Vec<&str> = lines.collect();
     told.operations = rest
         .iter()
@@ -76,27 +76,35 @@ fn run(seed: u64, bug: Option<Planted>) -> Told {
     told
 }
 
-/// Runs these seeds and gives each answer to `each`, in the order in which they end, until it says stop.
-fn each(from: u64, count: u64, jobs: usize, bug: Option<Planted>, each: impl FnMut(Told) -> bool + Send) {
-    let (next, each) = (AtomicU64::new(from), Mutex::new((each, true)));
+/// Runs the program with each of these arguments and gives each answer to `each` with its number, in the order in which they
+/// end, until it says stop.
+pub fn each(runs: &[Vec<String>], jobs: usize, each: impl FnMut(usize, Told) -> bool + Send) {
+    let (next, each) = (AtomicUsize::new(0), Mutex::new((each, true)));
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from.saturating_add(count) {
-                        return;
-                    }
-                    let told = run(seed, bug);
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(arguments) = runs.get(at) else { return };
+                    let told = run(arguments);
                     let mut each = each.lock().unwrap_or_else(PoisonError::into_inner);
                     if !each.1 {
                         return;
                     }
-                    each.1 = (each.0)(told);
+                    each.1 = (each.0)(at, told);
                 }
             });
         }
     });
+}
+
+/// The arguments that run these seeds.
+fn seeds(from: u64, count: u64, bug: Option<Planted>) -> Vec<Vec<String>> {
+    let planted = bug.map(|bug| ["--bug".to_owned(), bug.name().to_owned()]);
+    let arguments = |seed: u64| {
+        ["--seed".to_owned(), seed.to_string()].into_iter().chain(planted.clone().into_iter().flatten())
+    };
+    (from..from.saturating_add(count)).map(|seed| arguments(seed).collect()).collect()
 }
 
 /// Runs these seeds and prints those that fail, and how often each fault fired. Whether all were good and no kind of fault
@@ -105,13 +113,14 @@ pub fn sweep(from: u64, count: u64, jobs: usize, bug: Option<Planted>) -> bool {
     let began = Instant::now();
     let (mut bad, mut simulated, mut operations) = (Vec::new(), 0.0, 0);
     let mut fired: BTreeMap<String, u64> = KINDS.iter().map(|kind| (format!("{kind:?}"), 0)).collect();
-    each(from, count, jobs, bug, |told| {
+    each(&seeds(from, count, bug), jobs, |at, told| {
+        let seed = from + at as u64;
         simulated += told.simulated;
         operations += told.operations;
-        told.fired.iter().for_each(|(kind, times)| *fired.entry(kind.clone()).or_default() += times);
+        told.fired().for_each(|(kind, times)| *fired.entry(kind).or_default() += times);
         if !told.is_good {
-            println!("seed {}: {}", told.seed, told.why);
-            bad.push(told.seed);
+            println!("seed {seed}: {}", told.why);
+            bad.push(seed);
         }
         true
     });
@@ -137,10 +146,10 @@ pub fn sweep(from: u64, count: u64, jobs: usize, bug: Option<Planted>) -> bool {
 /// reason: that is told where no seed shows the bug in an answer.
 pub fn first_failing(from: u64, count: u64, jobs: usize, bug: Planted) -> Option<(u64, String)> {
     let (mut found, mut unhealed) = (None, None);
-    each(from, count, jobs, Some(bug), |told| {
+    each(&seeds(from, count, Some(bug)), jobs, |at, told| {
         if !told.is_good {
             let line = told.why.lines().next().unwrap_or_default().trim_start_matches("FAILED: ");
-            let shown = (told.seed, line.chars().take(100).collect());
+            let shown = (from + at as u64, line.chars().take(100).collect());
             let place = if line.starts_with("not healed") { &mut unhealed } else { &mut found };
             place.get_or_insert(shown);
         }

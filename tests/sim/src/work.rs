@@ -36,6 +36,8 @@ pub struct Stage {
     pub lacks: Mutex<String>,
     /// What an operator wants done.
     pub goals: Mutex<Vec<Goal>>,
+    /// Whether one of them is being planned or applied.
+    pub is_planning: AtomicBool,
     /// Goals that were taken up.
     pub applied: Mutex<Vec<String>>,
 }
@@ -114,6 +116,7 @@ async fn operate(routers: Vec<Api>, stage: Arc<Stage>) {
     loop {
         let goal = stage.goals.lock().pop();
         if let Some(goal) = goal {
+            stage.is_planning.store(true, Ordering::SeqCst);
             let request = v1::PlanRequest { goal: Some(goal) };
             for router in routers.iter().cycle().take(20) {
                 let Ok(plan) = router.plan(request.clone()).await else { continue };
@@ -124,6 +127,7 @@ async fn operate(routers: Vec<Api>, stage: Arc<Stage>) {
                 }
                 tokio::time::sleep(PAUSE).await;
             }
+            stage.is_planning.store(false, Ordering::SeqCst);
         }
         tokio::time::sleep(PAUSE).await;
     }
