@@ -72,7 +72,7 @@ impl Search {
         self
     }
 
-    /// Leaves out hits that score below.
+    /// Leaves out hits that score below: the cosine similarity, the dot product, or minus the euclidean distance.
     pub fn score_threshold(mut self, score: f32) -> Search {
         self.wire.score_threshold = Some(score);
         self

@@ -372,12 +372,14 @@ impl Replica {
         fresh: Fresh,
         owned: &Owned,
     ) -> Result<(query::Answer, LogIndex), Refusal> {
+        let called = clock::now();
         let view = self.view(fresh).await?;
         let curtain = self.seat.curtain(&view, owned)?;
         let spec = self.store.spec();
         let at = view.at;
         let answer = self
             .compute(move |cancelled| {
+                let began = clock::now();
                 let ask = query::Search {
                     vector: &search.vector,
                     query: &search.query,
@@ -388,9 +390,11 @@ impl Replica {
                     max_distance: search.max_distance,
                 };
                 let segments: Vec<&dyn SegmentView> = view.segments().collect();
-                Curtain::over(curtain.as_deref(), &segments, |segments| {
+                let mut answer = Curtain::over(curtain.as_deref(), &segments, |segments| {
                     query::search(segments, &spec, &ask, cancelled)
-                })
+                })?;
+                answer.plan.took(began.duration_since(called), began.elapsed());
+                Ok(answer)
             })
             .await?;
         Ok((answer, at))

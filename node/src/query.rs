@@ -28,6 +28,8 @@ mod naive;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::record::Key;
 use flotilla_proto::schema::{CollectionSpec, Distance};
@@ -80,6 +82,12 @@ pub struct PlanReport {
     pub unindexed: u64,
     /// Records that pass the filter; none without a filter.
     pub matches: Option<u64>,
+    /// Candidates looked at: vertices of graphs, rows of scans.
+    pub visited: u64,
+    /// Microseconds of the search. Its caller has the clock.
+    pub micros: u64,
+    /// Microseconds before it: until the view was fresh enough and there was room to compute.
+    pub waited_micros: u64,
 }
 
 impl PlanReport {
@@ -87,6 +95,12 @@ impl PlanReport {
     pub fn words(&self) -> String {
         let words: Vec<&str> = self.steps.iter().map(|step| step.word()).collect();
         words.join(",")
+    }
+
+    /// Notes how long the search waited and took.
+    pub fn took(&mut self, waited: Duration, time: Duration) {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        (self.waited_micros, self.micros) = (micros(waited), micros(time));
     }
 }
 

@@ -31,7 +31,40 @@ impl Distance {
             Distance::Euclidean => -distance.max(0.0).sqrt(),
         }
     }
+
+    /// The largest distance that scores at least `score`: [`Distance::score`] turned around, to the last bit. `None` if
+    /// no distance does, not even minus infinity (or if `score` is NaN).
+    pub fn farthest(self, score: f32) -> Option<f32> {
+        let is_near = |distance: f32| self.score(distance) >= score;
+        // The score never grows with the distance, so the bits of a float, put in order, can be halved.
+        let (mut near, mut far) = (rank(f32::NEG_INFINITY), rank(f32::INFINITY));
+        if !is_near(f32::NEG_INFINITY) {
+            return None;
+        }
+        if is_near(f32::INFINITY) {
+            return Some(f32::INFINITY);
+        }
+        while far - near > 1 {
+            let middle = near + (far - near) / 2;
+            if is_near(ranked(middle)) { near = middle } else { far = middle }
+        }
+        Some(ranked(near))
+    }
 }
+
+/// The place of a float among all floats.
+fn rank(float: f32) -> i64 {
+    let bits = i64::from(float.to_bits() & !SIGN);
+    if float.is_sign_negative() { -bits - 1 } else { bits }
+}
+
+/// The float at a place: [`rank`] turned around.
+fn ranked(rank: i64) -> f32 {
+    let bits = |magnitude: i64| u32::try_from(magnitude).unwrap_or(0);
+    if rank < 0 { f32::from_bits(bits(-rank - 1) | SIGN) } else { f32::from_bits(bits(rank)) }
+}
+
+const SIGN: u32 = 1 << 31;
 
 /// What a declared field holds. A field holds one value of the type, or a list of them, or null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -23,12 +23,14 @@ use crate::{filter_json, json, npy};
   flotilla search --collection vms --key vm-000042 --filter '{\"power_state\":\"on\",\"cpu\":{\"gte\":8}}'
   flotilla search --collection docs --vector '[0.1, 0.2, 0.3]' --limit 5 --output json
   flotilla search --collection docs --vector-file queries.npy --row 7 --ef 200 --explain
+  flotilla search --collection docs --key 42 --score-threshold 0.8
 
 Filters are JSON: an object's entries must all hold; \"and\", \"or\", \"not\", \"exists\" and \"keys\" are operators, any other
 name is a field, tested by a plain value or by eq, in, gt, gte, lt, lte, prefix:
   {\"or\":[{\"name\":{\"prefix\":\"web\"}},{\"not\":{\"exists\":\"owner\"}}]}
 
-The score is larger for nearer records: the cosine similarity, the dot product, or minus the euclidean distance.")]
+The score is larger for nearer records: the cosine similarity, the dot product, or minus the euclidean distance. So
+--score-threshold 0.8 asks for a similarity of at least 0.8, --score-threshold=-2 for a distance of at most 2.")]
 pub struct SearchArgs {
     #[command(flatten)]
     target: Target,
@@ -54,6 +56,9 @@ pub struct SearchArgs {
     /// Look at every vector instead of the graph
     #[arg(long)]
     exact: bool,
+    /// Leave out hits that score below
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    score_threshold: Option<f32>,
     /// Show the fields of the hits
     #[arg(long)]
     with_payload: bool,
@@ -108,6 +113,10 @@ impl SearchArgs {
         let request = Search::new(vector).vector_name(&self.vector_name).limit(self.limit).ef(self.ef);
         let request = match &self.filter {
             Some(filter) => request.filter(filter.clone()),
+            None => request,
+        };
+        let request = match self.score_threshold {
+            Some(score) => request.score_threshold(score),
             None => request,
         };
         let request = if self.exact { request.exact() } else { request };

@@ -60,6 +60,7 @@ pub(super) fn segment(
     };
     plan.steps.push(step);
     plan.distances += look.stats.distances;
+    plan.visited += look.stats.visited;
     if !is_indexed {
         plan.unindexed += accepted as u64;
     }

@@ -150,18 +150,13 @@ fn search_from_wire(search: v1::SearchRequest, spec: &CollectionSpec) -> Result<
         limit: limit as usize,
         ef: ef as usize,
         exact: search.exact,
-        max_distance: search.score_threshold.map(|score| max_distance(vector.distance, score)),
+        max_distance: search.score_threshold.map(|score| farthest(vector.distance, score)),
     })
 }
 
-/// The distance at which a score is just reached: [`Distance::score`] turned around.
-fn max_distance(distance: Distance, score: f32) -> f32 {
-    match distance {
-        Distance::Cosine => 1.0 - score,
-        Distance::Dot => -score,
-        Distance::Euclidean if score > 0.0 => f32::NEG_INFINITY,
-        Distance::Euclidean => score * score,
-    }
+/// The distance of the farthest hit that scores enough; below every distance if none does.
+fn farthest(distance: Distance, score: f32) -> f32 {
+    distance.farthest(score).unwrap_or(f32::NEG_INFINITY)
 }
 
 /// How fresh the caller wants the answer, which it awaits for `left`.
@@ -187,7 +182,10 @@ fn plan_to_wire(partition: PartitionId, plan: &query::PlanReport) -> v1::Partiti
         segments: plan.segments,
         distances: plan.distances,
         unindexed: plan.unindexed,
-        matches: plan.matches.unwrap_or(0),
+        matches: plan.matches,
+        visited: plan.visited,
+        micros: plan.micros,
+        waited_micros: plan.waited_micros,
     }
 }
 

@@ -121,3 +121,25 @@ fn datetimes_compare_across_both_spellings() {
     assert_eq!(datetime_micros(&"2026-13-01T00:00:00Z".into()), None);
     assert_eq!(datetime_micros(&Value::Int(i64::MAX)), None);
 }
+
+#[test]
+fn the_farthest_distance_of_a_score_is_exact() {
+    for distance in [Distance::Cosine, Distance::Dot, Distance::Euclidean] {
+        for score in [-1e30, -7.25, -1.0, -0.3, -1e-9, -0.0, 0.0, 1e-9, 0.1, 0.7, 0.999_999_9, 1.0, 3.5, 1e30]
+        {
+            let Some(farthest) = distance.farthest(score) else {
+                assert!(distance == Distance::Euclidean && score > 0.0, "{distance:?} {score}");
+                continue;
+            };
+            assert!(distance.score(farthest) >= score, "{distance:?} {score}: {farthest}");
+            let beyond = farthest.next_up();
+            assert!(
+                farthest == f32::INFINITY || distance.score(beyond) < score,
+                "{distance:?} {score}: {beyond}"
+            );
+        }
+        assert_eq!(distance.farthest(f32::NEG_INFINITY), Some(f32::INFINITY));
+        assert_eq!(distance.farthest(f32::NAN), None);
+    }
+    assert_eq!(Distance::Cosine.farthest(1.0).map(|d| d > 0.0), Some(true), "what rounds to 1 scores 1");
+}
