@@ -57,7 +57,7 @@ pub use error::{Error, Kind};
 pub use hosts::Hosts;
 pub use read::{Consistency, Read, ReadPreference, Tokens};
 pub use records::{Count, Counted, Deleted, Get, Got, Page, Scan, Upserted, With};
-pub use search::{Found, Hit, Search};
+pub use search::{Found, Group, Hit, Recommend, Search};
 
 pub use filter::Filter;
 pub use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};

@@ -1,12 +1,53 @@
 //! Search.
 
-use flotilla_proto::convert::filter_to_wire;
+use flotilla_proto::convert::{filter_to_wire, key_to_wire, value_from_wire};
 use flotilla_proto::filter::Filter;
-use flotilla_proto::record::Record;
+use flotilla_proto::record::{Key, Record, Value};
 use flotilla_proto::v1;
 
 use crate::records::one;
 use crate::{Client, Error, Read, Result};
+
+/// What to look for, told by examples: at most 100 together, one positive at least. Records named by key are not found.
+#[derive(Clone, Debug, Default)]
+pub struct Recommend {
+    wire: v1::Recommend,
+}
+
+impl Recommend {
+    /// No examples yet.
+    pub fn new() -> Recommend {
+        Recommend::default()
+    }
+
+    /// Like this record.
+    pub fn positive(mut self, key: impl Into<Key>) -> Recommend {
+        self.wire.positive.push(example(v1::example::Kind::Key(key_to_wire(&key.into()))));
+        self
+    }
+
+    /// Like this vector.
+    pub fn positive_vector(mut self, values: Vec<f32>) -> Recommend {
+        self.wire.positive.push(example(v1::example::Kind::Vector(v1::Vector { values })));
+        self
+    }
+
+    /// Unlike this record.
+    pub fn negative(mut self, key: impl Into<Key>) -> Recommend {
+        self.wire.negative.push(example(v1::example::Kind::Key(key_to_wire(&key.into()))));
+        self
+    }
+
+    /// Unlike this vector.
+    pub fn negative_vector(mut self, values: Vec<f32>) -> Recommend {
+        self.wire.negative.push(example(v1::example::Kind::Vector(v1::Vector { values })));
+        self
+    }
+}
+
+fn example(kind: v1::example::Kind) -> v1::Example {
+    v1::Example { kind: Some(kind) }
+}
 
 /// A search, built up from its vector.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +63,22 @@ impl Search {
             wire: v1::SearchRequest { vector: Some(v1::Vector { values: vector }), ..Default::default() },
             read: Read::default(),
         }
+    }
+
+    /// The ten records that are nearest to what the examples come to: see the README for how.
+    pub fn recommend(examples: Recommend) -> Search {
+        Search {
+            wire: v1::SearchRequest { recommend: Some(examples.wire), ..Default::default() },
+            read: Read::default(),
+        }
+    }
+
+    /// Hits in groups of one value of `field` each: [`Found::groups`] instead of [`Found::hits`]. The limit counts groups then;
+    /// limit times size at most 10,000. Not with an offset.
+    pub fn group_by(mut self, field: &str, size: u32) -> Search {
+        self.wire.group_by = field.to_owned();
+        self.wire.group_size = size;
+        self
     }
 
     /// By the vector of this name; by default the only one, or `default`.
@@ -100,11 +157,24 @@ pub struct Hit {
     pub score: f32,
 }
 
+/// The hits that share a value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// The value.
+    pub value: Value,
+    /// By score, ties by key.
+    pub hits: Vec<Hit>,
+}
+
 /// The answer of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    /// By score, ties by key.
+    /// By score, ties by key; none in groups.
     pub hits: Vec<Hit>,
+    /// The groups, if asked for: by their best hits.
+    pub groups: Vec<Group>,
+    /// Whether a partition gave up looking for groups: there may be more of them, or more in them.
+    pub groups_cut: bool,
     /// Which partitions answered, and which did not.
     pub coverage: v1::Coverage,
     /// How each partition answered, if asked.
@@ -112,7 +182,7 @@ pub struct Found {
 }
 
 impl Client {
-    /// The records nearest to a vector.
+    /// The records nearest to a vector, or to what examples come to.
     pub async fn search(&self, collection: &str, search: Search) -> Result<Found> {
         let read = self.read(collection, search.read);
         let message = v1::SearchRequest {
@@ -126,8 +196,17 @@ impl Client {
             let record = hit.record.ok_or_else(|| Error::nonsense("a hit holds no record"))?;
             Ok(Hit { record: one(record)?, score: hit.score })
         };
+        let group = |group: v1::Group| {
+            let value = value_from_wire("groups.value", group.value.unwrap_or_default());
+            Ok(Group {
+                value: value.map_err(Error::nonsense)?,
+                hits: group.hits.into_iter().map(hit).collect::<Result<_>>()?,
+            })
+        };
         Ok(Found {
             hits: answer.hits.into_iter().map(hit).collect::<Result<_>>()?,
+            groups: answer.groups.into_iter().map(group).collect::<Result<_>>()?,
+            groups_cut: answer.groups_cut,
             coverage: answer.coverage.unwrap_or_default(),
             plans: answer.plans,
         })

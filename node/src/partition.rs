@@ -21,6 +21,7 @@ pub mod lag;
 mod owned;
 mod reading;
 pub mod registry;
+mod search;
 mod views;
 
 use std::path::PathBuf;
@@ -41,6 +42,7 @@ use self::lag::Watched;
 pub use self::owned::Owned;
 use self::owned::Seat;
 use self::reading::read_record;
+pub use self::search::{Groups, Search};
 use self::views::Views;
 use crate::env::{clock, task};
 use crate::log::Lanes;
@@ -77,25 +79,6 @@ pub struct Written {
     pub affected: u64,
     /// Where the write stands in the log.
     pub log_index: LogIndex,
-}
-
-/// A question for the partition, already checked against the collection's limits.
-#[derive(Debug)]
-pub struct Search {
-    /// The vector's name, as the spec has it.
-    pub vector: String,
-    /// The query as the user gave it.
-    pub query: Vec<f32>,
-    /// The condition.
-    pub filter: Option<Compiled>,
-    /// Partial hits wanted.
-    pub limit: usize,
-    /// Candidates kept in graphs.
-    pub ef: usize,
-    /// Scan instead of walking graphs.
-    pub exact: bool,
-    /// Leave out what is further away.
-    pub max_distance: Option<f32>,
 }
 
 /// A page by key.
@@ -363,41 +346,6 @@ impl Replica {
     /// What this replica knows of its lag.
     pub fn lag(&self) -> &Watched {
         &self.lag
-    }
-
-    /// The nearest records of this partition, and the log index of the view that was searched.
-    pub async fn search(
-        &self,
-        search: Search,
-        fresh: Fresh,
-        owned: &Owned,
-    ) -> Result<(query::Answer, LogIndex), Refusal> {
-        let called = clock::now();
-        let view = self.view(fresh).await?;
-        let curtain = self.seat.curtain(&view, owned)?;
-        let spec = self.store.spec();
-        let at = view.at;
-        let answer = self
-            .compute(move |cancelled| {
-                let began = clock::now();
-                let ask = query::Search {
-                    vector: &search.vector,
-                    query: &search.query,
-                    filter: search.filter.as_ref(),
-                    limit: search.limit,
-                    ef: search.ef,
-                    exact: search.exact,
-                    max_distance: search.max_distance,
-                };
-                let segments: Vec<&dyn SegmentView> = view.segments().collect();
-                let mut answer = Curtain::over(curtain.as_deref(), &segments, |segments| {
-                    query::search(segments, &spec, &ask, cancelled)
-                })?;
-                answer.plan.took(began.duration_since(called), began.elapsed());
-                Ok(answer)
-            })
-            .await?;
-        Ok((answer, at))
     }
 
     /// The records of these keys, in their order, those that are there; and the view's log index.

@@ -7,6 +7,8 @@
 //! plan (per segment: exact, codes, graph, filtered graph)  ->  execute  ->  merge (distance, then key)
 //! ```
 //!
+//! A search in **groups** ([`group`]) is a few such searches, each narrowed by what the ones before found.
+//!
 //! **Invariants.**
 //! * A filter is evaluated once per segment, to the set of live rows that pass; every plan reads the same set, so plans
 //!   differ in cost and recall, never in which records they may return.
@@ -19,6 +21,7 @@
 
 mod curtain;
 mod execute;
+mod group;
 mod merge;
 mod plan;
 mod scan;
@@ -37,7 +40,9 @@ use flotilla_proto::schema::{CollectionSpec, Distance};
 use crate::storage::{Fault, SegmentView};
 
 pub use self::curtain::{Curtain, Shown};
+pub use self::group::{Group, Grouping, grouped};
 pub use self::merge::PartialHit;
+use self::merge::Placed;
 pub use self::plan::Step;
 pub use self::scan::scan;
 
@@ -58,6 +63,8 @@ pub struct Search<'a> {
     pub exact: bool,
     /// Only hits at most this far.
     pub max_distance: Option<f32>,
+    /// Records that are not to be found.
+    pub without: &'a [Key],
 }
 
 /// What a search found, and how.
@@ -65,6 +72,10 @@ pub struct Search<'a> {
 pub struct Answer {
     /// The hits: nearest first, ties by key.
     pub hits: Vec<PartialHit>,
+    /// The groups of a grouped search, which has no other hits: by their best hits, ties by group.
+    pub groups: Vec<Group>,
+    /// Whether a grouped search gave up: there may be more groups, or more in them.
+    pub is_cut: bool,
     /// How.
     pub plan: PlanReport,
 }
@@ -72,15 +83,18 @@ pub struct Answer {
 /// How a search was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlanReport {
-    /// How each segment was searched, in the view's order. A graph that came up short stands as [`Step::Exact`].
+    /// How each segment was searched, in the view's order, one round after the other. A graph that came up short stands as
+    /// [`Step::Exact`].
     pub steps: Vec<Step>,
+    /// Searches of the view: several for a grouped one. The figures are their sums.
+    pub rounds: u64,
     /// Segments of the view.
     pub segments: u64,
     /// Distances computed.
     pub distances: u64,
     /// Rows scanned for want of a graph.
     pub unindexed: u64,
-    /// Records that pass the filter; none without a filter.
+    /// Records that pass the filter; none without a filter. Of several rounds, the first counts.
     pub matches: Option<u64>,
     /// Candidates looked at: vertices of graphs, rows of scans.
     pub visited: u64,
@@ -95,6 +109,19 @@ impl PlanReport {
     pub fn words(&self) -> String {
         let words: Vec<&str> = self.steps.iter().map(|step| step.word()).collect();
         words.join(",")
+    }
+
+    /// Adds what another round did.
+    fn add(&mut self, round: PlanReport) {
+        if self.rounds == 0 {
+            *self = round;
+            return;
+        }
+        self.steps.extend(round.steps);
+        self.rounds += round.rounds;
+        self.distances += round.distances;
+        self.unindexed += round.unindexed;
+        self.visited += round.visited;
     }
 
     /// Notes how long the search waited and took.
@@ -114,23 +141,36 @@ pub fn search(
     ask: &Search<'_>,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Answer, Fault> {
-    let mut plan = PlanReport { segments: segments.len() as u64, ..PlanReport::default() };
-    let Some(vector) = spec.vectors.get(ask.vector) else { return Ok(Answer { hits: vec![], plan }) };
+    let (hits, plan) = placed(segments, spec, ask, cancelled)?;
+    Ok(Answer { hits: hits.into_iter().map(|placed| placed.hit).collect(), plan, ..Answer::default() })
+}
+
+/// The nearest records, and where they lie.
+fn placed(
+    segments: &[&dyn SegmentView],
+    spec: &CollectionSpec,
+    ask: &Search<'_>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(Vec<Placed>, PlanReport), Fault> {
+    let mut plan = PlanReport { rounds: 1, segments: segments.len() as u64, ..PlanReport::default() };
+    let Some(vector) = spec.vectors.get(ask.vector) else { return Ok((vec![], plan)) };
     if ask.limit == 0 {
-        return Ok(Answer { hits: vec![], plan });
+        return Ok((vec![], plan));
     }
     let query = match vector.distance {
         Distance::Cosine => unit(ask.query),
         Distance::Dot | Distance::Euclidean => ask.query.to_vec(),
     };
+    // As many more as may be left out.
+    let ask = Search { limit: ask.limit.saturating_add(ask.without.len()), ..*ask };
     let mut found = merge::Merge::new(ask.limit, ask.max_distance);
     for (number, segment) in segments.iter().enumerate() {
         if cancelled() {
             return Err(Fault::Cancelled);
         }
-        found.add(number, execute::segment(*segment, ask, &query, &mut plan)?);
+        found.add(number, execute::segment(*segment, &ask, &query, &mut plan)?);
     }
-    Ok(Answer { hits: found.finish(segments)?, plan })
+    Ok((found.finish(segments, ask.without)?, plan))
 }
 
 /// Live records that pass; all of them without a filter.

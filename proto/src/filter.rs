@@ -11,9 +11,11 @@
 //! an empty list does not).
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::group::GroupKey;
 use crate::limits::*;
 use crate::record::{Key, Payload, Value, reach};
 use crate::refusal::Violation;
@@ -169,6 +171,8 @@ pub enum Test {
     Prefix(String),
     /// It is there.
     Exists,
+    /// It makes a group, and none of these: see [`crate::group`]. No filter of a request says so; a grouped search does.
+    OtherGroup(BTreeSet<GroupKey>),
 }
 
 impl Test {
@@ -176,6 +180,7 @@ impl Test {
     pub fn holds(&self, value: &Value, kind: Option<FieldType>) -> bool {
         match self {
             Test::Exists => true,
+            Test::OtherGroup(known) => GroupKey::of(value, kind).is_some_and(|key| !known.contains(&key)),
             Test::Prefix(prefix) => matches!(value, Value::Text(text) if text.starts_with(prefix.as_str())),
             Test::In(wanted) => Scalar::of(value, kind)
                 .is_some_and(|have| wanted.iter().any(|want| have.compare(want) == Some(Ordering::Equal))),

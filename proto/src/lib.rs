@@ -12,6 +12,7 @@ pub mod convert;
 pub mod filter;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+pub mod group;
 pub mod ids;
 pub mod limits;
 mod nesting;

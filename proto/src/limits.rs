@@ -23,6 +23,14 @@ pub const BATCH_MAX: usize = 1_000;
 pub const LIMIT_MAX: u32 = 10_000;
 /// `limit` of a search that names none.
 pub const LIMIT_DEFAULT: u32 = 10;
+/// Examples of a recommendation, positive and negative together, at most.
+pub const EXAMPLES_MAX: usize = 100;
+/// Hits of one group, at most.
+pub const GROUP_SIZE_MAX: u32 = 100;
+/// Hits of one group in a search that does not say.
+pub const GROUP_SIZE_DEFAULT: u32 = 3;
+/// Bytes of a text that makes a group, at most.
+pub const GROUP_BYTES_MAX: usize = 1_024;
 /// `limit` of a page that names none.
 pub const PAGE_DEFAULT: u32 = 100;
 /// `ef` of a search, `ef_construction` of an index, at most.

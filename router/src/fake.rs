@@ -1,12 +1,15 @@
 //! A shard node for tests: the services `Shard` and `Meta` over a naive store in memory, with refusals on demand. Several
 //! of them may share one store, as replicas that never lag would.
 
+mod groups;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::convert::*;
 use flotilla_proto::filter::Compiled;
+use flotilla_proto::group::GroupBy;
 use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};
 use flotilla_proto::placement::{CollectionPlacement, Node, Partition, PlacementMap};
 use flotilla_proto::record::{Key, Record};
@@ -363,9 +366,11 @@ impl Shard for Fake {
         &self,
         r: Request<shard::SearchRequest>,
     ) -> Result<Response<shard::SearchResponse>, Status> {
-        let (placement, partition) = self.enter("search", &r, r.get_ref().target.as_ref(), 0).await?;
-        let search = r.into_inner().search.unwrap();
-        assert_eq!((search.offset, search.with_payload), (0, false));
+        let view = r.get_ref().view;
+        let (placement, partition) = self.enter("search", &r, r.get_ref().target.as_ref(), view).await?;
+        let shard::SearchRequest { search, without, groups: only, .. } = r.into_inner();
+        let search = search.unwrap();
+        assert_eq!((search.offset, search.with_payload, search.recommend), (0, false, None));
         let kind = placement.spec.vectors[&search.vector_name].distance;
         let asked = search.vector.unwrap().values;
         let (records, log_index) = self.matching(&placement, partition, search.filter)?;
@@ -375,17 +380,25 @@ impl Shard for Fake {
         };
         let mut hits: Vec<(f32, Key, u64)> = records.iter().filter_map(hit).collect();
         hits.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        hits.truncate(search.limit.unwrap() as usize);
-        let partial = |(distance, key, version): (f32, Key, u64)| shard::PartialHit {
-            key: Some(key_to_wire(&key)),
-            distance,
-            version,
-        };
-        Ok(Response::new(shard::SearchResponse {
-            hits: hits.into_iter().map(partial).collect(),
+        hits.retain(|hit| !without.contains(&key_to_wire(&hit.1)));
+        let limit = search.limit.unwrap() as usize;
+        let hits = hits.into_iter().map(|(distance, key, version)| {
+            let key = Some(key_to_wire(&key));
+            shard::PartialHit { key, distance, version }
+        });
+        let mut answer = shard::SearchResponse {
             log_index,
-            plan: Some(v1::PartitionPlan { plan: "exact".into(), ..Default::default() }),
-        }))
+            plan: Some(v1::PartitionPlan { plan: "exact".into(), rounds: 1, ..Default::default() }),
+            ..Default::default()
+        };
+        if search.group_by.is_empty() {
+            answer.hits = hits.take(limit).collect();
+        } else {
+            let by = GroupBy::new(&search.group_by, &placement.spec)?;
+            let size = (search.group_size as usize, limit);
+            answer.groups = groups::naive(&by, &records, hits.collect(), size, &only);
+        }
+        Ok(Response::new(answer))
     }
 
     async fn get(&self, r: Request<shard::GetRequest>) -> Result<Response<shard::GetResponse>, Status> {

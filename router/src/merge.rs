@@ -5,9 +5,11 @@
 //! nothing is certain.
 
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
+use flotilla_proto::group::GroupKey;
 use flotilla_proto::record::Key;
+use flotilla_proto::v1;
 
 /// A hit of one partition, before its payload is fetched.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +85,45 @@ pub fn hits(lists: Vec<Vec<Partial>>, offset: usize, limit: usize) -> Vec<Partia
         }
     }
     merged
+}
+
+/// A group of hits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// Which.
+    pub key: GroupKey,
+    /// The value that makes it, as its best hit has it.
+    pub value: v1::Value,
+    /// Its hits, in order; there is one at least.
+    pub hits: Vec<Partial>,
+}
+
+impl Group {
+    /// The order of groups: by best hit, then by group.
+    fn order(&self, other: &Group) -> Ordering {
+        let by_best = match (self.hits.first(), other.hits.first()) {
+            (Some(one), Some(other)) => one.order(other),
+            (one, other) => one.is_none().cmp(&other.is_none()),
+        };
+        by_best.then_with(|| self.key.cmp(&other.key))
+    }
+}
+
+/// The first `limit` groups of all lists together, each with its first `size` hits.
+pub fn groups(lists: Vec<Vec<Group>>, limit: usize, size: usize) -> Vec<Group> {
+    let mut merged: BTreeMap<GroupKey, Vec<Group>> = BTreeMap::new();
+    for group in lists.into_iter().flatten().filter(|group| !group.hits.is_empty()) {
+        merged.entry(group.key.clone()).or_default().push(group);
+    }
+    let whole = |(key, mut parts): (GroupKey, Vec<Group>)| {
+        parts.sort_by(Group::order);
+        let value = parts.first()?.value.clone();
+        Some(Group { key, value, hits: hits(parts.into_iter().map(|part| part.hits).collect(), 0, size) })
+    };
+    let mut groups: Vec<Group> = merged.into_iter().filter_map(whole).collect();
+    groups.sort_by(Group::order);
+    groups.truncate(limit);
+    groups
 }
 
 fn in_order(mut list: Vec<Partial>) -> std::vec::IntoIter<Partial> {

@@ -4,25 +4,29 @@
 //! vectors are fetched, by the very view that was searched, on the node that has it; another replica will do if that one is
 //! gone, since a record of the same version is the same record. If a winner is gone by then, the whole search runs again, a
 //! bounded number of times; a hit is never left out silently.
+//!
+//! A search by examples first reads their vectors ([`recommend`]); one in groups asks some partitions twice ([`groups`]).
+
+mod groups;
+mod plan;
+mod recommend;
 
 use std::collections::BTreeMap;
 
-use flotilla_proto::convert::{filter_from_wire, key_from_wire, key_to_wire, vector_from_wire};
-use flotilla_proto::filter::Compiled;
-use flotilla_proto::ids::{LogIndex, NodeId};
-use flotilla_proto::limits::{EF_MAX, LIMIT_DEFAULT, LIMIT_MAX};
+use flotilla_proto::convert::{key_from_wire, key_to_wire};
+use flotilla_proto::ids::{LogIndex, NodeId, PartitionId};
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
-use flotilla_proto::schema::Distance;
 use flotilla_proto::{shard, v1};
 use futures::future::BoxFuture;
 use tonic::{Code, Status};
 
+use self::plan::Plan;
 use crate::Router;
 use crate::admission::Deadline;
 use crate::coverage::Covered;
 use crate::fanout::{Answer, Miss, Whom, gather};
-use crate::merge::{self, Partial};
+use crate::merge::{self, Group, Partial};
 use crate::placement::View;
 use crate::read::options::ReadOptions;
 use crate::read::records_per_call;
@@ -30,7 +34,7 @@ use crate::read::records_per_call;
 /// How often a search runs when winners vanish before they are fetched.
 const ROUNDS: usize = 3;
 
-/// The nearest records to a vector.
+/// The nearest records to a vector, or to what examples tell of.
 pub async fn search(
     router: &Router,
     request: v1::SearchRequest,
@@ -39,22 +43,14 @@ pub async fn search(
     let options = ReadOptions::new(request.read.as_ref())?;
     let mut views = router.placement.views(&request.collection, deadline);
     let mut vanished = 0;
-    for _ in 0..ROUNDS {
-        let (view, plan, ends) = loop {
-            let view = views.next().await?;
-            let plan = Plan::new(&view, &request)?;
-            match scatter(router, &view, &plan, &options, deadline).await {
-                Ok(ends) => break (view, plan, ends),
-                Err(Miss::Stale) => {}
-                Err(Miss::Failed(status)) => return Err(status),
-            }
-        };
-        let (partials, mut found) = split(&view, ends, request.explain)?;
-        let winners = plan.cut(merge::hits(partials, plan.offset, plan.limit));
-        match fetch(router, &view, &request, winners, &mut found, &options, deadline).await {
-            Ok(Fetched::All(records)) => return answer(router, &plan, records, found),
+    let mut rounds = 0;
+    while rounds < ROUNDS {
+        let view = views.next().await?;
+        match once(router, &view, &request, &options, deadline).await {
+            Ok(Fetched::All(answer)) => return Ok(answer),
             Ok(Fetched::Vanished(count)) => {
                 vanished = count;
+                rounds += 1;
                 views = router.placement.views(&request.collection, deadline);
             }
             Err(Miss::Stale) => {}
@@ -66,59 +62,53 @@ pub async fn search(
     Err(Refusal::Aborted(why).into())
 }
 
-/// A checked request.
-struct Plan {
-    offset: usize,
-    limit: usize,
-    distance: Distance,
-    threshold: Option<f32>,
-    partial: v1::SearchRequest,
+/// The whole search by one view of the map.
+async fn once(
+    router: &Router,
+    view: &View,
+    request: &v1::SearchRequest,
+    options: &ReadOptions,
+    deadline: Deadline,
+) -> Result<Fetched<v1::SearchResponse>, Miss> {
+    let mut plan = Plan::new(view, request).map_err(Status::from)?;
+    if let Some(examples) = plan.examples.take() {
+        plan.aim(recommend::target(router, view, examples, plan.aimed(), options, deadline).await?);
+    }
+    let ends = scatter(router, view, &plan, options, deadline).await?;
+    let (parts, mut found) = split(view, ends, &plan)?;
+    let chosen = match &plan.groups {
+        None => {
+            let lists = parts.into_iter().map(|part| part.hits).collect();
+            Chosen::Hits(plan.cut(merge::hits(lists, plan.offset, plan.limit)))
+        }
+        Some(_) => match groups::choose(router, view, &plan, parts, &mut found, options, deadline).await? {
+            Fetched::All(groups) => Chosen::Groups(groups),
+            Fetched::Vanished(count) => return Ok(Fetched::Vanished(count)),
+        },
+    };
+    match fetch(router, view, request, chosen.winners(), &mut found, options, deadline).await? {
+        Fetched::All(records) => Ok(Fetched::All(answer(router, &plan, chosen, records, found)?)),
+        Fetched::Vanished(count) => Ok(Fetched::Vanished(count)),
+    }
 }
 
-impl Plan {
-    fn new(view: &View, request: &v1::SearchRequest) -> Result<Plan, Violation> {
-        let (name, vector) = view.spec.vector(&request.vector_name)?;
-        let limit = request.limit.unwrap_or(LIMIT_DEFAULT);
-        if limit == 0 || limit > LIMIT_MAX {
-            return Err(Violation::range("limit", 1, LIMIT_MAX, limit));
-        }
-        let reach = u64::from(request.offset) + u64::from(limit);
-        if reach > u64::from(LIMIT_MAX) {
-            return Err(Violation::range("offset + limit", 1, LIMIT_MAX, reach));
-        }
-        if request.ef > EF_MAX {
-            return Err(Violation::range("ef", 0, EF_MAX, request.ef));
-        }
-        if request.score_threshold.is_some_and(f32::is_nan) {
-            return Err(Violation::new("score_threshold", "is NaN, not a number"));
-        }
-        vector.check_values("vector", &vector_from_wire("vector", request.vector.clone())?)?;
-        if let Some(filter) = &request.filter {
-            Compiled::new(&filter_from_wire(filter.clone())?, &view.spec)?;
-        }
-        let partial = v1::SearchRequest {
-            vector_name: name.to_owned(),
-            limit: Some(reach as u32),
-            offset: 0,
-            with_payload: false,
-            with_vectors: false,
-            ..request.clone()
-        };
-        Ok(Plan {
-            offset: request.offset as usize,
-            limit: limit as usize,
-            distance: vector.distance,
-            threshold: request.score_threshold,
-            partial,
-        })
-    }
+/// What the answer will be made of.
+enum Chosen {
+    Hits(Vec<Partial>),
+    Groups(Vec<Group>),
+}
 
-    /// Leaves out what scores below the threshold.
-    fn cut(&self, mut hits: Vec<Partial>) -> Vec<Partial> {
-        if let Some(threshold) = self.threshold {
-            hits.retain(|hit| self.distance.score(hit.distance) >= threshold);
+impl Chosen {
+    /// The records to fetch, each once.
+    fn winners(&self) -> Vec<Partial> {
+        match self {
+            Chosen::Hits(hits) => hits.clone(),
+            Chosen::Groups(groups) => {
+                let hits = groups.iter().flat_map(|group| &group.hits);
+                let by_key: BTreeMap<&Key, &Partial> = hits.map(|hit| (&hit.key, hit)).collect();
+                by_key.into_values().cloned().collect()
+            }
         }
-        hits
     }
 }
 
@@ -132,8 +122,7 @@ async fn scatter(
     let (deadline, whom) = (options.deadline(deadline), ("search", Whom::Reader(options)));
     let one = |partition: &flotilla_proto::placement::Partition| -> BoxFuture<'_, _> {
         Box::pin(router.fanout.call(view, partition.id, deadline, whom, |mut shard, call| {
-            let message = shard::SearchRequest { target: call.target(), search: Some(plan.partial.clone()) };
-            let message = call.request(message);
+            let message = call.request(plan.message(call.target()));
             async move { shard.search(message).await }
         }))
     };
@@ -147,40 +136,88 @@ struct Found {
     /// By ordinal of the partition: the node that answered, and its view's log index. None: it did not.
     views: Vec<Option<(NodeId, LogIndex)>>,
     plans: Vec<v1::PartitionPlan>,
+    /// Whether a node gave up looking for groups.
+    is_cut: bool,
+}
+
+impl Found {
+    /// `partition` was searched once more.
+    fn explained(&mut self, partition: PartitionId, more: Option<v1::PartitionPlan>) {
+        let told = self.plans.iter_mut().find(|plan| plan.partition == partition.0);
+        if let (Some(told), Some(more)) = (told, more) {
+            told.plan = format!("{},{}", told.plan, more.plan);
+            told.rounds += more.rounds;
+            told.visited += more.visited;
+            told.distances += more.distances;
+            told.unindexed += more.unindexed;
+            told.micros += more.micros;
+            told.waited_micros += more.waited_micros;
+        }
+    }
+}
+
+/// What one partition found.
+#[derive(Default)]
+struct Part {
+    /// The partition's ordinal.
+    from: usize,
+    hits: Vec<Partial>,
+    groups: Vec<Group>,
+    /// Whether the node gave up looking for groups.
+    is_cut: bool,
+}
+
+impl Part {
+    fn new(from: usize, plan: &Plan, answer: shard::SearchResponse) -> Result<Part, Status> {
+        let partial = |hit: shard::PartialHit| -> Result<Partial, Status> {
+            let key = key_from_wire("hits.key", hit.key).map_err(damaged)?;
+            Ok(Partial { key, distance: hit.distance, version: hit.version, from })
+        };
+        let partials = |hits: Vec<shard::PartialHit>| -> Result<Vec<Partial>, Status> {
+            hits.into_iter().map(partial).collect()
+        };
+        let group = |group: shard::PartialGroup| -> Result<Group, Status> {
+            let (key, value) = plan.group(group.value).map_err(damaged)?;
+            Ok(Group { key, value, hits: partials(group.hits)? })
+        };
+        Ok(Part {
+            from,
+            hits: partials(answer.hits)?,
+            groups: answer.groups.into_iter().map(group).collect::<Result<_, Status>>()?,
+            is_cut: answer.groups_cut,
+        })
+    }
 }
 
 fn split(
     view: &View,
     ends: Vec<Result<Answer<shard::SearchResponse>, Status>>,
-    explain: bool,
-) -> Result<(Vec<Vec<Partial>>, Found), Status> {
+    plan: &Plan,
+) -> Result<(Vec<Part>, Found), Status> {
     let mut found = Found::default();
-    let mut lists = Vec::with_capacity(ends.len());
+    let mut parts = Vec::with_capacity(ends.len());
     for (from, (partition, end)) in view.partitions.iter().zip(ends).enumerate() {
         let answer = found.covered.take(partition.id, end, |answer| answer.log_index);
         found.views.push(answer.as_ref().map(|answer| (answer.node, answer.value.log_index)));
-        let Some(Answer { value: answer, .. }) = answer else { continue };
-        if explain {
-            let mut plan = answer.plan.unwrap_or_default();
-            plan.partition = partition.id.0;
-            found.plans.push(plan);
+        let Some(Answer { value: mut answer, .. }) = answer else { continue };
+        found.is_cut |= answer.groups_cut;
+        if plan.explain {
+            let mut told = answer.plan.take().unwrap_or_default();
+            told.partition = partition.id.0;
+            found.plans.push(told);
         }
-        let partial = |hit: shard::PartialHit| {
-            let key = key_from_wire("hits.key", hit.key).map_err(damaged)?;
-            Ok(Partial { key, distance: hit.distance, version: hit.version, from })
-        };
-        lists.push(answer.hits.into_iter().map(partial).collect::<Result<Vec<Partial>, Status>>()?);
+        parts.push(Part::new(from, plan, answer)?);
     }
-    Ok((lists, found))
+    Ok((parts, found))
 }
 
 fn damaged(violation: Violation) -> Status {
     Refusal::Internal(format!("a node's answer is damaged: {violation}")).into()
 }
 
-/// The winners with their records, or how many are gone.
-enum Fetched {
-    All(Vec<(Partial, v1::Record)>),
+/// What was read of the views that were searched, or how much of it is gone.
+enum Fetched<T> {
+    All(T),
     Vanished(usize),
 }
 
@@ -192,7 +229,7 @@ async fn fetch(
     found: &mut Found,
     options: &ReadOptions,
     deadline: Deadline,
-) -> Result<Fetched, Miss> {
+) -> Result<Fetched<Vec<(Partial, v1::Record)>>, Miss> {
     if !request.with_payload && !request.with_vectors {
         let bare = |winner: Partial| {
             let record = bare(&winner);
@@ -271,16 +308,35 @@ fn bare(winner: &Partial) -> v1::Record {
 fn answer(
     router: &Router,
     plan: &Plan,
+    chosen: Chosen,
     records: Vec<(Partial, v1::Record)>,
     found: Found,
 ) -> Result<v1::SearchResponse, Status> {
-    let hit = |(winner, record): (Partial, v1::Record)| v1::Hit {
+    let hit = |winner: &Partial, record: v1::Record| v1::Hit {
         record: Some(record),
-        score: plan.distance.score(winner.distance),
+        score: plan.vector.distance.score(winner.distance),
     };
+    let (mut hits, mut groups) = (Vec::new(), Vec::new());
+    match chosen {
+        Chosen::Hits(_) => hits.extend(records.into_iter().map(|(winner, record)| hit(&winner, record))),
+        Chosen::Groups(chosen) => {
+            let records: BTreeMap<Key, v1::Record> =
+                records.into_iter().map(|(winner, record)| (winner.key, record)).collect();
+            for group in chosen {
+                let known = |winner: &Partial| Some(hit(winner, records.get(&winner.key)?.clone()));
+                let hits: Vec<v1::Hit> = group.hits.iter().filter_map(known).collect();
+                // One whose hits all lie in a partition that fell silent is left out with them.
+                if !hits.is_empty() {
+                    groups.push(v1::Group { value: Some(group.value), hits });
+                }
+            }
+        }
+    }
     Ok(v1::SearchResponse {
-        hits: records.into_iter().map(hit).collect(),
+        hits,
         coverage: Some(router.metrics.covered("search", found.covered)?),
         plans: found.plans,
+        groups,
+        groups_cut: found.is_cut,
     })
 }

@@ -1,7 +1,9 @@
 //! Every public call through the real server, over a pipe, against a fake node.
 
 mod cluster;
+mod examples;
 mod faults;
+mod groups;
 mod life;
 mod pages;
 

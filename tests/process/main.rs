@@ -16,6 +16,7 @@ mod hostile;
 mod kill9;
 mod operator;
 mod restart;
+mod search;
 mod startup;
 
 use std::path::Path;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
-use flotilla_client::{Client, Found, Get, Hit, Search, With};
+use flotilla_client::{Client, Found, Get, Group, Hit, Recommend, Search, With};
 use flotilla_node::env::clock;
 use flotilla_proto::filter::Filter;
 use flotilla_proto::record::Key;
@@ -24,6 +24,8 @@ use crate::{filter_json, json, npy};
   flotilla search --collection docs --vector '[0.1, 0.2, 0.3]' --limit 5 --output json
   flotilla search --collection docs --vector-file queries.npy --row 7 --ef 200 --explain
   flotilla search --collection docs --key 42 --score-threshold 0.8
+  flotilla search --collection docs --positive 42 --positive 57 --negative 99
+  flotilla search --collection docs --key 42 --group-by author --group-size 2 --limit 5
 
 Filters are JSON: an object's entries must all hold; \"and\", \"or\", \"not\", \"exists\" and \"keys\" are operators, any other
 name is a field, tested by a plain value or by eq, in, gt, gte, lt, lte, prefix:
@@ -44,7 +46,7 @@ pub struct SearchArgs {
     /// Vector to search by, where the collection has several
     #[arg(long, value_name = "NAME", default_value = "")]
     vector_name: String,
-    /// Hits, at most
+    /// Hits, at most; groups, with --group-by
     #[arg(long, value_name = "N", default_value_t = 10)]
     limit: u32,
     /// Condition on the hits, as JSON
@@ -59,6 +61,12 @@ pub struct SearchArgs {
     /// Leave out hits that score below
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
     score_threshold: Option<f32>,
+    /// Hits in groups of one value of this field each
+    #[arg(long, value_name = "FIELD")]
+    group_by: Option<String>,
+    /// Hits of a group, at most: 1 to 100
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "group_by", value_parser = clap::value_parser!(u32).range(1..=100))]
+    group_size: u32,
     /// Show the fields of the hits
     #[arg(long)]
     with_payload: bool,
@@ -70,22 +78,29 @@ pub struct SearchArgs {
     output: Output,
 }
 
-/// Where the query's vector comes from: exactly one of three.
+/// What to look for: a vector from one of three places, or examples.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = true)]
 struct QueryArgs {
     /// The vector, as a JSON list of numbers
-    #[arg(long, value_name = "JSON", conflicts_with_all = ["vector_file", "key"])]
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["vector_file", "key", "positive"])]
     vector: Option<String>,
     /// A numpy array that holds the vector as a row
-    #[arg(long, value_name = "FILE.npy", requires = "row", conflicts_with = "key")]
+    #[arg(long, value_name = "FILE.npy", requires = "row", conflicts_with_all = ["key", "positive"])]
     vector_file: Option<PathBuf>,
     /// The row of --vector-file, from 0
     #[arg(long, value_name = "N", requires = "vector_file")]
     row: Option<u64>,
     /// The vector of this record: digits are a number, anything else, or text:..., is text
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", conflicts_with = "positive")]
     key: Option<String>,
+    /// Something like this record: repeat it for several. The hits are nearest to the mean of all, moved away from that of
+    /// --negative
+    #[arg(long, value_name = "KEY")]
+    positive: Vec<String>,
+    /// And unlike this one
+    #[arg(long, value_name = "KEY", requires = "positive")]
+    negative: Vec<String>,
 }
 
 impl SearchArgs {
@@ -96,8 +111,8 @@ impl SearchArgs {
 
     async fn search(self) -> anyhow::Result<()> {
         let client = self.read.client(&self.target).await?;
-        let vector = self.query.vector(&client, &self.collection, &self.vector_name).await?;
-        let request = self.request(vector);
+        let query = self.query.search(&client, &self.collection, &self.vector_name).await?;
+        let request = self.request(query);
         let started = clock::now();
         let hits = client.search(&self.collection, request).await?;
         let millis = started.elapsed().as_secs_f64() * 1e3;
@@ -109,8 +124,8 @@ impl SearchArgs {
         Ok(())
     }
 
-    fn request(&self, vector: Vec<f32>) -> Search {
-        let request = Search::new(vector).vector_name(&self.vector_name).limit(self.limit).ef(self.ef);
+    fn request(&self, query: Search) -> Search {
+        let request = query.vector_name(&self.vector_name).limit(self.limit).ef(self.ef);
         let request = match &self.filter {
             Some(filter) => request.filter(filter.clone()),
             None => request,
@@ -119,23 +134,41 @@ impl SearchArgs {
             Some(score) => request.score_threshold(score),
             None => request,
         };
+        let request = match &self.group_by {
+            Some(field) => request.group_by(field, self.group_size),
+            None => request,
+        };
         let request = if self.exact { request.exact() } else { request };
         let request = if self.with_payload { request.with_payload() } else { request };
         if self.explain { request.explain() } else { request }
     }
 
-    fn table(&self, hits: &Found, millis: f64) -> String {
-        let rows = hits.hits.iter().map(|hit| (&hit.record, Some(hit.score)));
-        let mut text = output::records_table(rows, &[]);
-        let coverage = output::coverage_words(&hits.coverage);
-        text.push_str(&format!("\n{} hits in {millis:.1} ms, {coverage}\n", hits.hits.len()));
+    fn table(&self, found: &Found, millis: f64) -> String {
+        let coverage = output::coverage_words(&found.coverage);
+        let table =
+            |hits: &[Hit]| output::records_table(hits.iter().map(|hit| (&hit.record, Some(hit.score))), &[]);
+        let mut text = match &self.group_by {
+            None => {
+                format!("{}\n{} hits in {millis:.1} ms, {coverage}\n", table(&found.hits), found.hits.len())
+            }
+            Some(field) => {
+                let group = |group: &Group| {
+                    format!("{field} = {}\n{}\n", json::value_to(&group.value), table(&group.hits))
+                };
+                let groups: String = found.groups.iter().map(group).collect();
+                format!("{groups}{} groups in {millis:.1} ms, {coverage}\n", found.groups.len())
+            }
+        };
+        if found.groups_cut {
+            text.push_str("a partition gave up looking: there may be more groups, or more in them\n");
+        }
         if self.explain {
-            text.push_str(&format!("\n{}", output::plans_table(&hits.plans)));
+            text.push_str(&format!("\n{}", output::plans_table(&found.plans)));
         }
         text
     }
 
-    fn document(&self, hits: &Found, millis: f64) -> serde_json::Value {
+    fn document(&self, found: &Found, millis: f64) -> serde_json::Value {
         let hit = |hit: &Hit| {
             let mut json = json!({"key": json::key_to(&hit.record.key), "score": hit.score});
             if self.with_payload {
@@ -144,24 +177,42 @@ impl SearchArgs {
             json
         };
         let mut document = json!({
-            "hits": hits.hits.iter().map(hit).collect::<Vec<_>>(),
-            "coverage": output::coverage_json(&hits.coverage),
+            "coverage": output::coverage_json(&found.coverage),
             "ms": (millis * 1e3).round() / 1e3,
         });
+        if self.group_by.is_some() {
+            let group = |group: &Group| {
+                let hits: Vec<_> = group.hits.iter().map(hit).collect();
+                json!({"value": json::value_to(&group.value), "hits": hits})
+            };
+            document["groups"] = found.groups.iter().map(group).collect();
+            document["groups_cut"] = found.groups_cut.into();
+        } else {
+            document["hits"] = found.hits.iter().map(hit).collect();
+        }
         if self.explain {
-            document["plans"] = output::plans_json(&hits.plans);
+            document["plans"] = output::plans_json(&found.plans);
         }
         document
     }
 }
 
 impl QueryArgs {
+    async fn search(&self, client: &Client, collection: &str, name: &str) -> anyhow::Result<Search> {
+        if self.positive.is_empty() {
+            return Ok(Search::new(self.vector(client, collection, name).await?));
+        }
+        let key = |word: &String| json::key_from_word(word);
+        let like = self.positive.iter().map(key).fold(Recommend::new(), Recommend::positive);
+        Ok(Search::recommend(self.negative.iter().map(key).fold(like, Recommend::negative)))
+    }
+
     async fn vector(&self, client: &Client, collection: &str, name: &str) -> anyhow::Result<Vec<f32>> {
         match (&self.vector, &self.vector_file, &self.key) {
             (Some(text), _, _) => serde_json::from_str(text).context("--vector: not a JSON list of numbers"),
             (_, Some(path), _) => row_of(path, self.row.unwrap_or(0)),
             (_, _, Some(key)) => vector_of(client, collection, name, json::key_from_word(key)).await,
-            _ => bail!("name one of --vector, --vector-file or --key"),
+            _ => bail!("name one of --vector, --vector-file, --key or --positive"),
         }
     }
 }

@@ -77,15 +77,28 @@ impl Merge {
         }
     }
 
-    /// The hits. Reads the keys of those only.
-    pub(super) fn finish(self, segments: &[&dyn SegmentView]) -> Result<Vec<PartialHit>, Fault> {
+    /// The hits, but for those `without`. Reads the keys of those only.
+    pub(super) fn finish(self, segments: &[&dyn SegmentView], without: &[Key]) -> Result<Vec<Placed>, Fault> {
         let mut hits = Vec::with_capacity(self.found.len());
         for (segment, Neighbor { row, distance }) in self.found {
-            let segment = segments[segment];
-            hits.push(PartialHit { key: segment.key(row)?, distance, version: segment.version(row) });
+            let from = segments[segment];
+            let hit = PartialHit { key: from.key(row)?, distance, version: from.version(row) };
+            if !without.contains(&hit.key) {
+                hits.push(Placed { hit, segment, row });
+            }
         }
-        hits.sort_unstable();
-        hits.truncate(self.limit);
+        hits.sort_unstable_by(|a, b| a.hit.cmp(&b.hit));
+        hits.truncate(self.limit.saturating_sub(without.len()));
         Ok(hits)
     }
+}
+
+/// A hit, and where it lies.
+pub(super) struct Placed {
+    /// The hit.
+    pub(super) hit: PartialHit,
+    /// The segment's place in the view.
+    pub(super) segment: usize,
+    /// The row in it.
+    pub(super) row: u32,
 }

@@ -1,5 +1,7 @@
 //! Searches, counts and pages over several segments against the obvious way over all records.
 
+mod groups;
+
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
@@ -132,7 +134,7 @@ proptest! {
         max_distance in prop::option::weighted(0.2, component()),
     ) {
         let filter = filter.as_ref();
-        let ask = Search { vector: "v", query: &query, filter, limit, ef: 1, exact: true, max_distance };
+        let ask = Search { vector: "v", query: &query, filter, limit, ef: 1, exact: true, max_distance, without: &[] };
         let answer = search(&views(&segments), &spec(segments[0].distance), &ask, &|| false).unwrap();
         let naive = naive_hits(&segments, &ask);
         prop_assert_eq!(&answer.hits, &naive);
@@ -151,7 +153,7 @@ proptest! {
         ef in 0_usize..6,
     ) {
         let filter = filter.as_ref();
-        let ask = Search { vector: "v", query: &query, filter, limit, ef, exact: false, max_distance: None };
+        let ask = Search { vector: "v", query: &query, filter, limit, ef, exact: false, max_distance: None, without: &[] };
         let answer = search(&views(&segments), &spec(segments[0].distance), &ask, &|| false).unwrap();
         prop_assert_eq!(answer.hits.len(), naive_hits(&segments, &ask).len());
         prop_assert!(answer.hits.is_sorted());
@@ -204,7 +206,16 @@ fn segment(rows: std::ops::Range<u64>, is_indexed: bool) -> Naive {
 }
 
 fn ask(limit: usize, filter: Option<&Compiled>) -> Search<'_> {
-    Search { vector: "v", query: &[0.0, 1.0], filter, limit, ef: 10, exact: false, max_distance: None }
+    Search {
+        vector: "v",
+        query: &[0.0, 1.0],
+        filter,
+        limit,
+        ef: 10,
+        exact: false,
+        max_distance: None,
+        without: &[],
+    }
 }
 
 fn group_below(bound: i64) -> Compiled {

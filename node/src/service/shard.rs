@@ -1,20 +1,22 @@
 //! The partitions' service: one file, because every verb begins with the same question, whether the caller means what this
 //! node has.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::convert::{
     filter_from_wire, key_from_wire, key_to_wire, placement_to_wire, record_from_wire, record_to_wire,
-    vector_from_wire,
+    value_from_wire, value_to_wire, vector_from_wire,
 };
 use flotilla_proto::filter::Compiled;
+use flotilla_proto::group::{GroupBy, group_size};
 use flotilla_proto::ids::{CollectionId, Epoch, PartitionId};
-use flotilla_proto::limits::{EF_MAX, LAG_MS_DEFAULT, LAG_MS_MAX, LIMIT_DEFAULT, LIMIT_MAX};
+use flotilla_proto::limits::{EF_MAX, EXAMPLES_MAX, LAG_MS_DEFAULT, LAG_MS_MAX, LIMIT_DEFAULT, LIMIT_MAX};
 use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
-use flotilla_proto::schema::{CollectionSpec, Distance};
+use flotilla_proto::schema::{CollectionSpec, Distance, at_most};
 use flotilla_proto::shard::{self, shard_server};
 use flotilla_proto::v1;
 use tonic::{Request, Response, Status};
@@ -24,7 +26,7 @@ use crate::machine::command::RequestId;
 use crate::meta::Meta;
 use crate::partition::fresh::{Consistency, Fresh};
 use crate::partition::registry::Registry;
-use crate::partition::{Owned, Parts, Replica, Scan, Search, Write};
+use crate::partition::{Groups, Owned, Parts, Replica, Scan, Search, Write};
 use crate::query;
 
 /// How long a caller may wait for this node to learn of a newer map, at most: another node may know it.
@@ -128,7 +130,11 @@ fn compiled(filter: Option<v1::Filter>, spec: &CollectionSpec) -> Result<Option<
     filter.map(|filter| Compiled::new(&filter_from_wire(filter)?, spec)).transpose()
 }
 
-fn search_from_wire(search: v1::SearchRequest, spec: &CollectionSpec) -> Result<Search, Violation> {
+fn search_from_wire(request: shard::SearchRequest, spec: &CollectionSpec) -> Result<Search, Violation> {
+    let search = request.search.ok_or_else(|| Violation::new("search", "is missing"))?;
+    if search.recommend.is_some() {
+        return Err(Violation::new("search.recommend", "is the router's to answer"));
+    }
     let (name, vector) = spec.vector(&search.vector_name)?;
     let query = vector_from_wire("vector", search.vector)?;
     vector.check_values("vector", &query)?;
@@ -143,6 +149,12 @@ fn search_from_wire(search: v1::SearchRequest, spec: &CollectionSpec) -> Result<
         (0, Some(hnsw)) => hnsw.ef_search,
         (ef, _) => ef.max(1),
     };
+    at_most("without", "keys", EXAMPLES_MAX, request.without.len())?;
+    let without = request.without.into_iter().map(|key| key_from_wire("without", Some(key)));
+    let groups = match search.group_by.as_str() {
+        "" => None,
+        field => Some(groups_from_wire(field, search.group_size, limit, request.groups, spec)?),
+    };
     Ok(Search {
         vector: name.to_owned(),
         query,
@@ -151,7 +163,28 @@ fn search_from_wire(search: v1::SearchRequest, spec: &CollectionSpec) -> Result<
         ef: ef as usize,
         exact: search.exact,
         max_distance: search.score_threshold.map(|score| farthest(vector.distance, score)),
+        without: without.collect::<Result<_, _>>()?,
+        groups,
     })
+}
+
+/// The groups of a search by `field`: of these values, or the nearest if none is named.
+fn groups_from_wire(
+    field: &str,
+    size: u32,
+    limit: u32,
+    only: Vec<v1::Value>,
+    spec: &CollectionSpec,
+) -> Result<Groups, Violation> {
+    let by = GroupBy::new(field, spec)?;
+    let size = group_size(size, limit)? as usize;
+    at_most("groups", "values", limit as usize, only.len())?;
+    let key = |value: v1::Value| {
+        let value = value_from_wire("groups", value)?;
+        by.key(&value).ok_or_else(|| Violation::new("groups", format!("{} is no group", value.type_name())))
+    };
+    let only = only.into_iter().map(key).collect::<Result<BTreeSet<_>, Violation>>()?;
+    Ok(Groups { by, size, only: (!only.is_empty()).then_some(only) })
 }
 
 /// The distance of the farthest hit that scores enough; below every distance if none does.
@@ -175,6 +208,10 @@ fn fresh_from_wire(target: Option<&shard::Target>, left: Duration) -> Result<Fre
     Ok(Fresh { consistency, at_least: fresh.at_least, within: left })
 }
 
+fn hit_to_wire(hit: &query::PartialHit) -> shard::PartialHit {
+    shard::PartialHit { key: Some(key_to_wire(&hit.key)), distance: hit.distance, version: hit.version }
+}
+
 fn plan_to_wire(partition: PartitionId, plan: &query::PlanReport) -> v1::PartitionPlan {
     v1::PartitionPlan {
         partition: partition.0,
@@ -186,6 +223,7 @@ fn plan_to_wire(partition: PartitionId, plan: &query::PlanReport) -> v1::Partiti
         visited: plan.visited,
         micros: plan.micros,
         waited_micros: plan.waited_micros,
+        rounds: plan.rounds,
     }
 }
 
@@ -212,28 +250,28 @@ impl shard_server::Shard for ShardService {
         request: Request<shard::SearchRequest>,
     ) -> Result<Response<shard::SearchResponse>, Status> {
         let left = time_left(&request);
-        let shard::SearchRequest { target, search } = request.into_inner();
+        let mut request = request.into_inner();
+        let target = request.target.take();
         let fresh = fresh_from_wire(target.as_ref(), left)?;
-        let search = search.ok_or_else(|| Violation::new("search", "is missing"))?;
-        let explain = search.explain;
+        let (explain, view) = (request.search.as_ref().is_some_and(|search| search.explain), request.view);
         let (id, answer, log_index) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
-            let search = search_from_wire(search, &replica.spec())?;
-            let (answer, log_index) = replica.search(search, fresh, &owned).await?;
+            let search = search_from_wire(request, &replica.spec())?;
+            let (answer, log_index) = replica.search(search, view, fresh, &owned).await?;
             Ok((replica.id(), answer, log_index))
         })
         .await?;
-        let hits = answer
-            .hits
-            .iter()
-            .map(|hit| shard::PartialHit {
-                key: Some(key_to_wire(&hit.key)),
-                distance: hit.distance,
-                version: hit.version,
-            })
-            .collect();
-        let plan = explain.then(|| plan_to_wire(id, &answer.plan));
-        Ok(Response::new(shard::SearchResponse { hits, log_index, plan }))
+        let group = |group: &query::Group| shard::PartialGroup {
+            value: Some(value_to_wire(&group.value)),
+            hits: group.hits.iter().map(hit_to_wire).collect(),
+        };
+        Ok(Response::new(shard::SearchResponse {
+            hits: answer.hits.iter().map(hit_to_wire).collect(),
+            log_index,
+            plan: explain.then(|| plan_to_wire(id, &answer.plan)),
+            groups: answer.groups.iter().map(group).collect(),
+            groups_cut: answer.is_cut,
+        }))
     }
 
     async fn get(&self, request: Request<shard::GetRequest>) -> Result<Response<shard::GetResponse>, Status> {

@@ -90,6 +90,11 @@ impl ReadOptions {
         ReadOptions { consistency: Consistency::Any, allows_partial: true, ..ReadOptions::default() }
     }
 
+    /// The same, but no partition may be missing.
+    pub fn whole(&self) -> ReadOptions {
+        ReadOptions { allows_partial: false, ..self.clone() }
+    }
+
     /// Whether only the leader can answer.
     pub fn is_linearizable(&self) -> bool {
         self.consistency == Consistency::Linearizable

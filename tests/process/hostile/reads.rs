@@ -30,6 +30,8 @@ fn filtered(name: &str, filter: v1::Filter, words: &[&str]) -> [Row; 3] {
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = searches();
+    rows.extend(examples());
+    rows.extend(groups());
     rows.extend(filters());
     rows.extend(pages());
     rows.extend(fresh());
@@ -99,6 +101,92 @@ fn searches() -> Vec<Row> {
         invalid("the other vector", name("second"), &["vector", "expected 2 dimensions, got 4"]),
         invalid("undeclared in strict", strict(api::exists("other")), &["filter.other", "strict"]),
         coded("unknown collection", search(|s| s.collection = "nope".into()), Code::NotFound, &["`nope`"]),
+    ]
+}
+
+fn examples() -> Vec<Row> {
+    use v1::example::Kind;
+    let key = |key| v1::Example { kind: Some(Kind::Key(key)) };
+    let vector = |values| v1::Example { kind: Some(Kind::Vector(v1::Vector { values })) };
+    let like = |positive: Vec<v1::Example>, negative: Vec<v1::Example>| {
+        let recommend = Some(v1::Recommend { positive, negative, strategy: 0 });
+        search(|s| (s.vector, s.recommend) = (None, recommend))
+    };
+    let one = || key(api::number_key(1));
+    let unknown = v1::Recommend { positive: vec![one()], strategy: i32::MAX, ..Default::default() };
+    let unknown = search(|s| (s.vector, s.recommend) = (None, Some(unknown)));
+    let both = search(|s| s.recommend = Some(v1::Recommend { positive: vec![one()], ..Default::default() }));
+    let opposite = || vec![vector(vec![1.0, 0.0, 0.0, 0.0]), vector(vec![-3.0, 0.0, 0.0, 0.0])];
+    vec![
+        invalid("like nothing", like(vec![], vec![]), &["recommend.positive", "at least 1 example", "got 0"]),
+        invalid("unlike only", like(vec![], vec![one()]), &["recommend.positive", "at least 1 example"]),
+        invalid("like 101", like(vec![one(); 101], vec![]), &["recommend", "101 examples", "limit is 100"]),
+        invalid("like 1, unlike 100", like(vec![one()], vec![one(); 100]), &["101 examples", "100"]),
+        invalid("like and a vector", both, &["recommend", "without vector"]),
+        invalid("a strange strategy", unknown, &["recommend.strategy", "0 to 1", "2147483647"]),
+        invalid(
+            "like no kind",
+            like(vec![one(), v1::Example { kind: None }], vec![]),
+            &["recommend.positive[1]", "a key or a vector"],
+        ),
+        invalid(
+            "unlike an empty key",
+            like(vec![one()], vec![key(api::key(""))]),
+            &["recommend.negative[0]", "at least 1 byte"],
+        ),
+        invalid(
+            "like a key of no kind",
+            like(vec![key(v1::Key { kind: None })], vec![]),
+            &["recommend.positive[0]", "a key is needed"],
+        ),
+        invalid(
+            "like a long key",
+            like(vec![key(api::key("k".repeat(1_025)))], vec![]),
+            &["recommend.positive[0]", "1025", "1024"],
+        ),
+        invalid(
+            "like 3 dimensions",
+            like(vec![vector(vec![1.0; 3])], vec![]),
+            &["recommend.positive[0]", "expected 4 dimensions, got 3"],
+        ),
+        invalid(
+            "unlike NaN",
+            like(vec![one()], vec![vector(vec![1.0, f32::NAN, 0.0, 0.0])]),
+            &["recommend.negative[0]", "component 1 is NaN"],
+        ),
+        invalid(
+            "like a zero vector",
+            like(vec![vector(vec![0.0; 4])], vec![]),
+            &["recommend.positive[0]", "zero vector"],
+        ),
+        invalid("like two opposites", like(opposite(), vec![]), &["recommend", "cancel each other out"]),
+        coded(
+            "like nobody",
+            like(vec![one(), key(api::key("nobody"))], vec![]),
+            Code::NotFound,
+            &["no record `nobody`"],
+        ),
+    ]
+}
+
+fn groups() -> Vec<Row> {
+    let by = |field: &str, size, limit| {
+        search(|s| (s.group_by, s.group_size, s.limit) = (field.to_owned(), size, Some(limit)))
+    };
+    let strict = search(|s| (s.collection, s.group_by) = (STRICT.to_owned(), "other".to_owned()));
+    let paged = search(|s| (s.group_by, s.offset) = ("n".to_owned(), 1));
+    let alone = search(|s| s.group_size = 3);
+    vec![
+        invalid("groups by a float", by("x", 3, 10), &["group_by", "`x`", "float"]),
+        invalid("groups by no path", by("a..b", 3, 10), &["group_by", "a..b", "a step is empty"]),
+        invalid("groups by a long path", by(&"n".repeat(256), 3, 10), &["group_by", "256 bytes", "255"]),
+        invalid("groups by what is not declared", strict, &["group_by", "strict", "`other`", "word"]),
+        invalid("groups of 101", by("n", 101, 10), &["group_size", "1 to 100", "got 101"]),
+        invalid("groups of max", by("n", u32::MAX, 10), &["group_size", "1 to 100"]),
+        invalid("too many hits in groups", by("n", 100, 101), &["limit * group_size", "10000", "10100"]),
+        invalid("too many groups", by("n", 1, 10_001), &["limit", "1 to 10000", "10001"]),
+        invalid("a page of groups", paged, &["offset", "is 1", "group_by"]),
+        invalid("a size without groups", alone, &["group_size", "is 3", "group_by"]),
     ]
 }
 

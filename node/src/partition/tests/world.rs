@@ -521,6 +521,7 @@ impl Found {
                 ef: 1_000,
                 exact: true,
                 max_distance: None,
+                without: &[],
             };
             let hits = query::search(segments, &spec, &ask, &|| false)?.hits;
             self.near.extend(hits.into_iter().map(|hit| hit.key));

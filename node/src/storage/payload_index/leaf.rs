@@ -1,9 +1,11 @@
 //! What the index alone can say about a leaf.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flotilla_proto::filter::{Leaf, Scalar, Test};
+use flotilla_proto::group::GroupKey;
+use flotilla_proto::limits::GROUP_BYTES_MAX;
 use flotilla_proto::schema::FieldType;
 use tantivy::fastfield::Column;
 use tantivy::index::InvertedIndexReader;
@@ -162,6 +164,22 @@ fn add_terms(
             let mut postings = Postings::new(terms);
             while let Some((_, info)) = stream.next() {
                 postings.add(info, found)?;
+            }
+        }
+        Test::OtherGroup(known) => {
+            let mut stream = terms.terms().stream()?;
+            let mut postings = Postings::new(terms);
+            let known: BTreeSet<&[u8]> = known
+                .iter()
+                .filter_map(|key| match key {
+                    GroupKey::Text(text) => Some(text.as_bytes()),
+                    _ => None,
+                })
+                .collect();
+            while let Some((term, info)) = stream.next() {
+                if term.len() <= GROUP_BYTES_MAX && !known.contains(term) {
+                    postings.add(info, found)?;
+                }
             }
         }
         Test::Exists => return Ok(false),

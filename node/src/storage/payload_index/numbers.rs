@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use std::ops::RangeInclusive;
 
 use flotilla_proto::filter::{Scalar, Test};
+use flotilla_proto::group::GroupKey;
 use flotilla_proto::record::Value;
 use flotilla_proto::schema::FieldType;
 use tantivy::fastfield::Column;
@@ -29,6 +30,8 @@ pub(super) enum Wanted<T> {
     Values(Vec<T>),
     /// All of a range.
     Range(RangeInclusive<T>),
+    /// All but these, ascending.
+    Others(Vec<T>),
 }
 
 impl Wanted<i64> {
@@ -49,6 +52,14 @@ impl Wanted<i64> {
                 let low = edge(from, fits, i64::MIN, whole_from);
                 let high = edge(to, fits, i64::MAX, whole_to);
                 Some(low.zip(high).map_or(Wanted::Values(vec![]), |(low, high)| Wanted::Range(low..=high)))
+            }
+            Test::OtherGroup(known) => {
+                let value = |key: &GroupKey| match (key, kind) {
+                    (GroupKey::Time(whole), FieldType::Datetime) => Some(*whole),
+                    (GroupKey::Int(whole), FieldType::Integer) => Some(*whole),
+                    _ => None,
+                };
+                Some(Wanted::Others(known.iter().filter_map(value).collect()))
             }
             Test::Prefix(_) | Test::Exists => None,
         }
@@ -71,7 +82,7 @@ impl Wanted<f64> {
                 let high = edge(to, fits, f64::INFINITY, float_to);
                 Some(low.zip(high).map_or(Wanted::Values(vec![]), |(low, high)| Wanted::Range(low..=high)))
             }
-            Test::Prefix(_) | Test::Exists => None,
+            Test::Prefix(_) | Test::Exists | Test::OtherGroup(_) => None,
         }
     }
 }
@@ -81,7 +92,7 @@ impl Wanted<bool> {
     pub(super) fn truth(test: &Test) -> Option<Wanted<bool>> {
         let accepts = |truth: &bool| test.holds(&Value::Bool(*truth), Some(FieldType::Bool));
         match test {
-            Test::In(_) | Test::Range { .. } => {
+            Test::In(_) | Test::Range { .. } | Test::OtherGroup(_) => {
                 Some(Wanted::Values([false, true].into_iter().filter(accepts).collect()))
             }
             Test::Prefix(_) | Test::Exists => None,
@@ -186,15 +197,28 @@ where
             }
         }
         Wanted::Values(values) => {
-            let is_wanted = |value: T| {
-                let at = values.partition_point(|other| *other < value);
-                values.get(at).is_some_and(|other| *other == value)
-            };
-            for row in 0..rows {
-                if column.values_for_doc(row).any(is_wanted) {
-                    found.insert(row);
-                }
-            }
+            add_rows(column, rows, found, |value| holds(values, value));
+        }
+        Wanted::Others(values) => {
+            add_rows(column, rows, found, |value| !holds(values, value));
+        }
+    }
+}
+
+/// Whether the ascending `values` hold this one.
+fn holds<T: PartialOrd + Copy>(values: &[T], value: T) -> bool {
+    let at = values.partition_point(|other| *other < value);
+    values.get(at).is_some_and(|other| *other == value)
+}
+
+/// One pass over the rows.
+fn add_rows<T>(column: &Column<T>, rows: u32, found: &mut Bitset, is_wanted: impl Fn(T) -> bool)
+where
+    T: PartialOrd + Copy + Debug + Send + Sync + 'static,
+{
+    for row in 0..rows {
+        if column.values_for_doc(row).any(&is_wanted) {
+            found.insert(row);
         }
     }
 }

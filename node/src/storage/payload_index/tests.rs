@@ -1,8 +1,10 @@
 //! Sealed payloads against the meaning of a filter, and against damage.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use flotilla_proto::filter::{Bounds, Filter};
+use flotilla_proto::group::{GroupBy, GroupKey};
 use flotilla_proto::record::Value;
 use flotilla_proto::schema::CollectionSpec;
 use proptest::prelude::*;
@@ -267,6 +269,22 @@ fn agree(index: &PayloadIndex, filters: &[Filter], payloads: &[Payload]) -> Resu
     Ok(())
 }
 
+/// The conditions of grouped searches, where some of the groups are known.
+fn groups_agree(index: &PayloadIndex, payloads: &[Payload]) -> Result<(), TestCaseError> {
+    for path in declared().keys() {
+        let Ok(by) = GroupBy::new(path, &spec(declared())) else { continue };
+        for known in [0, 1, payloads.len() / 2, payloads.len()] {
+            let known = payloads.iter().take(known).flat_map(|payload| by.groups(payload).into_keys());
+            let known: BTreeSet<GroupKey> = known.collect();
+            for filter in [by.among(known.iter()), by.beyond(known.clone())] {
+                let found: Vec<u32> = index.matching(&filter, &row_of).unwrap().iter().collect();
+                prop_assert_eq!(found, naive(&filter, payloads), "{:?}", filter);
+            }
+        }
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(config(48))]
 
@@ -280,6 +298,7 @@ proptest! {
         fields.retain(|path, _| !undeclared.contains(path));
         let (_dir, index) = written(&fields, &payloads, 1 << 30);
         agree(&index, &filters, &payloads)?;
+        groups_agree(&index, &payloads)?;
         for (row, payload) in (0..).zip(&payloads) {
             prop_assert_eq!(&index.payload(row).unwrap(), payload);
         }
