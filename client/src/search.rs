@@ -8,7 +8,8 @@ use flotilla_proto::v1;
 use crate::records::one;
 use crate::{Client, Error, Read, Result};
 
-/// What to look for, told by examples: at most 100 together, one positive at least. Records named by key are not found.
+/// What to look for, told by examples: at most 100 together, one positive at least. Records named by key are not
+/// found.
 #[derive(Clone, Debug, Default)]
 pub struct Recommend {
     wire: v1::Recommend,
@@ -73,8 +74,8 @@ impl Search {
         }
     }
 
-    /// Hits in groups of one value of `field` each: [`Found::groups`] instead of [`Found::hits`]. The limit counts groups then;
-    /// limit times size at most 10,000. Not with an offset.
+    /// Hits in groups of one value of `field` each: [`Found::groups`] instead of [`Found::hits`]. The limit counts
+    /// groups then; limit times size at most 10,000. Not with an offset.
     pub fn group_by(mut self, field: &str, size: u32) -> Search {
         self.wire.group_by = field.to_owned();
         self.wire.group_size = size;

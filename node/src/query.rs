@@ -83,8 +83,8 @@ pub struct Answer {
 /// How a search was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlanReport {
-    /// How each segment was searched, in the view's order, one round after the other. A graph that came up short stands as
-    /// [`Step::Exact`].
+    /// How each segment was searched, in the view's order, one round after the other. A graph that came up short
+    /// stands as [`Step::Exact`].
     pub steps: Vec<Step>,
     /// Searches of the view: several for a grouped one. The figures are their sums.
     pub rounds: u64,

@@ -171,7 +171,8 @@ pub enum Test {
     Prefix(String),
     /// It is there.
     Exists,
-    /// It makes a group, and none of these: see [`crate::group`]. No filter of a request says so; a grouped search does.
+    /// It makes a group, and none of these: see [`crate::group`]. No filter of a request says so; a grouped search
+    /// does.
     OtherGroup(BTreeSet<GroupKey>),
 }
 

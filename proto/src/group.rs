@@ -1,10 +1,12 @@
-//! What makes a group of a search with `group_by`, once for all: the router must put together what the nodes found apart.
+//! What makes a group of a search with `group_by`, once for all: the router must put together what the nodes found
+//! apart.
 //!
-//! A record belongs to a group for **each** value that the field's path reaches, stepping through maps and fanning out over
-//! lists as a filter does ([`crate::record::reach`]): a record with a list of values is in several groups, once in
-//! each. Text of at most [`GROUP_BYTES_MAX`] bytes, integers and booleans make groups; in a field declared `datetime`,
-//! points in time do, however they are spelt. A float with a whole value counts as that integer, as it does in a filter.
-//! Other values (other floats, longer text, maps, nulls) make none, and a record without any is in no group.
+//! A record belongs to a group for **each** value that the field's path reaches, stepping through maps and fanning
+//! out over lists as a filter does ([`crate::record::reach`]): a record with a list of values is in several groups,
+//! once in each. Text of at most [`GROUP_BYTES_MAX`] bytes, integers and booleans make groups; in a field declared
+//! `datetime`, points in time do, however they are spelt. A float with a whole value counts as that integer, as it
+//! does in a filter. Other values (other floats, longer text, maps, nulls) make none, and a record without any is in
+//! no group.
 
 use std::collections::{BTreeMap, BTreeSet};
 

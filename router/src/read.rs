@@ -70,7 +70,8 @@ pub async fn get(
     }
 }
 
-/// The same, by one view of the map; the request and its keys are checked, and what it says of itself means nothing here.
+/// The same, by one view of the map; the request and its keys are checked, and what it says of itself means nothing
+/// here.
 pub(crate) async fn get_once(
     router: &Router,
     view: &View,

@@ -5,7 +5,8 @@
 //! gone, since a record of the same version is the same record. If a winner is gone by then, the whole search runs again, a
 //! bounded number of times; a hit is never left out silently.
 //!
-//! A search by examples first reads their vectors ([`recommend`]); one in groups asks some partitions twice ([`groups`]).
+//! A search by examples first reads their vectors ([`recommend`]); one in groups asks some partitions twice
+//! ([`groups`]).
 
 mod groups;
 mod plan;

@@ -1,5 +1,5 @@
-//! Searches by examples, in groups, above a threshold and explained: what four partitions answer is what one answers, and what
-//! the obvious way over all records does.
+//! Searches by examples, in groups, above a threshold and explained: what four partitions answer is what one answers,
+//! and what the obvious way over all records does.
 
 use flotilla_proto::v1;
 use flotilla_tests::api::{self, Api};

@@ -94,8 +94,8 @@ struct QueryArgs {
     /// The vector of this record: digits are a number, anything else, or text:..., is text
     #[arg(long, value_name = "KEY", conflicts_with = "positive")]
     key: Option<String>,
-    /// Something like this record: repeat it for several. The hits are nearest to the mean of all, moved away from that of
-    /// --negative
+    /// Something like this record: repeat it for several. The hits are nearest to the mean of all, moved away from
+    /// that of --negative
     #[arg(long, value_name = "KEY")]
     positive: Vec<String>,
     /// And unlike this one

@@ -49,8 +49,8 @@ pub struct Groups {
 }
 
 impl Replica {
-    /// The nearest records of this partition, and the log index of the view that was searched: that of `at` if it is still
-    /// at hand.
+    /// The nearest records of this partition, and the log index of the view that was searched: that of `at` if it is
+    /// still at hand.
     pub async fn search(
         &self,
         search: Search,

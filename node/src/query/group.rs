@@ -1,15 +1,16 @@
 //! Hits in groups: the nearest groups of one partition, each with its nearest records.
 //!
-//! Groups are ordered by their best hits, ties by group, and each holds its best hits. Searches give the nearest rows and no
-//! groups, so this runs several of them, in three stages:
+//! Groups are ordered by their best hits, ties by group, and each holds its best hits. Searches give the nearest rows
+//! and no groups, so this runs several of them, in three stages:
 //!
 //! 1. **open**: the nearest rows, whatever their groups. Usually the wanted groups are among them, and full.
-//! 2. **find**: while groups are wanted, the nearest rows that are in a group not seen yet. Each round finds at least one.
+//! 2. **find**: while groups are wanted, the nearest rows that are in a group not seen yet. Each round finds at least
+//!    one.
 //! 3. **fill**: while a wanted group is not full, the nearest rows of those groups. Each round fills at least one.
 //!
 //! **Invariants.**
-//! * What a round shows of a group that it does not leave out is a prefix of that group's rows in order, so a group's hits
-//!   are always taken from one round as a whole.
+//! * What a round shows of a group that it does not leave out is a prefix of that group's rows in order, so a group's
+//!   hits are always taken from one round as a whole.
 //! * A round that brings fewer rows than it asks for has brought all there are: nothing is missing then.
 //! * Rounds are bounded; whoever runs out of them says so.
 

@@ -1,9 +1,9 @@
 //! Hits in groups over all partitions.
 //!
-//! Each partition gives its nearest groups, as many as are wanted. The nearest groups of all are among them: whatever comes
-//! before a group in the partition of its best hit comes before it everywhere. The **other** hits of such a group may lie in
-//! a partition where other groups came before it, so each partition that may have more than it told is asked a second time, by
-//! the view that it answered from, for the winners that it did not name.
+//! Each partition gives its nearest groups, as many as are wanted. The nearest groups of all are among them: whatever
+//! comes before a group in the partition of its best hit comes before it everywhere. The **other** hits of such a
+//! group may lie in a partition where other groups came before it, so each partition that may have more than it told
+//! is asked a second time, by the view that it answered from, for the winners that it did not name.
 
 use flotilla_proto::shard;
 use futures::future::BoxFuture;

@@ -78,7 +78,7 @@ impl Plan {
         Ok(Plan {
             offset: request.offset as usize,
             limit: limit as usize,
-            vector: vector.clone(),
+            vector: *vector,
             examples,
             groups: groups(view, request, limit)?,
             explain: request.explain,

@@ -1,12 +1,12 @@
 //! What to look for, told by examples.
 //!
-//! Examples are vectors, or keys of records whose vectors are read first: by the request's view of the map, from the partitions
-//! that own them, as fresh as the request asks. They are read whole even where the answer may be partial: without one of
-//! its examples a search would be another search.
+//! Examples are vectors, or keys of records whose vectors are read first: by the request's view of the map, from the
+//! partitions that own them, as fresh as the request asks. They are read whole even where the answer may be partial:
+//! without one of its examples a search would be another search.
 //!
-//! **Average vector.** With `p` and `n` the means of the positive and of the negative examples, the search is by `p + (p - n)`; by
-//! `p` if there are no negatives. Where the distance is cosine every example counts by its direction alone, so each is
-//! brought to unit length first.
+//! **Average vector.** With `p` and `n` the means of the positive and of the negative examples, the search is by
+//! `p + (p - n)`; by `p` if there are no negatives. Where the distance is cosine every example counts by its
+//! direction alone, so each is brought to unit length first.
 
 use std::collections::BTreeMap;
 
@@ -112,8 +112,8 @@ impl Example {
 /// Reads the examples and makes a vector of them.
 ///
 /// # Errors
-/// `NOT_FOUND` for the first example whose record is not there; a violation if one has no such vector, or if they cancel each
-/// other out.
+/// `NOT_FOUND` for the first example whose record is not there; a violation if one has no such vector, or if they
+/// cancel each other out.
 pub(super) async fn target(
     router: &Router,
     view: &View,
