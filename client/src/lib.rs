@@ -6,7 +6,7 @@
 //!
 //! # async fn example() -> Result<(), flotilla_client::Error> {
 //! let client = Client::connect("http://localhost:15010").await?;
-//! let vector = VectorSpec { dims: 3, distance: Distance::Cosine, index: IndexKind::default() };
+//! let vector = VectorSpec::new(3, Distance::Cosine, IndexKind::default());
 //! let spec = CollectionSpec {
 //!     name: "vms".into(),
 //!     vectors: [("default".into(), vector)].into(),

@@ -1,8 +1,8 @@
 //! Search.
 
-use flotilla_proto::convert::{filter_to_wire, key_to_wire, value_from_wire};
+use flotilla_proto::convert::{filter_to_wire, key_to_wire, value_from_wire, vector_to_wire};
 use flotilla_proto::filter::Filter;
-use flotilla_proto::record::{Key, Record, Value};
+use flotilla_proto::record::{Key, Record, Value, Vector};
 use flotilla_proto::v1;
 
 use crate::records::one;
@@ -29,7 +29,7 @@ impl Recommend {
 
     /// Like this vector.
     pub fn positive_vector(mut self, values: Vec<f32>) -> Recommend {
-        self.wire.positive.push(example(v1::example::Kind::Vector(v1::Vector { values })));
+        self.wire.positive.push(example(v1::example::Kind::Vector(vector_to_wire(Vector::Dense(values)))));
         self
     }
 
@@ -41,7 +41,7 @@ impl Recommend {
 
     /// Unlike this vector.
     pub fn negative_vector(mut self, values: Vec<f32>) -> Recommend {
-        self.wire.negative.push(example(v1::example::Kind::Vector(v1::Vector { values })));
+        self.wire.negative.push(example(v1::example::Kind::Vector(vector_to_wire(Vector::Dense(values)))));
         self
     }
 }
@@ -59,11 +59,9 @@ pub struct Search {
 
 impl Search {
     /// The ten records nearest to `vector`, with keys and scores alone.
-    pub fn new(vector: Vec<f32>) -> Search {
-        Search {
-            wire: v1::SearchRequest { vector: Some(v1::Vector { values: vector }), ..Default::default() },
-            read: Read::default(),
-        }
+    pub fn new(vector: impl Into<Vector>) -> Search {
+        let vector = Some(vector_to_wire(vector.into()));
+        Search { wire: v1::SearchRequest { vector, ..Default::default() }, read: Read::default() }
     }
 
     /// The ten records that are nearest to what the examples come to: see the README for how.

@@ -1,10 +1,11 @@
 //! The index layer: which rows of a block of vectors are nearest to a query.
 //!
 //! This is the lowest layer of the node and it is pure computation. It sees rows (a contiguous, row-major slice
-//! of `f32`), a [`Distance`], a query and an [`Accept`] that says which rows count; it answers [`Neighbor`]s,
+//! of `f32`, or of narrower values packed in as many words), a [`Distance`], a query and an [`Accept`] that says which rows count; it answers [`Neighbor`]s,
 //! nearest first. Records, keys, files, Raft and time belong to the layers above.
 //!
 //! * [`scan`] and [`scan_bits`] are exact: they look at every accepted row.
+//! * [`lists`] and [`inverted`] are exact too, over records that have several rows each, or a sparse one.
 //! * [`hnsw`] is approximate: a navigable graph that looks at about a thousand rows of a hundred thousand. It
 //!   is built once over a frozen block of rows and never changes; it is opened in place over the bytes of a file.
 //! * [`VectorIndex`] is what both have in common, and `index::exam` is the examination each of them sits.
@@ -31,6 +32,8 @@ pub mod flat;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod hnsw;
+pub mod inverted;
+pub mod lists;
 pub mod lsh;
 pub mod neighbor;
 pub mod preset;
@@ -51,9 +54,11 @@ pub use bitset::Bitset;
 pub use codes::Codes;
 pub use codes::packed::Packed;
 pub use damage::Damage;
-pub use distance::Distance;
+pub use distance::{Distance, Measure};
 pub use flat::{Flat, scan, scan_bits};
 pub use hnsw::Graph;
+pub use inverted::Inverted;
+pub use lists::Lists;
 pub use lsh::Lsh;
 pub use neighbor::{Neighbor, TopK};
 pub use preset::Preset;

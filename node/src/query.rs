@@ -35,9 +35,9 @@ use std::time::Duration;
 
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::record::Key;
-use flotilla_proto::schema::{CollectionSpec, Distance};
+use flotilla_proto::schema::CollectionSpec;
 
-use crate::storage::{Fault, SegmentView};
+use crate::storage::{Fault, SegmentView, vectors};
 
 pub use self::curtain::{Curtain, Shown};
 pub use self::group::{Group, Grouping, grouped};
@@ -51,7 +51,7 @@ pub use self::scan::scan;
 pub struct Search<'a> {
     /// The vector's name, as the spec has it.
     pub vector: &'a str,
-    /// The query, as the user gave it.
+    /// The words of the query, as [`vectors::query`] packs them.
     pub query: &'a [f32],
     /// Only records that pass.
     pub filter: Option<&'a Compiled>,
@@ -157,12 +157,10 @@ fn placed(
     if ask.limit == 0 {
         return Ok((vec![], plan));
     }
-    let query = match vector.distance {
-        Distance::Cosine => unit(ask.query),
-        Distance::Dot | Distance::Euclidean => ask.query.to_vec(),
-    };
-    // As many more as may be left out.
-    let ask = Search { limit: ask.limit.saturating_add(ask.without.len()), ..*ask };
+    let query = if vectors::is_scaled(vector) { unit(ask.query) } else { ask.query.to_vec() };
+    // As many more as may be left out. Lists have no graph, and where they are indexed their index is exact.
+    let limit = ask.limit.saturating_add(ask.without.len());
+    let ask = Search { limit, exact: ask.exact || vectors::is_list(vector), ..*ask };
     let mut found = merge::Merge::new(ask.limit, ask.max_distance);
     for (number, segment) in segments.iter().enumerate() {
         if cancelled() {

@@ -37,13 +37,14 @@ mod sealed;
 mod shape;
 mod stamped;
 pub mod store;
+pub mod vectors;
 mod view;
 
 use std::path::PathBuf;
 
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
-use flotilla_proto::record::{Key, Payload};
+use flotilla_proto::record::{Key, Payload, Vector};
 
 use crate::index::{Neighbor, Stats};
 
@@ -133,7 +134,7 @@ pub enum Method {
 pub struct Nearest<'a> {
     /// The vector's name; it exists in the collection's spec.
     pub vector: &'a str,
-    /// The query; of unit length where the distance is cosine.
+    /// The query's words, as [`vectors`] packs them; of unit length where vectors are.
     pub query: &'a [f32],
     /// Neighbours wanted, at most.
     pub limit: usize,
@@ -164,7 +165,7 @@ pub trait SegmentView: Send + Sync {
     fn stored(&self, row: u32) -> Result<StoredRow, Fault>;
     /// The row's vector of this name as the user gave it (to within rounding where it was scaled); `None` if the row has
     /// none.
-    fn vector(&self, name: &str, row: u32) -> Option<Vec<f32>>;
+    fn vector(&self, name: &str, row: u32) -> Option<Vector>;
     /// The live rows that pass.
     fn matching(&self, filter: &Compiled) -> Result<Matching, Fault>;
     /// The nearest live rows, by distance then row.

@@ -15,5 +15,5 @@ pub use placement::{
 };
 pub use record::{
     key_from_wire, key_to_wire, record_from_wire, record_to_wire, value_from_wire, value_to_wire,
-    vector_from_wire,
+    vector_from_wire, vector_to_wire,
 };

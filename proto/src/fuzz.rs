@@ -78,7 +78,7 @@ fn comes_back<W: Message + Default, D: Debug>(
 
 /// A collection with a vector and a field of each type.
 fn collection() -> CollectionSpec {
-    let vector = VectorSpec { dims: 2, distance: Distance::Cosine, index: IndexKind::Hnsw(Hnsw::default()) };
+    let vector = VectorSpec::new(2, Distance::Cosine, IndexKind::Hnsw(Hnsw::default()));
     let fields = [
         ("k", FieldType::Keyword),
         ("i", FieldType::Integer),
@@ -103,7 +103,7 @@ fn record(bytes: &[u8]) {
     };
     if collection().check_record("record", &record).is_ok() {
         assert_eq!(Key::from_bytes(&record.key.to_bytes()).as_ref(), Some(&record.key));
-        assert!(record.vectors.values().flatten().all(|x| x.is_finite()));
+        assert!(record.vectors.values().flat_map(|v| v.dense()).flatten().all(|x| x.is_finite()));
     }
 }
 
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     #[ignore = "writes the corpus anew"]
     fn seeds() {
-        let vector = [("v".to_owned(), v1::Vector { values: vec![0.6, 0.8] })];
+        let vector = [("v".to_owned(), v1::Vector { values: vec![0.6, 0.8], ..Default::default() })];
         let [full, lists, _] = samples();
         let mut records = [record_to_wire(full), record_to_wire(lists)];
         records[0].vectors = vector.clone().into();

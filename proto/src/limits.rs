@@ -3,6 +3,12 @@
 
 /// Dimensions of a dense vector, at most.
 pub const DIMS_MAX: u32 = 65_536;
+/// Pairs of a sparse vector, at most.
+pub const SPARSE_PAIRS_MAX: usize = 16_384;
+/// Vectors of a multivector, at most.
+pub const MULTI_VECTORS_MAX: usize = 2_048;
+/// Components of all vectors of a multivector together, at most.
+pub const MULTI_VALUES_MAX: usize = 262_144;
 /// Named vectors of one collection, at most.
 pub const VECTORS_MAX: usize = 16;
 /// Declared fields of one collection, at most.

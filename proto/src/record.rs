@@ -167,13 +167,70 @@ fn descend(value: &Value, path: &[String], seen: &mut impl FnMut(&Value) -> bool
     }
 }
 
+/// A named vector of a record, as its user has it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Vector {
+    /// A number for each dimension.
+    Dense(Vec<f32>),
+    /// Pairs of index and value, by ascending index; the value of any other index is 0.
+    Sparse(Vec<(u32, f32)>),
+    /// Several dense ones, of the same dimensions.
+    Multi(Vec<Vec<f32>>),
+}
+
+impl Vector {
+    /// The components of a dense one.
+    pub fn dense(&self) -> Option<&[f32]> {
+        match self {
+            Vector::Dense(values) => Some(values),
+            Vector::Sparse(_) | Vector::Multi(_) => None,
+        }
+    }
+
+    /// The word for its form in messages.
+    pub fn form_name(&self) -> &'static str {
+        match self {
+            Vector::Dense(_) => "dense",
+            Vector::Sparse(_) => "sparse",
+            Vector::Multi(_) => "multi",
+        }
+    }
+
+    /// Numbers in it.
+    pub fn numbers(&self) -> usize {
+        match self {
+            Vector::Dense(values) => values.len(),
+            Vector::Sparse(pairs) => 2 * pairs.len(),
+            Vector::Multi(vectors) => vectors.iter().map(Vec::len).sum(),
+        }
+    }
+}
+
+impl From<Vec<f32>> for Vector {
+    fn from(values: Vec<f32>) -> Vector {
+        Vector::Dense(values)
+    }
+}
+
+impl From<Vec<(u32, f32)>> for Vector {
+    fn from(pairs: Vec<(u32, f32)>) -> Vector {
+        Vector::Sparse(pairs)
+    }
+}
+
+impl From<Vec<Vec<f32>>> for Vector {
+    fn from(vectors: Vec<Vec<f32>>) -> Vector {
+        Vector::Multi(vectors)
+    }
+}
+
 /// A record as the node and its callers think of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
     /// Its identity.
     pub key: Key,
     /// Vectors by name.
-    pub vectors: BTreeMap<String, Vec<f32>>,
+    pub vectors: BTreeMap<String, Vector>,
     /// The structured part.
     pub payload: Payload,
     /// Log index of the write that made it; 0 in a write.
@@ -187,8 +244,8 @@ impl Record {
     }
 
     /// With the vector `name`.
-    pub fn vector(mut self, name: &str, values: Vec<f32>) -> Record {
-        self.vectors.insert(name.to_owned(), values);
+    pub fn vector(mut self, name: &str, vector: impl Into<Vector>) -> Record {
+        self.vectors.insert(name.to_owned(), vector.into());
         self
     }
 

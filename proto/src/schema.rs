@@ -3,6 +3,8 @@
 //! The same checks run at the router (so that a batch with one bad record writes nothing at all) and at the node
 //! (which trusts no caller).
 
+mod vector;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::limits::*;
 use crate::record::{Key, Payload, Record, Value};
 use crate::refusal::Violation;
+
+pub use vector::{Datatype, Form, VectorSpec};
 
 /// How near two vectors are. Inside, a distance (smaller is nearer); at the API, a score (larger is better).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +24,10 @@ pub enum Distance {
     Dot,
     /// Squared euclidean; the score is minus the euclidean distance.
     Euclidean,
+    /// The sum of absolute differences; the score is minus that.
+    Manhattan,
+    /// Of bits: how many differ; the score is minus that.
+    Hamming,
 }
 
 impl Distance {
@@ -29,6 +37,7 @@ impl Distance {
             Distance::Cosine => 1.0 - distance,
             Distance::Dot => -distance,
             Distance::Euclidean => -distance.max(0.0).sqrt(),
+            Distance::Manhattan | Distance::Hamming => -distance,
         }
     }
 
@@ -203,17 +212,6 @@ impl Default for IndexKind {
     }
 }
 
-/// A named vector of a collection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VectorSpec {
-    /// Components, 1 to [`DIMS_MAX`].
-    pub dims: u32,
-    /// How near two of them are.
-    pub distance: Distance,
-    /// How they are searched.
-    pub index: IndexKind,
-}
-
 /// A collection as its creator described it, with every default filled in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CollectionSpec {
@@ -344,7 +342,7 @@ impl CollectionSpec {
                     format!("collection `{}` has no vector of this name", self.name),
                 ));
             };
-            spec.check_values(&field, values)?;
+            spec.check_vector(&field, values)?;
         }
         self.check_payload(at, &record.payload)
     }
@@ -390,51 +388,6 @@ fn hint(kind: FieldType) -> &'static str {
     match kind {
         FieldType::Datetime => " (RFC 3339 text or integer milliseconds)",
         _ => "",
-    }
-}
-
-impl VectorSpec {
-    fn check(&self, name: &str) -> Result<(), Violation> {
-        if self.dims == 0 || self.dims > DIMS_MAX {
-            return Err(Violation::range(format!("spec.vectors[{name}].dims"), 1, DIMS_MAX, self.dims));
-        }
-        if let Some(hnsw) = self.index.hnsw() {
-            let field = |part: &str| format!("spec.vectors[{name}].hnsw.{part}");
-            if hnsw.m < M_RANGE.0 || hnsw.m > M_RANGE.1 {
-                return Err(Violation::range(field("m"), M_RANGE.0, M_RANGE.1, hnsw.m));
-            }
-            for (part, ef) in [("ef_construction", hnsw.ef_construction), ("ef_search", hnsw.ef_search)] {
-                if ef == 0 || ef > EF_MAX {
-                    return Err(Violation::range(field(part), 1, EF_MAX, ef));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses a vector of the wrong dimension, with a component that is not finite, or without a direction
-    /// where the distance needs one.
-    pub fn check_values(&self, field: &str, values: &[f32]) -> Result<(), Violation> {
-        if values.len() != self.dims as usize {
-            return Err(Violation::new(
-                field,
-                format!("expected {} dimensions, got {}", self.dims, values.len()),
-            ));
-        }
-        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-            return Err(Violation::new(
-                field,
-                format!("component {at} is {}, not a finite number", values[at]),
-            ));
-        }
-        let squared: f64 = values.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
-        if self.distance == Distance::Cosine && squared == 0.0 {
-            return Err(Violation::new(field, "a zero vector has no direction, and the distance is cosine"));
-        }
-        if !(squared as f32).is_finite() {
-            return Err(Violation::new(field, "the squared length exceeds the range of 32-bit floats"));
-        }
-        Ok(())
     }
 }
 

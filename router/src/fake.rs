@@ -319,6 +319,7 @@ fn distance(kind: Distance, a: &[f32], b: &[f32]) -> f32 {
         Distance::Dot => -dot(a, b),
         Distance::Cosine => 1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt(),
         Distance::Euclidean => a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum(),
+        Distance::Manhattan | Distance::Hamming => a.iter().zip(b).map(|(x, y)| (x - y).abs()).sum(),
     }
 }
 
@@ -375,7 +376,7 @@ impl Shard for Fake {
         let asked = search.vector.unwrap().values;
         let (records, log_index) = self.matching(&placement, partition, search.filter)?;
         let hit = |r: &Record| {
-            let vector = r.vectors.get(&search.vector_name)?;
+            let vector = r.vectors.get(&search.vector_name)?.dense()?;
             Some((distance(kind, &asked, vector), r.key.clone(), r.version))
         };
         let mut hits: Vec<(f32, Key, u64)> = records.iter().filter_map(hit).collect();

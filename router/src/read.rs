@@ -16,7 +16,7 @@ use flotilla_proto::limits::{BATCH_MAX, MESSAGE_BYTES_MAX};
 use flotilla_proto::placement::Partition;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::Refusal;
-use flotilla_proto::schema::{at_most, check_key};
+use flotilla_proto::schema::{VectorSpec, at_most, check_key};
 use flotilla_proto::{shard, v1};
 use futures::future::BoxFuture;
 use tonic::Status;
@@ -36,7 +36,7 @@ pub(crate) fn records_per_call(view: &View, with_vectors: bool) -> usize {
     if !with_vectors {
         return BATCH_MAX;
     }
-    let bytes: usize = view.spec.vectors.values().map(|v| v.dims as usize * 4 + 64).sum();
+    let bytes: usize = view.spec.vectors.values().map(VectorSpec::bytes_max).sum();
     (MESSAGE_BYTES_MAX / 2 / bytes.max(1)).clamp(1, BATCH_MAX)
 }
 

@@ -315,7 +315,7 @@ fn answer(
 ) -> Result<v1::SearchResponse, Status> {
     let hit = |winner: &Partial, record: v1::Record| v1::Hit {
         record: Some(record),
-        score: plan.vector.distance.score(winner.distance),
+        score: plan.vector.score(winner.distance),
     };
     let (mut hits, mut groups) = (Vec::new(), Vec::new());
     match chosen {

@@ -72,7 +72,7 @@ impl House {
 }
 
 fn spec(name: &str) -> CollectionSpec {
-    let vector = VectorSpec { dims: 2, distance: Distance::Euclidean, index: IndexKind::Flat };
+    let vector = VectorSpec::new(2, Distance::Euclidean, IndexKind::Flat);
     CollectionSpec {
         name: name.into(),
         vectors: [("default".into(), vector)].into(),
@@ -110,7 +110,7 @@ fn number(record: &v1::Record) -> u64 {
 fn nearest(x: f32, limit: u32) -> v1::SearchRequest {
     v1::SearchRequest {
         collection: "vms".into(),
-        vector: Some(v1::Vector { values: vec![x, 0.0] }),
+        vector: Some(v1::Vector { values: vec![x, 0.0], ..Default::default() }),
         limit: Some(limit),
         ..Default::default()
     }

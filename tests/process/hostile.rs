@@ -117,6 +117,15 @@ async fn prepare(client: &Api) {
         let mut spec = api::collection(name, DIMS as u32, fields);
         spec.strict = strict;
         spec.vectors.insert("second".to_owned(), v1::VectorParams { dims: 2, ..Default::default() });
+        for (name, datatype) in
+            [("half", v1::Datatype::F16), ("byte", v1::Datatype::I8), ("bit", v1::Datatype::Bit)]
+        {
+            let params = v1::VectorParams { dims: 2, datatype: datatype.into(), ..Default::default() };
+            spec.vectors.insert(name.to_owned(), params);
+        }
+        let sparse = v1::VectorParams { kind: v1::VectorKind::Sparse.into(), ..Default::default() };
+        let multi = v1::VectorParams { dims: 2, kind: v1::VectorKind::Multi.into(), ..Default::default() };
+        spec.vectors.extend([("sparse".to_owned(), sparse), ("multi".to_owned(), multi)]);
         client.create(v1::CreateCollectionRequest { spec: Some(spec) }).await.unwrap();
         let row =
             |n: u64| api::record(api::number_key(n), unit_vector(n, DIMS), vec![("n", api::int(n as i64))]);

@@ -14,6 +14,7 @@ mod commands;
 mod history;
 mod hostile;
 mod kill9;
+mod kinds;
 mod operator;
 mod restart;
 mod search;

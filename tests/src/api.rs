@@ -262,8 +262,13 @@ fn named<T>(fields: Vec<(&str, T)>) -> BTreeMap<String, T> {
 
 /// A record with the vector `default`; an empty one means none.
 pub fn record(key: v1::Key, vector: Vec<f32>, payload: Vec<(&str, v1::Value)>) -> v1::Record {
-    let vectors = if vector.is_empty() { vec![] } else { vec![("default", v1::Vector { values: vector })] };
+    let vectors = if vector.is_empty() { vec![] } else { vec![("default", dense(vector))] };
     v1::Record { key: Some(key), vectors: named(vectors), payload: named(payload), version: 0 }
+}
+
+/// A dense vector.
+pub fn dense(values: Vec<f32>) -> v1::Vector {
+    v1::Vector { values, ..Default::default() }
 }
 
 /// The vector `default` of a record; empty if it has none.
@@ -302,7 +307,7 @@ pub fn collection(name: &str, dims: u32, fields: Vec<(&str, v1::FieldType)>) -> 
 pub fn search(collection: &str, vector: Vec<f32>, limit: u32) -> v1::SearchRequest {
     v1::SearchRequest {
         collection: collection.to_owned(),
-        vector: Some(v1::Vector { values: vector }),
+        vector: Some(dense(vector)),
         limit: Some(limit),
         ..Default::default()
     }

@@ -4,7 +4,9 @@ use std::io::Write as _;
 
 use clap::{Args, Subcommand};
 use flotilla_client::{Client, Collection};
-use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, IndexKind, Quantization, VectorSpec};
+use flotilla_proto::schema::{
+    CollectionSpec, Datatype, Distance, FieldType, Form, IndexKind, Quantization, VectorSpec,
+};
 use flotilla_proto::v1::CollectionStatus;
 use serde_json::json;
 
@@ -21,6 +23,11 @@ const FIELD_TYPES: [FieldType; 6] = [
     FieldType::Datetime,
     FieldType::Text,
 ];
+
+const DISTANCES: [Distance; 5] =
+    [Distance::Cosine, Distance::Dot, Distance::Euclidean, Distance::Manhattan, Distance::Hamming];
+
+const DATATYPES: [Datatype; 4] = [Datatype::F32, Datatype::F16, Datatype::I8, Datatype::Bit];
 
 /// Arguments of `flotilla collections`.
 #[derive(Args, Debug)]
@@ -48,7 +55,8 @@ enum Action {
     /// Creates a collection
     #[command(after_help = "Examples:
   flotilla collections create docs --vector default:384:cosine --field title:keyword --field year:integer
-  flotilla collections create docs --vector text:768:dot:high_recall --vector image:512:euclidean:flat")]
+  flotilla collections create docs --vector text:768:dot:high_recall --vector image:512:euclidean:flat
+  flotilla collections create docs --vector text:768/f16 --vector words:sparse --vector tokens:128/multi")]
     Create(CreateArgs),
     /// Shows a collection: its vectors, fields, and how it stands
     #[command(
@@ -82,7 +90,8 @@ struct CreateArgs {
     target: Target,
     /// Its name: 1 to 255 of A-Z a-z 0-9 _ - . and not starting with a dot
     name: String,
-    /// A vector, NAME:DIMS[:cosine|dot|euclidean[:INDEX]]; INDEX is fast, balanced, high_recall, maximum_recall or flat
+    /// A vector, NAME:DIMS[/f16|/i8|/bit][/multi][:cosine|dot|euclidean|manhattan|hamming[:INDEX]]; INDEX is fast, balanced, high_recall,
+    /// maximum_recall or flat. NAME:sparse is a sparse one; it and those with /multi take no INDEX
     #[arg(long = "vector", value_name = "VECTOR", value_parser = vector_from_word)]
     vectors: Vec<(String, VectorSpec)>,
     /// A declared field, PATH:TYPE; TYPE is keyword, integer, float, bool, datetime or text
@@ -102,15 +111,36 @@ fn vector_from_word(word: &str) -> Result<(String, VectorSpec), String> {
         [name, dims, ..] if parts.len() <= 4 => (*name, *dims),
         _ => return Err("expected NAME:DIMS[:DISTANCE[:INDEX]]".to_owned()),
     };
-    let dims = dims.parse().map_err(|_| format!("`{dims}` is not a number of dimensions"))?;
-    let distance = match parts.get(2).copied().unwrap_or("cosine") {
-        "cosine" => Distance::Cosine,
-        "dot" => Distance::Dot,
-        "euclidean" => Distance::Euclidean,
-        other => return Err(format!("there is no distance `{other}`; there are cosine, dot, euclidean")),
+    let (dims, form) = form_from_word(dims)?;
+    let distance = match parts.get(2) {
+        None => form.distance(),
+        Some(word) => {
+            *DISTANCES.iter().find(|distance| distance_word(**distance) == *word).ok_or_else(|| {
+                format!(
+                    "there is no distance `{word}`; there are {}",
+                    DISTANCES.map(distance_word).join(", ")
+                )
+            })?
+        }
     };
-    let index = index_kind(parts.get(3).copied().unwrap_or("balanced")).map_err(|error| error.to_string())?;
-    Ok((name.to_owned(), VectorSpec { dims, distance, index }))
+    let usual = if matches!(form, Form::Dense(_)) { "balanced" } else { "flat" };
+    let index = index_kind(parts.get(3).copied().unwrap_or(usual)).map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), VectorSpec { dims, distance, index, form }))
+}
+
+/// What stands behind a vector's name: how many dimensions, and what its components are.
+fn form_from_word(word: &str) -> Result<(u32, Form), String> {
+    if word == Form::Sparse.name() {
+        return Ok((0, Form::Sparse));
+    }
+    let (word, is_multi) = word.strip_suffix("/multi").map_or((word, false), |word| (word, true));
+    let (dims, datatype) = word.split_once('/').unwrap_or((word, Datatype::F32.name()));
+    let known = DATATYPES.iter().find(|known| known.name() == datatype);
+    let names = || DATATYPES.map(Datatype::name).join(", ");
+    let datatype =
+        known.ok_or_else(|| format!("there is no datatype `{datatype}`; there are {}", names()))?;
+    let dims = dims.parse().map_err(|_| format!("`{dims}` is not a number of dimensions"))?;
+    Ok((dims, if is_multi { Form::Multi(*datatype) } else { Form::Dense(*datatype) }))
 }
 
 fn field_from_word(word: &str) -> Result<(String, FieldType), String> {
@@ -168,7 +198,7 @@ async fn list(client: &Client) -> anyhow::Result<()> {
     ]);
     for Collection { spec, .. } in client.list_collections().await? {
         let vectors: Vec<String> =
-            spec.vectors.iter().map(|(name, v)| format!("{name}:{}", v.dims)).collect();
+            spec.vectors.iter().map(|(name, v)| format!("{name}:{}", size_word(v))).collect();
         let (partitions, fields) = (spec.partitions.to_string(), spec.fields.len().to_string());
         table.row([spec.name, partitions, vectors.join(" "), fields]);
     }
@@ -208,13 +238,25 @@ fn description(spec: &CollectionSpec, status: &CollectionStatus) -> String {
     table.render().lines().skip(2).map(|line| format!("{line}\n")).collect()
 }
 
+fn size_word(vector: &VectorSpec) -> String {
+    match vector.form {
+        Form::Dense(_) => vector.dims.to_string(),
+        Form::Sparse => Form::Sparse.name().to_owned(),
+        Form::Multi(_) => format!("{}/multi", vector.dims),
+    }
+}
+
 fn vector_words(vector: &VectorSpec) -> String {
+    let values = match vector.form {
+        Form::Dense(datatype) => format!("{} dims of {}", vector.dims, datatype.name()),
+        Form::Sparse => return "sparse, dot, inverted index".to_owned(),
+        Form::Multi(datatype) => format!("several of {} dims of {}", vector.dims, datatype.name()),
+    };
     let distance = distance_word(vector.distance);
     match vector.index {
-        IndexKind::Flat => format!("{} dims, {distance}, flat", vector.dims),
+        IndexKind::Flat => format!("{values}, {distance}, flat"),
         IndexKind::Hnsw(hnsw) | IndexKind::Quantized(hnsw, _) => format!(
-            "{} dims, {distance}, hnsw m {} ef_construction {} ef_search {}, quantization {}",
-            vector.dims,
+            "{values}, {distance}, hnsw m {} ef_construction {} ef_search {}, quantization {}",
             hnsw.m,
             hnsw.ef_construction,
             hnsw.ef_search,
@@ -236,6 +278,8 @@ fn distance_word(distance: Distance) -> &'static str {
         Distance::Cosine => "cosine",
         Distance::Dot => "dot",
         Distance::Euclidean => "euclidean",
+        Distance::Manhattan => "manhattan",
+        Distance::Hamming => "hamming",
     }
 }
 
@@ -249,7 +293,10 @@ fn document(spec: &CollectionSpec, status: &CollectionStatus) -> serde_json::Val
                 "quantization": quantization_word(&vector.index),
             }),
         };
-        let json = json!({"dims": vector.dims, "distance": distance_word(vector.distance), "index": index});
+        let json = json!({
+            "dims": vector.dims, "distance": distance_word(vector.distance), "index": index,
+            "kind": vector.form.name(), "datatype": vector.form.datatype().name(),
+        });
         (name.clone(), json)
     };
     let fields = spec.fields.iter().map(|(path, kind)| (path.clone(), json!(kind.name())));
@@ -281,7 +328,15 @@ mod tests {
         assert_eq!((name.as_str(), vector.dims, vector.distance), ("default", 384, Distance::Cosine));
         let (_, vector) = vector_from_word("image:512:dot:flat").unwrap();
         assert_eq!((vector.distance, vector.index), (Distance::Dot, IndexKind::Flat));
-        for wrong in ["default", "a:x", "a:1:near", "a:1:dot:lsh", "a:1:dot:fast:more"] {
+        let (_, vector) = vector_from_word("hash:256/bit").unwrap();
+        assert_eq!((vector.form, vector.distance), (Form::Dense(Datatype::Bit), Distance::Hamming));
+        let (_, vector) = vector_from_word("small:96/i8:manhattan").unwrap();
+        assert_eq!((vector.form, vector.distance), (Form::Dense(Datatype::I8), Distance::Manhattan));
+        let (_, vector) = vector_from_word("words:sparse").unwrap();
+        assert_eq!((vector.form, vector.dims, vector.index), (Form::Sparse, 0, IndexKind::Flat));
+        let (_, vector) = vector_from_word("tokens:128/f16/multi:dot").unwrap();
+        assert_eq!((vector.form, vector.distance), (Form::Multi(Datatype::F16), Distance::Dot));
+        for wrong in ["default", "a:x", "a:3/f8", "a:multi", "a:1:near", "a:1:dot:lsh", "a:1:dot:fast:more"] {
             vector_from_word(wrong).unwrap_err();
         }
         assert_eq!(field_from_word("a.b:datetime"), Ok(("a.b".to_owned(), FieldType::Datetime)));

@@ -144,11 +144,7 @@ or with this inventory, kept and served:
 /// The collection of the demo: a vector of the description, and the fields one filters by.
 pub fn collection(name: &str) -> CollectionSpec {
     use FieldType::{Datetime, Integer, Keyword, Text};
-    let vector = VectorSpec {
-        dims: text_vector::DIMS as u32,
-        distance: Distance::Cosine,
-        index: IndexKind::default(),
-    };
+    let vector = VectorSpec::new(text_vector::DIMS as u32, Distance::Cosine, IndexKind::default());
     let keywords = [
         "name",
         "vcenter",

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use flotilla_client::{Client, Kind};
 use flotilla_node::env::clock;
 use flotilla_proto::schema::{
-    CollectionSpec, Distance, FieldType, IndexKind, PRESETS, Quantization, VectorSpec,
+    CollectionSpec, Datatype, Distance, FieldType, Form, IndexKind, PRESETS, Quantization, VectorSpec,
 };
 
 use crate::npy;
@@ -57,6 +57,10 @@ pub struct ImportArgs {
     /// Vectors: a numpy array of f2, f4 or f8, one row per record
     #[arg(long, value_name = "FILE.npy")]
     vectors: Option<PathBuf>,
+    /// Field of the records that holds the vector: a list of numbers, a list of such lists (several), or
+    /// {"indices": [...], "values": [...]} (sparse); it does not become part of the payload
+    #[arg(long, value_name = "FIELD", conflicts_with_all = ["vectors", "create"])]
+    vector_field: Option<String>,
     /// Name of the vector in the collection
     #[arg(long, value_name = "NAME", default_value = "default")]
     vector_name: String,
@@ -66,9 +70,12 @@ pub struct ImportArgs {
     /// Create the collection first, with the field types that the records show
     #[arg(long)]
     create: bool,
-    /// With --create: how near two vectors are
-    #[arg(long, value_enum, default_value = "cosine")]
-    distance: DistanceWord,
+    /// With --create: how near two vectors are [default: cosine; of datatype bit hamming]
+    #[arg(long, value_enum)]
+    distance: Option<DistanceWord>,
+    /// With --create: how each component is stored
+    #[arg(long, value_enum, default_value = "f32")]
+    datatype: DatatypeWord,
     /// With --create: fast | balanced | high_recall | maximum_recall, or flat for exact scans
     #[arg(long, value_name = "NAME", default_value = "balanced")]
     index: String,
@@ -101,6 +108,34 @@ pub enum DistanceWord {
     Dot,
     /// The length of their difference.
     Euclidean,
+    /// The sum of their absolute differences.
+    Manhattan,
+    /// How many bits differ; of datatype bit.
+    Hamming,
+}
+
+/// A datatype as a user writes it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum DatatypeWord {
+    /// 32 bits.
+    F32,
+    /// 16 bits, rounded to the nearest.
+    F16,
+    /// 8 bits: whole numbers from -128 to 127.
+    I8,
+    /// One bit: 0 or 1.
+    Bit,
+}
+
+impl From<DatatypeWord> for Datatype {
+    fn from(word: DatatypeWord) -> Datatype {
+        match word {
+            DatatypeWord::F32 => Datatype::F32,
+            DatatypeWord::F16 => Datatype::F16,
+            DatatypeWord::I8 => Datatype::I8,
+            DatatypeWord::Bit => Datatype::Bit,
+        }
+    }
 }
 
 impl From<DistanceWord> for Distance {
@@ -109,6 +144,8 @@ impl From<DistanceWord> for Distance {
             DistanceWord::Cosine => Distance::Cosine,
             DistanceWord::Dot => Distance::Dot,
             DistanceWord::Euclidean => Distance::Euclidean,
+            DistanceWord::Manhattan => Distance::Manhattan,
+            DistanceWord::Hamming => Distance::Hamming,
         }
     }
 }
@@ -126,8 +163,10 @@ impl ImportArgs {
             self.create_collection(&client, total).await?;
         }
         let spec = self.collection(&client).await?;
+        let field = self.vector_field.clone().map(|field| (self.vector_name.clone(), field));
+        let (records, vectors) = (self.open(total)?, self.open_vectors()?);
         let batches =
-            Batches::new(self.open(total)?, self.open_vectors()?, self.key.clone(), self.batch as usize);
+            Batches::new(records, vectors, self.key.clone(), self.batch as usize).vector_from(field);
         let rejects = self.keep_going.then(|| Rejects::create(&self.rejects)).transpose()?;
         let progress = Progress::new("import", total);
         let sink = Arc::new(Sink::new(client, spec, progress, rejects));
@@ -210,7 +249,9 @@ impl ImportArgs {
     fn vector_spec(&self) -> anyhow::Result<Option<(String, VectorSpec)>> {
         let Some((name, file)) = self.open_vectors()? else { return Ok(None) };
         let dims = u32::try_from(file.columns())?;
-        Ok(Some((name, VectorSpec { dims, distance: self.distance.into(), index: index_kind(&self.index)? })))
+        let form = Form::Dense(self.datatype.into());
+        let distance = self.distance.map_or(form.distance(), Distance::from);
+        Ok(Some((name, VectorSpec { dims, distance, index: index_kind(&self.index)?, form })))
     }
 }
 

@@ -1,6 +1,6 @@
 //! JSON as files and terminals have it, to and from the domain's values, keys and records.
 
-use flotilla_proto::record::{Key, Payload, Record, Value};
+use flotilla_proto::record::{Key, Payload, Record, Value, Vector};
 use serde_json::{Map, Number};
 
 /// A value; integers beyond 64 signed bits become floats.
@@ -73,13 +73,53 @@ pub fn key_from_word(word: &str) -> Key {
     }
 }
 
+/// JSON of a vector: a dense one is a list of its components, several are a list of such lists, and a sparse one is
+/// `{"indices": [...], "values": [...]}`.
+pub fn vector_to(vector: &Vector) -> serde_json::Value {
+    match vector {
+        Vector::Dense(values) => serde_json::json!(values),
+        Vector::Multi(vectors) => serde_json::json!(vectors),
+        Vector::Sparse(pairs) => {
+            let (indices, values): (Vec<u32>, Vec<f32>) = pairs.iter().copied().unzip();
+            serde_json::json!({"indices": indices, "values": values})
+        }
+    }
+}
+
+const NO_VECTOR: &str =
+    "a vector is a list of numbers, a list of such lists, or {\"indices\": [...], \"values\": [...]}";
+
+/// The vector that such JSON means; the reason if it is none.
+pub fn vector_from(json: &serde_json::Value) -> Result<Vector, &'static str> {
+    let whole = |json: &serde_json::Value| json.as_u64().and_then(|number| u32::try_from(number).ok());
+    let found = match json {
+        serde_json::Value::Array(list) if list.first().is_some_and(serde_json::Value::is_array) => {
+            list.iter().map(numbers_from).collect::<Option<_>>().map(Vector::Multi)
+        }
+        serde_json::Value::Object(parts) if parts.len() == 2 => {
+            let indices = parts.get("indices").and_then(|list| list.as_array()?.iter().map(whole).collect());
+            let values = parts.get("values").and_then(numbers_from);
+            let both: Option<(Vec<u32>, Vec<f32>)> = indices.zip(values);
+            let both = both.filter(|(indices, values)| indices.len() == values.len());
+            both.map(|(indices, values)| Vector::Sparse(indices.into_iter().zip(values).collect()))
+        }
+        json => numbers_from(json).map(Vector::Dense),
+    };
+    found.ok_or(NO_VECTOR)
+}
+
+fn numbers_from(json: &serde_json::Value) -> Option<Vec<f32>> {
+    json.as_array()?.iter().map(|number| number.as_f64().map(|number| number as f32)).collect()
+}
+
 /// JSON of a record: key, version, payload and, where there are any, vectors.
 pub fn record_to(record: &Record) -> serde_json::Value {
     let mut json = serde_json::json!({
         "key": key_to(&record.key), "version": record.version, "payload": payload_to(&record.payload),
     });
     if !record.vectors.is_empty() {
-        json["vectors"] = serde_json::json!(record.vectors);
+        let vectors = record.vectors.iter().map(|(name, vector)| (name.clone(), vector_to(vector)));
+        json["vectors"] = serde_json::Value::Object(vectors.collect());
     }
     json
 }
@@ -98,6 +138,25 @@ mod tests {
         assert_eq!(value_to(&value), json);
         let huge = value_from(serde_json::json!(u64::MAX));
         assert_eq!(huge, Value::Float(18_446_744_073_709_551_615.0));
+    }
+
+    #[test]
+    fn vectors_of_every_form_survive_the_way() {
+        let sparse = vec![(3, 0.5), (9, -1.0)];
+        for vector in [vec![0.5, 1.0].into(), sparse.into(), vec![vec![0.5, 1.0], vec![2.0, 3.0]].into()] {
+            assert_eq!(vector_from(&vector_to(&vector)), Ok(vector));
+        }
+        for wrong in [
+            "1",
+            "[1, null]",
+            "[[1], 2]",
+            r#"{"indices": [1]}"#,
+            r#"{"indices": [-1], "values": [1]}"#,
+            r#"{"indices": [1, 2], "values": [1]}"#,
+            r#"{"indices": [4294967296], "values": [1]}"#,
+        ] {
+            vector_from(&serde_json::from_str(wrong).unwrap()).unwrap_err();
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!
 //! # async fn example(folder: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
 //! let client = flotilla::open(folder).await?;
-//! let vector = VectorSpec { dims: 3, distance: Distance::Cosine, index: IndexKind::default() };
+//! let vector = VectorSpec::new(3, Distance::Cosine, IndexKind::default());
 //! let spec = CollectionSpec {
 //!     name: "vms".into(),
 //!     vectors: [("default".into(), vector)].into(),

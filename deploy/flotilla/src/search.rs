@@ -8,7 +8,7 @@ use clap::Args;
 use flotilla_client::{Client, Found, Get, Group, Hit, Recommend, Search, With};
 use flotilla_node::env::clock;
 use flotilla_proto::filter::Filter;
-use flotilla_proto::record::Key;
+use flotilla_proto::record::{Key, Vector};
 use serde_json::json;
 
 use crate::output::{self, Output};
@@ -22,6 +22,7 @@ use crate::{filter_json, json, npy};
   flotilla search --collection vms --key vm-000042 --with-payload
   flotilla search --collection vms --key vm-000042 --filter '{\"power_state\":\"on\",\"cpu\":{\"gte\":8}}'
   flotilla search --collection docs --vector '[0.1, 0.2, 0.3]' --limit 5 --output json
+  flotilla search --collection docs --vector-name words --vector '{\"indices\": [7, 40], \"values\": [0.5, 1.5]}'
   flotilla search --collection docs --vector-file queries.npy --row 7 --ef 200 --explain
   flotilla search --collection docs --key 42 --score-threshold 0.8
   flotilla search --collection docs --positive 42 --positive 57 --negative 99
@@ -31,8 +32,9 @@ Filters are JSON: an object's entries must all hold; \"and\", \"or\", \"not\", \
 name is a field, tested by a plain value or by eq, in, gt, gte, lt, lte, prefix:
   {\"or\":[{\"name\":{\"prefix\":\"web\"}},{\"not\":{\"exists\":\"owner\"}}]}
 
-The score is larger for nearer records: the cosine similarity, the dot product, or minus the euclidean distance. So
---score-threshold 0.8 asks for a similarity of at least 0.8, --score-threshold=-2 for a distance of at most 2.")]
+The score is larger for nearer records: the cosine similarity, the dot product, or minus the euclidean, manhattan or
+hamming distance. So --score-threshold 0.8 asks for a similarity of at least 0.8, --score-threshold=-2 for a distance of
+at most 2. Of several vectors it is the sum over those of the query of the score of the record's best.")]
 pub struct SearchArgs {
     #[command(flatten)]
     target: Target,
@@ -82,7 +84,7 @@ pub struct SearchArgs {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = true)]
 struct QueryArgs {
-    /// The vector, as a JSON list of numbers
+    /// The vector, as a JSON list of numbers; several as a list of such lists; a sparse one as {"indices": [...], "values": [...]}
     #[arg(long, value_name = "JSON", conflicts_with_all = ["vector_file", "key", "positive"])]
     vector: Option<String>,
     /// A numpy array that holds the vector as a row
@@ -207,10 +209,13 @@ impl QueryArgs {
         Ok(Search::recommend(self.negative.iter().map(key).fold(like, Recommend::negative)))
     }
 
-    async fn vector(&self, client: &Client, collection: &str, name: &str) -> anyhow::Result<Vec<f32>> {
+    async fn vector(&self, client: &Client, collection: &str, name: &str) -> anyhow::Result<Vector> {
         match (&self.vector, &self.vector_file, &self.key) {
-            (Some(text), _, _) => serde_json::from_str(text).context("--vector: not a JSON list of numbers"),
-            (_, Some(path), _) => row_of(path, self.row.unwrap_or(0)),
+            (Some(text), _, _) => {
+                let json = serde_json::from_str(text).context("--vector: not JSON")?;
+                json::vector_from(&json).map_err(|why| anyhow::anyhow!("--vector: {why}"))
+            }
+            (_, Some(path), _) => row_of(path, self.row.unwrap_or(0)).map(Vector::Dense),
             (_, _, Some(key)) => vector_of(client, collection, name, json::key_from_word(key)).await,
             _ => bail!("name one of --vector, --vector-file, --key or --positive"),
         }
@@ -227,7 +232,7 @@ fn row_of(path: &std::path::Path, row: u64) -> anyhow::Result<Vec<f32>> {
     Ok(vector)
 }
 
-async fn vector_of(client: &Client, collection: &str, name: &str, key: Key) -> anyhow::Result<Vec<f32>> {
+async fn vector_of(client: &Client, collection: &str, name: &str, key: Key) -> anyhow::Result<Vector> {
     let found =
         client.get(collection, Get::new([key.clone()]).with(With { payload: false, vectors: true })).await?;
     let mut record =

@@ -136,6 +136,8 @@ impl Head {
             Distance::Dot => 0u32,
             Distance::Cosine => 1,
             Distance::Euclidean => 2,
+            // There are no codes for these; no reader takes such a header.
+            _ => u32::MAX,
         };
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -241,7 +243,7 @@ impl Codes {
             let offset = Offset::new(whole, &centre, &rotation, distance);
             let add = match distance {
                 Distance::Euclidean => offset.length * offset.length,
-                Distance::Cosine | Distance::Dot => -dot(whole, &centre),
+                _ => -dot(whole, &centre),
             };
             sketch::write(&offset.values, offset.length, add, sketch);
             if let Some((code, factors)) = code.split_last_chunk_mut::<FACTORS>() {
@@ -416,7 +418,7 @@ impl Offset {
         let (base, weight) = match distance {
             Distance::Euclidean => (length2, -2.0),
             Distance::Cosine => (1.0 - dot(&values, centre), -1.0),
-            Distance::Dot => (-dot(&values, centre), -1.0),
+            _ => (-dot(&values, centre), -1.0),
         };
         rotation.apply(&mut values);
         Offset { values, length: length2.sqrt(), base, weight }

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::sample::{Sample, Seeded, clustered};
 use super::{Accept, Bitset, Cancelled, Distance, Neighbor, Progress, Rows, Stats, TopK, VectorIndex, scan};
 
-const DISTANCES: [Distance; 3] = [Distance::Dot, Distance::Cosine, Distance::Euclidean];
+const DISTANCES: [Distance; 5] =
+    [Distance::Dot, Distance::Cosine, Distance::Euclidean, Distance::Manhattan, Distance::Angle];
 
 /// Enough effort for a beam to hold every row of the small sets.
 const ALL: usize = 1 << 20;

@@ -157,7 +157,8 @@ impl VectorIndex for QuantizedGraph {
         threads: usize,
         progress: &Progress,
     ) -> Result<Self, Cancelled> {
-        let Some(kind) = params.quantization.kind() else {
+        let kind = params.quantization.kind().filter(|_| distance.is_of_products());
+        let Some(kind) = kind else {
             return Ok(Self {
                 graph: Graph::build(rows, distance, &params.graph, threads, progress)?,
                 codes: None,

@@ -3,7 +3,8 @@
 /// The most rows one block may have: row numbers share a word with a mark bit during a graph search.
 pub const MAX_ROWS: usize = (1 << 31) - 1;
 
-/// Vectors of equal length in one contiguous, row-major slice.
+/// Vectors of equal length in one contiguous, row-major slice. Where the distance is one of narrower values, a row's words
+/// hold those, packed, and its dims are its words.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
     data: &'a [f32],

@@ -34,7 +34,7 @@ pub struct House {
 }
 
 pub fn placement(partitions: u64) -> PlacementMap {
-    let vector = VectorSpec { dims: 2, distance: Distance::Cosine, index: IndexKind::Hnsw(Hnsw::default()) };
+    let vector = VectorSpec::new(2, Distance::Cosine, IndexKind::Hnsw(Hnsw::default()));
     let spec = CollectionSpec {
         name: "c".into(),
         vectors: [("default".into(), vector)].into(),

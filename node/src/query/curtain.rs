@@ -11,7 +11,7 @@ use std::sync::Arc;
 use flotilla_proto::area::Area;
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
-use flotilla_proto::record::{Key, Payload};
+use flotilla_proto::record::{Key, Payload, Vector};
 use parking_lot::Mutex;
 
 use crate::index::{Bitset, Neighbor, Stats};
@@ -126,7 +126,7 @@ impl SegmentView for Shown<'_> {
         self.segment.payload(row)
     }
 
-    fn vector(&self, name: &str, row: u32) -> Option<Vec<f32>> {
+    fn vector(&self, name: &str, row: u32) -> Option<Vector> {
         self.segment.vector(name, row)
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
-use flotilla_proto::record::{Key, Payload};
+use flotilla_proto::record::{Key, Payload, Vector};
 use flotilla_proto::schema::Distance;
 
 use crate::index::{Bitset, Neighbor, Stats};
@@ -36,6 +36,7 @@ pub(super) fn distance(kind: Distance, a: &[f32], b: &[f32]) -> f32 {
         Distance::Cosine => 1.0 - dot,
         Distance::Dot => -dot,
         Distance::Euclidean => a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum(),
+        Distance::Manhattan | Distance::Hamming => a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum(),
     }
 }
 
@@ -81,8 +82,8 @@ impl SegmentView for Naive {
         Ok(StoredRow { key: key.to_bytes(), vectors: Vec::new(), payload })
     }
 
-    fn vector(&self, _: &str, row: u32) -> Option<Vec<f32>> {
-        self.rows[row as usize].vector.clone()
+    fn vector(&self, _: &str, row: u32) -> Option<Vector> {
+        self.rows[row as usize].vector.clone().map(Vector::Dense)
     }
 
     fn matching(&self, filter: &Compiled) -> Result<Matching, Fault> {

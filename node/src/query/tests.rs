@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use flotilla_proto::filter::{Bounds, Filter};
 use flotilla_proto::record::{Payload, Value};
-use flotilla_proto::schema::{IndexKind, VectorSpec};
+use flotilla_proto::schema::{Distance, IndexKind, VectorSpec};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -29,7 +29,7 @@ fn config(cases: u32) -> ProptestConfig {
 fn spec(distance: Distance) -> CollectionSpec {
     CollectionSpec {
         name: "c".into(),
-        vectors: [("v".to_owned(), VectorSpec { dims: 2, distance, index: IndexKind::Flat })].into(),
+        vectors: [("v".to_owned(), VectorSpec::new(2, distance, IndexKind::Flat))].into(),
         fields: Default::default(),
         partitions: 1,
         strict: false,

@@ -53,7 +53,10 @@ impl Defaults {
         if spec.partitions == 0 {
             spec.partitions = self.partitions;
         }
-        for vector in spec.vectors.values_mut() {
+        let is_list = |vector: &v1::VectorParams| {
+            matches!(vector.kind(), v1::VectorKind::Sparse | v1::VectorKind::Multi)
+        };
+        for vector in spec.vectors.values_mut().filter(|vector| !is_list(vector)) {
             if vector.index() == v1::IndexKind::Unspecified && vector.hnsw.is_none() {
                 match self.index.hnsw() {
                     None => vector.set_index(v1::IndexKind::Flat),

@@ -16,7 +16,7 @@ use flotilla_proto::limits::{EF_MAX, EXAMPLES_MAX, LAG_MS_DEFAULT, LAG_MS_MAX, L
 use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
-use flotilla_proto::schema::{CollectionSpec, Distance, at_most};
+use flotilla_proto::schema::{CollectionSpec, at_most};
 use flotilla_proto::shard::{self, shard_server};
 use flotilla_proto::v1;
 use tonic::{Request, Response, Status};
@@ -28,6 +28,7 @@ use crate::partition::fresh::{Consistency, Fresh};
 use crate::partition::registry::Registry;
 use crate::partition::{Groups, Owned, Parts, Replica, Scan, Search, Write};
 use crate::query;
+use crate::storage::vectors;
 
 /// How long a caller may wait for this node to learn of a newer map, at most: another node may know it.
 const FOLLOW_MAX: Duration = Duration::from_secs(2);
@@ -137,7 +138,7 @@ fn search_from_wire(request: shard::SearchRequest, spec: &CollectionSpec) -> Res
     }
     let (name, vector) = spec.vector(&search.vector_name)?;
     let query = vector_from_wire("vector", search.vector)?;
-    vector.check_values("vector", &query)?;
+    vector.check_vector("vector", &query)?;
     let limit = search.limit.unwrap_or(LIMIT_DEFAULT);
     if limit == 0 || limit > LIMIT_MAX {
         return Err(Violation::range("limit", 1, LIMIT_MAX, limit));
@@ -157,12 +158,12 @@ fn search_from_wire(request: shard::SearchRequest, spec: &CollectionSpec) -> Res
     };
     Ok(Search {
         vector: name.to_owned(),
-        query,
+        query: vectors::query(vector, &query),
         filter: compiled(search.filter, spec)?,
         limit: limit as usize,
         ef: ef as usize,
         exact: search.exact,
-        max_distance: search.score_threshold.map(|score| farthest(vector.distance, score)),
+        max_distance: search.score_threshold.map(|score| vector.farthest(score)),
         without: without.collect::<Result<_, _>>()?,
         groups,
     })
@@ -185,11 +186,6 @@ fn groups_from_wire(
     };
     let only = only.into_iter().map(key).collect::<Result<BTreeSet<_>, Violation>>()?;
     Ok(Groups { by, size, only: (!only.is_empty()).then_some(only) })
-}
-
-/// The distance of the farthest hit that scores enough; below every distance if none does.
-fn farthest(distance: Distance, score: f32) -> f32 {
-    distance.farthest(score).unwrap_or(f32::NEG_INFINITY)
 }
 
 /// How fresh the caller wants the answer, which it awaits for `left`.

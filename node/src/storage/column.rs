@@ -1,18 +1,28 @@
 //! One vector name's values over a block of rows, wherever they lie (a chunk in memory, a mapped file).
 //!
 //! Values stand in **slots**, one after the other. Where every row of the block has the vector, slot = row; where some
-//! lack it, an ascending table names the row of each slot.
+//! lack it, an ascending table names the row of each slot. A slot of a sparse vector, or of one that is several, holds a list:
+//! the values are then the rows of all lists, and a table tells where each list ends.
 
 use std::sync::atomic::AtomicU64;
 
-use super::row::{StoredVector, unscaled};
-use crate::index::{Accept, Bitset, Distance, Neighbor, Rows, Stats, TopK, scan};
+use flotilla_proto::record::Vector;
+use flotilla_proto::schema::Form;
+
+use super::row::StoredVector;
+use super::shape::VectorShape;
+use super::vectors;
+use crate::index::{Accept, Bitset, Distance, Lists, Neighbor, Rows, Stats, TopK, scan};
 
 /// The borrowed values of one vector.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Column<'a> {
     /// The values, slot by slot.
     pub rows: Rows<'a>,
+    /// Where each slot's rows end; `None` if a slot is a row.
+    pub ends: Option<&'a [u32]>,
+    /// What they are.
+    pub shape: &'a VectorShape,
     /// How they compare.
     pub distance: Distance,
     /// The row of each slot, ascending; `None` if slot = row.
@@ -58,7 +68,7 @@ pub(super) fn stored_vectors<'a>(
     let stored = |(ordinal, column): (u16, Option<Column<'_>>)| {
         let column = column?;
         let slot = column.slot(row)?;
-        Some(StoredVector { ordinal, norm: column.norm(slot), values: column.rows.row(slot).to_vec() })
+        Some(StoredVector { ordinal, norm: column.norm(slot), values: column.words(slot).to_vec() })
     };
     (0..).zip(columns).filter_map(stored).collect()
 }
@@ -68,14 +78,27 @@ impl<'a> Column<'a> {
     pub fn slot(&self, row: u32) -> Option<u32> {
         match self.map {
             Some(map) => map.binary_search(&row).ok().and_then(|slot| u32::try_from(slot).ok()),
-            None => ((row as usize) < self.rows.len()).then_some(row),
+            None => ((row as usize) < self.len()).then_some(row),
+        }
+    }
+
+    /// Slots.
+    pub fn len(&self) -> usize {
+        self.ends.map_or(self.rows.len(), <[u32]>::len)
+    }
+
+    /// The words of a slot.
+    pub fn words(&self, slot: u32) -> &'a [f32] {
+        match self.ends {
+            Some(ends) => Lists::known(self.rows, ends).words(slot),
+            None => self.rows.row(slot),
         }
     }
 
     /// The row's vector as the user wrote it.
-    pub fn vector(&self, row: u32) -> Option<Vec<f32>> {
+    pub fn vector(&self, row: u32) -> Option<Vector> {
         let slot = self.slot(row)?;
-        Some(unscaled(self.rows.row(slot), self.norm(slot)))
+        Some(vectors::unpack(&self.shape.spec, self.words(slot), self.norm(slot)))
     }
 
     /// What to scale a slot by to get what the user wrote.
@@ -86,6 +109,13 @@ impl<'a> Column<'a> {
     /// Offers every accepted row to `top`, as rows of the segment.
     pub fn scan(&self, query: &[f32], alive: &Alive<'_>, top: &mut TopK, stats: &mut Stats) {
         let mut near = TopK::new(top.k());
+        if let Some(ends) = self.ends {
+            self.scan_lists(Lists::known(self.rows, ends), query, alive, &mut near, stats);
+            near.into_sorted().into_iter().for_each(|neighbor| {
+                top.push(self.in_segment(neighbor, alive.base));
+            });
+            return;
+        }
         let scanned = match (self.map, alive.rows) {
             (Some(map), _) => {
                 let slots = alive.slots(map);
@@ -110,12 +140,38 @@ impl<'a> Column<'a> {
         }
     }
 
+    /// The row of the block that a slot belongs to.
+    pub fn row_of(&self, slot: u32) -> u32 {
+        self.map.map_or(slot, |map| map.get(slot as usize).copied().unwrap_or(u32::MAX))
+    }
+
+    fn scan_lists(
+        &self,
+        lists: Lists<'_>,
+        query: &[f32],
+        alive: &Alive<'_>,
+        near: &mut TopK,
+        stats: &mut Stats,
+    ) {
+        let (accepts, spec) = (|slot| alive.accepts(self.row_of(slot)), &self.shape.spec);
+        match (spec.form, Rows::new(query, self.rows.dims())) {
+            (Form::Multi(_), Ok(query)) => {
+                let similarity = |distance| spec.distance.score(distance);
+                let late = |slot| lists.late(slot, self.distance, query, similarity, stats);
+                lists.scan(accepts, late, near);
+            }
+            _ => {
+                let product = |slot| {
+                    (stats.visited, stats.distances) = (stats.visited + 1, stats.distances + 1);
+                    lists.product(slot, query)
+                };
+                lists.scan(accepts, product, near);
+            }
+        }
+    }
+
     /// A neighbour by slot as one by row of the segment. Slots and rows have one order, so ties stay settled.
     pub fn in_segment(&self, neighbor: Neighbor, base: u32) -> Neighbor {
-        let row = match self.map {
-            Some(map) => map.get(neighbor.row as usize).copied().unwrap_or(u32::MAX),
-            None => neighbor.row,
-        };
-        Neighbor { row: base.saturating_add(row), distance: neighbor.distance }
+        Neighbor { row: base.saturating_add(self.row_of(neighbor.row)), distance: neighbor.distance }
     }
 }

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
-use flotilla_proto::record::{Key, Payload};
+use flotilla_proto::record::{Key, Payload, Vector};
 
 pub(super) use chunk::Chunk;
 
@@ -26,7 +26,7 @@ use super::column::{Alive, stored_vectors};
 use super::glimpse::Glimpse;
 use super::row::{StoredRow, decode_payload};
 use super::shape::{Shapes, VectorShape, ordinal};
-use super::{Fault, Matching, Nearest, SegmentView};
+use super::{Fault, Matching, Nearest, SegmentView, vectors};
 use crate::index::{Accept, Bitset, Neighbor, Stats, TopK};
 
 /// The writer's side.
@@ -43,7 +43,8 @@ pub(super) struct Growing {
 /// Whether a row can be stored: its vectors are the collection's, in order, and its key is one.
 pub(super) fn fits(row: &StoredRow, shapes: &[VectorShape]) -> bool {
     let known = |vector: &super::row::StoredVector| {
-        shapes.get(usize::from(vector.ordinal)).is_some_and(|shape| shape.dims() == vector.values.len())
+        let shape = shapes.get(usize::from(vector.ordinal));
+        shape.is_some_and(|shape| vectors::fits(&shape.spec, &vector.values))
     };
     row.vectors.iter().all(known)
         && row.vectors.is_sorted_by(|a, b| a.ordinal < b.ordinal)
@@ -208,7 +209,7 @@ impl SegmentView for GrowingView {
         })
     }
 
-    fn vector(&self, name: &str, row: u32) -> Option<Vec<f32>> {
+    fn vector(&self, name: &str, row: u32) -> Option<Vector> {
         let ordinal = ordinal(&self.shapes, name)?;
         let (chunk, local) = self.chunks.place(row)?;
         chunk.column(ordinal, &self.shapes[ordinal])?.vector(local)

@@ -2,12 +2,8 @@
 //!
 //! A command of the log carries rows in this shape already, so that applying it needs no spec, no encoding and no
 //! arithmetic on vectors: every replica stores the same bits. Vectors are named by their ordinal among the sorted
-//! vector names of the collection (a collection's vectors never change), keys are [`Key::to_bytes`], payloads are
-//! postcard.
-//!
-//! **Cosine.** The index compares unit vectors. A vector whose length is within [`UNIT_SLACK`] of 1 is stored as it
-//! is; any other is divided by its length, and the length is kept so that a read can give back what was written (to
-//! within rounding).
+//! vector names of the collection (a collection's vectors never change) and packed as [`super::vectors`] says, keys are
+//! [`Key::to_bytes`], payloads are postcard.
 //!
 //! What it does not do: check a record against its limits ([`CollectionSpec::check_record`] did, before the command
 //! was proposed).
@@ -18,11 +14,10 @@ use bytes::Bytes;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::{Key, Payload, Record};
 use flotilla_proto::refusal::Violation;
-use flotilla_proto::schema::{CollectionSpec, Distance};
+use flotilla_proto::schema::CollectionSpec;
 use serde::{Deserialize, Serialize};
 
-/// How far from 1 the length of a cosine vector may be for it to be stored unscaled.
-pub const UNIT_SLACK: f64 = 1e-6;
+use super::vectors;
 
 const _: () = assert!(cfg!(target_endian = "little"), "segments hold little-endian numbers, read in place");
 
@@ -40,13 +35,13 @@ pub struct StoredRow {
 }
 
 /// One vector of a row.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StoredVector {
     /// Its name's place among the collection's sorted vector names.
     pub ordinal: u16,
     /// What to multiply the values by to get what the user wrote; 1 unless it was scaled.
     pub norm: f32,
-    /// The values that the index compares.
+    /// The words that the index compares.
     #[serde(with = "as_floats")]
     pub values: Vec<f32>,
 }
@@ -54,7 +49,7 @@ pub struct StoredVector {
 impl StoredRow {
     /// The stored shape of a record that fits the collection. Refuses a vector that the collection does not have.
     pub fn from_domain(record: &Record, spec: &CollectionSpec) -> Result<StoredRow, Violation> {
-        let mut vectors = Vec::with_capacity(record.vectors.len());
+        let mut stored = Vec::with_capacity(record.vectors.len());
         for (name, values) in &record.vectors {
             let found = spec.vectors.iter().enumerate().find(|(_, (known, _))| *known == name);
             let Some((ordinal, (_, vector))) = found else {
@@ -64,22 +59,23 @@ impl StoredRow {
                 ));
             };
             let ordinal = u16::try_from(ordinal).unwrap_or(u16::MAX);
-            vectors.push(StoredVector::of(ordinal, vector.distance, values));
+            let (values, norm) = vectors::pack(vector, values);
+            stored.push(StoredVector { ordinal, norm, values });
         }
         let payload = encode_payload(&record.payload)
             .map_err(|error| Violation::new("record.payload", error.to_string()))?;
-        Ok(StoredRow { key: record.key.to_bytes(), vectors, payload })
+        Ok(StoredRow { key: record.key.to_bytes(), vectors: stored, payload })
     }
 
     /// The record again; `None` if the row is not one of this collection.
     pub fn to_domain(&self, spec: &CollectionSpec, version: LogIndex) -> Option<Record> {
-        let mut vectors = BTreeMap::new();
+        let mut found = BTreeMap::new();
         for vector in &self.vectors {
-            let name = spec.vectors.keys().nth(usize::from(vector.ordinal))?;
-            vectors.insert(name.clone(), unscaled(&vector.values, vector.norm));
+            let (name, shape) = spec.vectors.iter().nth(usize::from(vector.ordinal))?;
+            found.insert(name.clone(), vectors::unpack(shape, &vector.values, vector.norm));
         }
         let payload = decode_payload(&self.payload).ok()?;
-        Some(Record { key: Key::from_bytes(&self.key)?, vectors, payload, version })
+        Some(Record { key: Key::from_bytes(&self.key)?, vectors: found, payload, version })
     }
 
     /// Bytes it takes in memory, roughly.
@@ -89,29 +85,14 @@ impl StoredRow {
     }
 }
 
-impl StoredVector {
-    fn of(ordinal: u16, distance: Distance, values: &[f32]) -> StoredVector {
-        if distance != Distance::Cosine {
-            return StoredVector { ordinal, norm: 1.0, values: values.to_vec() };
-        }
-        let (values, norm) = unit(values);
-        StoredVector { ordinal, norm, values }
+/// Bit by bit: the words of narrow values may look like numbers that are unequal to themselves.
+impl PartialEq for StoredVector {
+    fn eq(&self, other: &StoredVector) -> bool {
+        let bits = |vector: &StoredVector| (vector.ordinal, vector.norm.to_bits());
+        bits(self) == bits(other)
+            && bytemuck::cast_slice::<f32, u32>(&self.values)
+                == bytemuck::cast_slice::<f32, u32>(&other.values)
     }
-}
-
-/// The vector at length 1, and its former length; unchanged, with 1, if it was of unit length or has no direction.
-pub fn unit(values: &[f32]) -> (Vec<f32>, f32) {
-    let length = values.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt();
-    if (length - 1.0).abs() <= UNIT_SLACK || length == 0.0 || !length.is_finite() {
-        return (values.to_vec(), 1.0);
-    }
-    let scaled = values.iter().map(|v| (f64::from(*v) / length) as f32).collect();
-    (scaled, (length as f32).max(f32::MIN_POSITIVE))
-}
-
-/// The values as the user wrote them.
-pub(super) fn unscaled(values: &[f32], norm: f32) -> Vec<f32> {
-    if norm == 1.0 { values.to_vec() } else { values.iter().map(|v| v * norm).collect() }
 }
 
 /// The stored form of a payload.
@@ -224,16 +205,6 @@ mod tests {
         assert_eq!(again, row);
         let back = again.to_domain(&spec, 9).unwrap();
         assert_eq!(back, Record { version: 9, ..record });
-    }
-
-    #[test]
-    fn a_unit_vector_is_kept_to_the_bit() {
-        let third = 1.0_f32 / 3.0_f32.sqrt();
-        let (values, norm) = unit(&[third, third, third]);
-        assert_eq!((values, norm), (vec![third; 3], 1.0));
-        let (tiny, norm) = unit(&[1e-30, 0.0]);
-        assert_eq!(tiny, [1.0, 0.0]);
-        assert!(norm > 0.0);
     }
 
     #[test]

@@ -38,8 +38,8 @@ impl Dice {
 /// A collection with a cosine vector `a` of these dims, a scanned one `b`, a few declared fields and room for others.
 pub(super) fn spec(dims: u32) -> CollectionSpec {
     let hnsw = IndexKind::Hnsw(Hnsw { m: 8, ef_construction: 60, ef_search: 60 });
-    let a = VectorSpec { dims, distance: Distance::Cosine, index: hnsw };
-    let b = VectorSpec { dims: 2, distance: Distance::Euclidean, index: IndexKind::Flat };
+    let a = VectorSpec::new(dims, Distance::Cosine, hnsw);
+    let b = VectorSpec::new(2, Distance::Euclidean, IndexKind::Flat);
     let fields = [("n", FieldType::Integer), ("t", FieldType::Keyword), ("deep.x", FieldType::Float)];
     CollectionSpec {
         name: "c".into(),

@@ -5,7 +5,9 @@
 //!   SEGMENT               what it is; length and CRC-32 of each file below (written last)
 //!   keys  bloom           the keys by row and by key; which keys it surely lacks
 //!   versions              the rows' versions, u64
-//!   vectors.<o>.f32       the values of the vector with ordinal <o>, slot by slot
+//!   vectors.<o>.<type>    the values of the vector with ordinal <o>, slot by slot; <type> is f32, f16, i8 or bit
+//!   ends.<o>              where each slot's values end, of a sparse vector or one that is several
+//!   inverted.<o>          of a sparse vector: which slots have each index, and with what value
 //!   rows.<o>  norms.<o>   the row of each slot, where rows lack the vector; former lengths, where any was scaled
 //!   payload/              the payload index
 //!   graph.<o>             the graph over the slots, with codes where the collection wants them, once it was built
@@ -33,6 +35,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use flotilla_proto::ids::LogIndex;
+use flotilla_proto::schema::Form;
 use serde::{Deserialize, Serialize};
 
 pub(super) use draft::{Draft, Plan, Source};
@@ -46,9 +49,10 @@ use super::column::Column;
 use super::matching::Filters;
 use super::payload_index::PayloadIndex;
 use super::shape::Shapes;
+use super::vectors;
 use crate::env::fs;
 use crate::env::mmap::{Advice, Mmap};
-use crate::index::{Progress, QuantizedGraph, Rows, VectorIndex};
+use crate::index::{Damage, Inverted, Lists, Progress, QuantizedGraph, Rows, VectorIndex};
 use file::cast;
 use keys::Keys;
 use view::SealedView;
@@ -89,6 +93,8 @@ struct Mapped {
     values: Mmap,
     map: Option<Mmap>,
     norms: Option<Mmap>,
+    ends: Option<Mmap>,
+    inverted: Option<Inverted>,
 }
 
 /// A sealed segment. Cheap to copy with another set of graphs: files and marks are shared.
@@ -106,7 +112,7 @@ impl Sealed {
     pub fn open(dir: &Path, shapes: &Shapes, graphs: &[GraphEntry]) -> Result<Sealed, Fault> {
         let header = Header::read(dir)?;
         if header.shapes.len() != shapes.len()
-            || header.shapes.iter().zip(&**shapes).any(|(a, b)| (&a.name, a.dims) != (&b.name, b.dims))
+            || header.shapes.iter().zip(&**shapes).any(|(a, b)| !a.is_like(b))
         {
             return Err(Fault::damaged(dir.join(HEADER), 0, "its vectors are not the collection's"));
         }
@@ -315,11 +321,25 @@ impl Sealed {
     pub fn column(&self, ordinal: usize) -> Option<Column<'_>> {
         let (mapped, shape) = (self.files.columns.get(ordinal)?, self.files.header.shapes.get(ordinal)?);
         Some(Column {
-            rows: Rows::new(cast(&mapped.values)?, shape.dims()).ok()?,
+            rows: Rows::new(cast(&mapped.values)?, shape.words()).ok()?,
+            ends: mapped.ends.as_ref().and_then(|ends| cast(ends)),
+            shape,
             distance: shape.distance(),
             map: mapped.map.as_ref().and_then(|map| cast(map)),
             norms: mapped.norms.as_ref().and_then(|norms| cast(norms)),
         })
+    }
+
+    /// The inverted index of the vector with this ordinal.
+    pub fn inverted(&self, ordinal: usize) -> Option<&Inverted> {
+        self.files.columns.get(ordinal)?.inverted.as_ref()
+    }
+
+    /// How many members a row has, at the most of its vectors on average; 1 where no vector is a list.
+    pub fn members_per_row(&self) -> usize {
+        let members = |ordinal: usize| self.column(ordinal).map_or(0, |column| column.rows.len());
+        let most = (0..self.files.columns.len()).map(members).max().unwrap_or(0);
+        most.div_ceil((self.rows() as usize).max(1)).max(1)
     }
 
     /// Checks every byte of every file.
@@ -365,7 +385,12 @@ impl Sealed {
     /// Bytes that a search may touch: maps of keys, vectors and graphs, and the marks.
     pub fn memory_bytes(&self) -> u64 {
         let graphs: u64 = self.graphs.iter().flatten().map(|(entry, _)| entry.file.len).sum();
-        let values: u64 = self.files.columns.iter().map(|column| column.values.len() as u64).sum();
+        let lists = |column: &Mapped| {
+            column.ends.as_ref().map_or(0, |ends| ends.len()) as u64
+                + column.inverted.as_ref().map_or(0, Inverted::bytes)
+        };
+        let values = self.files.columns.iter().map(|column| column.values.len() as u64 + lists(column));
+        let values: u64 = values.sum();
         graphs + values + self.files.keys.bytes() + u64::from(self.rows()) * 16
     }
 
@@ -383,17 +408,38 @@ impl Sealed {
 impl Mapped {
     fn open(dir: &Path, header: &Header, ordinal: usize) -> Result<Mapped, Fault> {
         let (column, shape) = (&header.columns[ordinal], &header.shapes[ordinal]);
-        let values = header.file(dir, &header::vectors_name(ordinal))?.map(dir)?;
+        let values = header.file(dir, &header::vectors_name(ordinal, shape))?.map(dir)?;
         let map = column.has_map.then(|| header.file(dir, &header::rows_name(ordinal))?.map_checked(dir));
         let norms =
             column.has_norms.then(|| header.file(dir, &header::norms_name(ordinal))?.map_checked(dir));
         let (map, norms) = (map.transpose()?, norms.transpose()?);
         let count = column.count as usize;
         let fits = |mapped: &Option<Mmap>| mapped.as_ref().is_none_or(|mapped| mapped.len() == count * 4);
-        if values.len() != count * shape.dims() * 4 || !fits(&map) || !fits(&norms) {
-            let reason = format!("not the size of {count} vectors of {} dims", shape.dims());
-            return Err(Fault::damaged(dir.join(header::vectors_name(ordinal)), 0, reason));
+        let mut mapped = Mapped { values, map, norms, ends: None, inverted: None };
+        let is_whole = match vectors::is_list(&shape.spec) {
+            false => mapped.values.len() == count * shape.words() * 4,
+            true => mapped.open_lists(dir, header, ordinal)?,
+        };
+        if !is_whole || !fits(&mapped.map) || !fits(&mapped.norms) || !fits(&mapped.ends) {
+            let reason = format!("not the size of {count} vectors of {} dims", shape.spec.dims);
+            return Err(Fault::damaged(dir.join(header::vectors_name(ordinal, shape)), 0, reason));
         }
-        Ok(Mapped { values, map, norms })
+        Ok(mapped)
+    }
+
+    /// Where lists end, and their inverted index. False if the values are not as many as the ends say.
+    fn open_lists(&mut self, dir: &Path, header: &Header, ordinal: usize) -> Result<bool, Fault> {
+        let shape = &header.shapes[ordinal];
+        let ends = self.ends.insert(header.file(dir, &header::ends_name(ordinal))?.map_checked(dir)?);
+        let rows = cast(&self.values).and_then(|values| Rows::new(values, shape.words()).ok());
+        let lists = rows.zip(cast(ends)).map(|(rows, ends)| Lists::new(rows, ends));
+        if shape.spec.form == Form::Sparse {
+            // Its own checksums are checked as it is opened.
+            let entry = header.file(dir, &header::inverted_name(ordinal))?;
+            let opened = Inverted::open(Arc::new(entry.map(dir)?), header.columns[ordinal].count as usize);
+            let damaged = |error: Damage| Fault::damaged(entry.path(dir), 0, error.to_string());
+            self.inverted = Some(opened.map_err(damaged)?);
+        }
+        Ok(matches!(lists, Some(Ok(_))))
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use flotilla_proto::schema::{self, CollectionSpec, Hnsw, IndexKind};
+use flotilla_proto::schema::{self, CollectionSpec, Hnsw, VectorSpec};
 use serde::{Deserialize, Serialize};
 
+use super::vectors;
 use crate::index::{Distance, Quantization, hnsw, quantized};
 
 /// Shorter vectors are read as quickly as their codes, and one bit of each value says little of them.
@@ -15,12 +16,8 @@ const QUANTIZED_DIMS_MIN: u32 = 64;
 pub(super) struct VectorShape {
     /// Its name.
     pub name: String,
-    /// Components.
-    pub dims: u32,
-    /// How near two of them are.
-    pub distance: schema::Distance,
-    /// How they are searched.
-    pub index: IndexKind,
+    /// What it is.
+    pub spec: VectorSpec,
 }
 
 /// All of them, by ordinal.
@@ -28,38 +25,34 @@ pub(super) type Shapes = Arc<[VectorShape]>;
 
 /// The collection's vectors, by ordinal.
 pub(super) fn shapes(spec: &CollectionSpec) -> Shapes {
-    let shape = |(name, vector): (&String, &schema::VectorSpec)| VectorShape {
-        name: name.clone(),
-        dims: vector.dims,
-        distance: vector.distance,
-        index: vector.index,
-    };
+    let shape = |(name, spec): (&String, &VectorSpec)| VectorShape { name: name.clone(), spec: *spec };
     spec.vectors.iter().map(shape).collect()
 }
 
 impl VectorShape {
-    /// Components.
-    pub fn dims(&self) -> usize {
-        self.dims as usize
+    /// Words of one row of its column.
+    pub fn words(&self) -> usize {
+        vectors::words(&self.spec)
     }
 
     /// The distance between stored vectors.
     pub fn distance(&self) -> Distance {
-        match self.distance {
-            schema::Distance::Cosine => Distance::Cosine,
-            schema::Distance::Dot => Distance::Dot,
-            schema::Distance::Euclidean => Distance::Euclidean,
-        }
+        vectors::distance(&self.spec)
+    }
+
+    /// Whether the two hold the same values in the same way; how those are searched may differ.
+    pub fn is_like(&self, other: &VectorShape) -> bool {
+        (&self.name, self.spec.dims, self.spec.form) == (&other.name, other.spec.dims, other.spec.form)
     }
 
     /// How to build its graph; `None` for a vector that is scanned.
     pub fn graph(&self) -> Option<quantized::Params> {
         let short = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
-        let Hnsw { m, ef_construction, .. } = self.index.hnsw()?;
+        let Hnsw { m, ef_construction, .. } = self.spec.index.hnsw()?;
         let graph =
             hnsw::Params { m: short(*m), ef_construction: short(*ef_construction), seed: hnsw::Params::SEED };
-        let quantization = match self.index.quantization() {
-            _ if self.dims < QUANTIZED_DIMS_MIN => Quantization::None,
+        let quantization = match self.spec.index.quantization() {
+            _ if self.spec.dims < QUANTIZED_DIMS_MIN || !self.spec.has_codes() => Quantization::None,
             Some(schema::Quantization::Scalar) => Quantization::Scalar,
             Some(schema::Quantization::Binary) => Quantization::Binary,
             None => Quantization::None,

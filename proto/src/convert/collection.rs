@@ -6,7 +6,8 @@ use crate::placement::CollectionPlacement;
 use crate::record::Key;
 use crate::refusal::Violation;
 use crate::schema::{
-    CollectionSpec, Distance, FieldType, Hnsw, IndexKind, PRESETS, Quantization, Strategy, VectorSpec,
+    CollectionSpec, Datatype, Distance, FieldType, Form, Hnsw, IndexKind, PRESETS, Quantization, Strategy,
+    VectorSpec,
 };
 use crate::v1;
 
@@ -71,10 +72,14 @@ fn field_type_to_wire(kind: FieldType) -> v1::FieldType {
 }
 
 fn vector_from_wire(name: &str, params: v1::VectorParams) -> Result<VectorSpec, Violation> {
+    let form = form_from_wire(name, &params)?;
     let distance = match v1::Distance::try_from(params.distance) {
-        Ok(v1::Distance::Cosine | v1::Distance::Unspecified) => Distance::Cosine,
+        Ok(v1::Distance::Unspecified) => form.distance(),
+        Ok(v1::Distance::Cosine) => Distance::Cosine,
         Ok(v1::Distance::Dot) => Distance::Dot,
         Ok(v1::Distance::Euclidean) => Distance::Euclidean,
+        Ok(v1::Distance::Manhattan) => Distance::Manhattan,
+        Ok(v1::Distance::Hamming) => Distance::Hamming,
         Err(_) => {
             return Err(Violation::new(
                 format!("spec.vectors[{name}].distance"),
@@ -83,6 +88,9 @@ fn vector_from_wire(name: &str, params: v1::VectorParams) -> Result<VectorSpec, 
         }
     };
     let index = match v1::IndexKind::try_from(params.index) {
+        Ok(v1::IndexKind::Unspecified) if !matches!(form, Form::Dense(_)) && params.hnsw.is_none() => {
+            IndexKind::Flat
+        }
         Ok(v1::IndexKind::Hnsw | v1::IndexKind::Unspecified) => {
             let hnsw = hnsw_from_wire(name, params.hnsw.unwrap_or_default())?;
             match v1::Quantization::try_from(params.quantization) {
@@ -107,7 +115,41 @@ fn vector_from_wire(name: &str, params: v1::VectorParams) -> Result<VectorSpec, 
             ));
         }
     };
-    Ok(VectorSpec { dims: params.dims, distance, index })
+    let mut spec = VectorSpec { dims: params.dims, distance, index, form };
+    if !spec.has_codes()
+        && let Some(hnsw) = index.hnsw()
+    {
+        spec.index = IndexKind::Hnsw(*hnsw);
+    }
+    Ok(spec)
+}
+
+fn form_from_wire(name: &str, params: &v1::VectorParams) -> Result<Form, Violation> {
+    let datatype = match v1::Datatype::try_from(params.datatype) {
+        Ok(v1::Datatype::F32 | v1::Datatype::Unspecified) => Datatype::F32,
+        Ok(v1::Datatype::F16) => Datatype::F16,
+        Ok(v1::Datatype::I8) => Datatype::I8,
+        Ok(v1::Datatype::Bit) => Datatype::Bit,
+        Err(_) => {
+            return Err(Violation::new(
+                format!("spec.vectors[{name}].datatype"),
+                format!("{} is not a datatype", params.datatype),
+            ));
+        }
+    };
+    match v1::VectorKind::try_from(params.kind) {
+        Ok(v1::VectorKind::Dense | v1::VectorKind::Unspecified) => Ok(Form::Dense(datatype)),
+        Ok(v1::VectorKind::Multi) => Ok(Form::Multi(datatype)),
+        Ok(v1::VectorKind::Sparse) if datatype == Datatype::F32 => Ok(Form::Sparse),
+        Ok(v1::VectorKind::Sparse) => Err(Violation::new(
+            format!("spec.vectors[{name}].datatype"),
+            format!("is {}; the values of sparse vectors are f32", datatype.name()),
+        )),
+        Err(_) => Err(Violation::new(
+            format!("spec.vectors[{name}].kind"),
+            format!("{} is not a kind of vector", params.kind),
+        )),
+    }
 }
 
 fn hnsw_from_wire(name: &str, params: v1::HnswParams) -> Result<Hnsw, Violation> {
@@ -139,6 +181,19 @@ pub fn spec_to_wire(spec: &CollectionSpec) -> v1::CollectionSpec {
             Distance::Cosine => v1::Distance::Cosine,
             Distance::Dot => v1::Distance::Dot,
             Distance::Euclidean => v1::Distance::Euclidean,
+            Distance::Manhattan => v1::Distance::Manhattan,
+            Distance::Hamming => v1::Distance::Hamming,
+        };
+        let kind = match v.form {
+            Form::Dense(_) => v1::VectorKind::Dense,
+            Form::Sparse => v1::VectorKind::Sparse,
+            Form::Multi(_) => v1::VectorKind::Multi,
+        };
+        let datatype = match v.form.datatype() {
+            Datatype::F32 => v1::Datatype::F32,
+            Datatype::F16 => v1::Datatype::F16,
+            Datatype::I8 => v1::Datatype::I8,
+            Datatype::Bit => v1::Datatype::Bit,
         };
         let (index, quantization) = match v.index {
             IndexKind::Flat => (v1::IndexKind::Flat, v1::Quantization::Unspecified),
@@ -158,6 +213,8 @@ pub fn spec_to_wire(spec: &CollectionSpec) -> v1::CollectionSpec {
             index: index.into(),
             hnsw,
             quantization: quantization.into(),
+            datatype: datatype.into(),
+            kind: kind.into(),
         }
     };
     v1::CollectionSpec {
@@ -216,6 +273,34 @@ mod tests {
         assert_eq!(spec.partitions, PARTITIONS_DEFAULT);
         assert_eq!(spec.vectors["default"].index, IndexKind::default());
         assert_eq!(spec_from_wire(spec_to_wire(&spec)), Ok(spec));
+    }
+
+    #[test]
+    fn every_form_survives_the_wire_and_gets_its_own_defaults() {
+        let spec = |params| {
+            let vectors = [("v".into(), params)].into();
+            spec_from_wire(v1::CollectionSpec { name: "c".into(), vectors, ..Default::default() })
+        };
+        let (sparse, multi) = (v1::VectorKind::Sparse.into(), v1::VectorKind::Multi.into());
+        let bit = v1::Datatype::Bit.into();
+        let default = v1::VectorParams::default;
+        for (params, distance, is_flat) in [
+            (v1::VectorParams { kind: sparse, ..default() }, Distance::Dot, true),
+            (v1::VectorParams { kind: multi, dims: 4, ..default() }, Distance::Cosine, true),
+            (v1::VectorParams { kind: multi, dims: 4, datatype: bit, ..default() }, Distance::Hamming, true),
+            (v1::VectorParams { dims: 4, datatype: bit, ..default() }, Distance::Hamming, false),
+        ] {
+            let spec = spec(params).unwrap();
+            spec.check().unwrap();
+            let vector = spec.vectors["v"];
+            assert_eq!((vector.distance, vector.index == IndexKind::Flat), (distance, is_flat));
+            assert_eq!(vector.index.quantization(), None);
+            assert_eq!(spec_from_wire(spec_to_wire(&spec)), Ok(spec));
+        }
+        let graph = v1::VectorParams { kind: multi, dims: 4, index: v1::IndexKind::Hnsw.into(), ..default() };
+        assert!(spec(graph).unwrap().check().unwrap_err().to_string().contains("has no graph"));
+        let bits = spec(v1::VectorParams { kind: sparse, datatype: bit, ..default() });
+        assert!(bits.unwrap_err().to_string().contains("sparse vectors are f32"));
     }
 
     #[test]

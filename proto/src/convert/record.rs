@@ -1,8 +1,9 @@
 //! Keys, values and records.
 
-use crate::limits::PAYLOAD_DEPTH_MAX;
-use crate::record::{Key, Payload, Record, Value};
+use crate::limits::{MULTI_VECTORS_MAX, PAYLOAD_DEPTH_MAX, SPARSE_PAIRS_MAX};
+use crate::record::{Key, Payload, Record, Value, Vector};
 use crate::refusal::Violation;
+use crate::schema::at_most;
 use crate::v1;
 
 /// A key; absent or empty ones are refused. `field` names its place in the request.
@@ -67,15 +68,55 @@ pub fn value_to_wire(value: &Value) -> v1::Value {
     v1::Value { kind: Some(kind) }
 }
 
-/// The components of a vector; an absent one is refused.
-pub fn vector_from_wire(field: &str, vector: Option<v1::Vector>) -> Result<Vec<f32>, Violation> {
-    vector.map(|v| v.values).ok_or_else(|| Violation::new(field, "a vector is needed"))
+/// A vector; an absent one is refused, and one that is of two forms at once. Whether it fits the collection is asked of its
+/// spec.
+pub fn vector_from_wire(field: &str, vector: Option<v1::Vector>) -> Result<Vector, Violation> {
+    let vector = vector.ok_or_else(|| Violation::new(field, "a vector is needed"))?;
+    let v1::Vector { values, indices, members } = vector;
+    if !members.is_empty() {
+        if !values.is_empty() || !indices.is_empty() {
+            return Err(Violation::new(field, "holds members, and values or indices besides"));
+        }
+        at_most(field, "vectors", MULTI_VECTORS_MAX, members.len())?;
+        return Ok(Vector::Multi(members.into_iter().map(|member| member.values).collect()));
+    }
+    if indices.is_empty() {
+        return Ok(Vector::Dense(values));
+    }
+    if indices.len() != values.len() {
+        let why = format!("{} indices and {} values: each index has one", indices.len(), values.len());
+        return Err(Violation::new(field, why));
+    }
+    at_most(field, "indices", SPARSE_PAIRS_MAX, indices.len())?;
+    Ok(Vector::Sparse(indices.into_iter().zip(values).collect()))
+}
+
+/// A vector for the wire.
+pub fn vector_to_wire(vector: Vector) -> v1::Vector {
+    match vector {
+        Vector::Dense(values) => v1::Vector { values, ..Default::default() },
+        Vector::Sparse(pairs) => {
+            let (indices, values) = pairs.into_iter().unzip();
+            v1::Vector { values, indices, ..Default::default() }
+        }
+        Vector::Multi(vectors) => {
+            let members = vectors.into_iter().map(|values| v1::Member { values }).collect();
+            v1::Vector { members, ..Default::default() }
+        }
+    }
 }
 
 /// A record. `field` names its place in the request, such as `records[3]`.
 pub fn record_from_wire(field: &str, record: v1::Record) -> Result<Record, Violation> {
     let key = key_from_wire(&format!("{field}.key"), record.key)?;
-    let vectors = record.vectors.into_iter().map(|(name, vector)| (name, vector.values)).collect();
+    let vectors = record
+        .vectors
+        .into_iter()
+        .map(|(name, vector)| {
+            let vector = vector_from_wire(&format!("{field}.vectors[{name}]"), Some(vector))?;
+            Ok((name, vector))
+        })
+        .collect::<Result<_, Violation>>()?;
     let payload = record
         .payload
         .into_iter()
@@ -88,7 +129,7 @@ pub fn record_from_wire(field: &str, record: v1::Record) -> Result<Record, Viola
 pub fn record_to_wire(record: Record) -> v1::Record {
     v1::Record {
         key: Some(key_to_wire(&record.key)),
-        vectors: record.vectors.into_iter().map(|(name, values)| (name, v1::Vector { values })).collect(),
+        vectors: record.vectors.into_iter().map(|(name, vector)| (name, vector_to_wire(vector))).collect(),
         payload: record.payload.iter().map(|(name, value)| (name.clone(), value_to_wire(value))).collect(),
         version: record.version,
     }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn spec() -> CollectionSpec {
-    let vector = |distance| VectorSpec { dims: 3, distance, index: IndexKind::Hnsw(Hnsw::default()) };
+    let vector = |distance| VectorSpec::new(3, distance, IndexKind::Hnsw(Hnsw::default()));
     CollectionSpec {
         name: "vms".into(),
         vectors: [("default".into(), vector(Distance::Cosine)), ("dot".into(), vector(Distance::Dot))].into(),
@@ -98,7 +98,7 @@ fn bad_descriptions_are_refused() {
         })
         .contains("step is empty")
     );
-    let dims = |d| VectorSpec { dims: d, distance: Distance::Dot, index: IndexKind::Flat };
+    let dims = |d| VectorSpec::new(d, Distance::Dot, IndexKind::Flat);
     assert!(
         refused(&|s| {
             s.vectors.insert("v".into(), dims(0));

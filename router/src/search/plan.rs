@@ -1,6 +1,6 @@
 //! A checked search: what the caller gets, and what each partition is asked.
 
-use flotilla_proto::convert::{filter_from_wire, value_from_wire, vector_from_wire};
+use flotilla_proto::convert::{filter_from_wire, value_from_wire, vector_from_wire, vector_to_wire};
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::group::{GroupBy, GroupKey, group_size};
 use flotilla_proto::limits::{EF_MAX, LIMIT_DEFAULT, LIMIT_MAX};
@@ -59,7 +59,7 @@ impl Plan {
             }
             (Some(recommend), None) => Some(Examples::new(recommend, vector)?),
             (None, asked) => {
-                vector.check_values("vector", &vector_from_wire("vector", asked.clone())?)?;
+                vector.check_vector("vector", &vector_from_wire("vector", asked.clone())?)?;
                 None
             }
         };
@@ -95,7 +95,7 @@ impl Plan {
 
     /// Searches for what the examples told of.
     pub(super) fn aim(&mut self, target: Target) {
-        self.partial.vector = Some(v1::Vector { values: target.vector });
+        self.partial.vector = Some(vector_to_wire(target.vector.into()));
         self.without = target.without;
     }
 
@@ -117,7 +117,7 @@ impl Plan {
     /// Leaves out what scores below the threshold.
     pub(super) fn cut(&self, mut hits: Vec<Partial>) -> Vec<Partial> {
         if let Some(threshold) = self.threshold {
-            hits.retain(|hit| self.vector.distance.score(hit.distance) >= threshold);
+            hits.retain(|hit| self.vector.score(hit.distance) >= threshold);
         }
         hits
     }

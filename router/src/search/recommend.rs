@@ -10,11 +10,11 @@
 
 use std::collections::BTreeMap;
 
-use flotilla_proto::convert::{key_from_wire, key_to_wire};
+use flotilla_proto::convert::{key_from_wire, key_to_wire, vector_from_wire};
 use flotilla_proto::limits::EXAMPLES_MAX;
-use flotilla_proto::record::Key;
+use flotilla_proto::record::{Key, Vector};
 use flotilla_proto::refusal::{Refusal, Violation};
-use flotilla_proto::schema::{Distance, VectorSpec, at_most, check_key};
+use flotilla_proto::schema::{Datatype, Distance, Form, VectorSpec, at_most, check_key};
 use flotilla_proto::v1;
 use tonic::Status;
 
@@ -68,6 +68,10 @@ impl Examples {
         if recommend.positive.is_empty() {
             return Err(Violation::new("recommend.positive", "at least 1 example is needed, got 0"));
         }
+        let Form::Dense(Datatype::F32 | Datatype::F16 | Datatype::I8) = spec.form else {
+            let why = format!("goes with dense vectors of numbers, not with {} ones", described(spec));
+            return Err(Violation::new("recommend", why));
+        };
         let list = |name: &str, examples: &[v1::Example]| {
             let example = |(n, example)| Example::new(format!("recommend.{name}[{n}]"), example, spec);
             examples.iter().enumerate().map(example).collect::<Result<Vec<_>, _>>()
@@ -100,8 +104,12 @@ impl Example {
                 Kind::Key(key)
             }
             Some(v1::example::Kind::Vector(vector)) => {
-                spec.check_values(&at, &vector.values)?;
-                Kind::Vector(vector.values.clone())
+                let vector = vector_from_wire(&at, Some(vector.clone()))?;
+                spec.check_vector(&at, &vector)?;
+                match vector {
+                    Vector::Dense(values) => Kind::Vector(values),
+                    Vector::Sparse(_) | Vector::Multi(_) => return Err(Violation::new(at, "is not dense")),
+                }
             }
             None => return Err(Violation::new(at, "a key or a vector is needed")),
         };
@@ -170,9 +178,29 @@ fn average(spec: &VectorSpec, positive: &[Vec<f32>], negative: &[Vec<f32>]) -> R
             "the examples cancel each other out: their average has no direction, and the distance is cosine";
         return Err(Violation::new("recommend", why));
     }
-    let vector: Vec<f32> = sum.into_iter().map(|v| v as f32).collect();
-    spec.check_values("recommend", &vector)?;
+    let vector: Vec<f32> = fitting(spec, sum).into_iter().map(|v| v as f32).collect();
+    spec.check_vector("recommend", &Vector::Dense(vector.clone()))?;
     Ok(vector)
+}
+
+/// Components that a narrow datatype holds: an average may lie beyond what its examples may. A direction is scaled, anything else cut.
+fn fitting(spec: &VectorSpec, mut values: Vec<f64>) -> Vec<f64> {
+    let most = match spec.form.datatype() {
+        Datatype::F32 | Datatype::Bit => return values,
+        Datatype::F16 => 65_504.0,
+        Datatype::I8 => 127.0,
+    };
+    let greatest = values.iter().fold(0.0f64, |greatest, value| greatest.max(value.abs()));
+    let scale = if spec.distance == Distance::Cosine && greatest > most { most / greatest } else { 1.0 };
+    values.iter_mut().for_each(|value| *value = (*value * scale).clamp(-most, most));
+    values
+}
+
+fn described(spec: &VectorSpec) -> &'static str {
+    match spec.form {
+        Form::Dense(datatype) => datatype.name(),
+        form => form.name(),
+    }
 }
 
 fn mean(vectors: &[Vec<f32>], dims: usize, is_cosine: bool) -> Vec<f64> {
@@ -196,7 +224,7 @@ mod tests {
     use super::*;
 
     fn spec(distance: Distance) -> VectorSpec {
-        VectorSpec { dims: 2, distance, index: IndexKind::Flat }
+        VectorSpec::new(2, distance, IndexKind::Flat)
     }
 
     #[test]
@@ -207,6 +235,16 @@ mod tests {
         assert_eq!(average(&euclidean, &[a.clone(), b.clone()], &[c]).unwrap(), [3.0, 1.0]);
         let cosine = average(&spec(Distance::Cosine), &[a, b], &[]).unwrap();
         assert_eq!(cosine, [0.5, 0.5], "directions count, not lengths");
+    }
+
+    #[test]
+    fn an_average_beyond_a_narrow_datatype_is_brought_inside() {
+        let narrow = |distance| VectorSpec { form: Form::Dense(Datatype::I8), ..spec(distance) };
+        let (high, low) = ([vec![100.0, 50.0]], [vec![-100.0, 50.0]]);
+        assert_eq!(average(&narrow(Distance::Dot), &high, &low).unwrap(), [127.0, 50.0]);
+        let turned = average(&narrow(Distance::Cosine), &high, &low).unwrap();
+        let wanted = average(&spec(Distance::Cosine), &high, &low).unwrap();
+        assert_eq!(turned, wanted, "it fits");
     }
 
     #[test]

@@ -11,7 +11,7 @@ fn by_key(n: u64) -> v1::Example {
 }
 
 fn by_vector(values: Vec<f32>) -> v1::Example {
-    v1::Example { kind: Some(v1::example::Kind::Vector(v1::Vector { values })) }
+    v1::Example { kind: Some(v1::example::Kind::Vector(v1::Vector { values, ..Default::default() })) }
 }
 
 fn like(positive: Vec<v1::Example>, negative: Vec<v1::Example>) -> v1::SearchRequest {

@@ -128,7 +128,7 @@ async fn the_nearest_come_first_with_what_was_asked_for() {
 #[tokio::test]
 async fn a_wrong_search_is_refused_by_field_and_value() {
     let mut house = House::with_collection().await;
-    let vector = |values: Vec<f32>| Some(v1::Vector { values });
+    let vector = |values: Vec<f32>| Some(v1::Vector { values, ..Default::default() });
     let wrong = [
         (v1::SearchRequest { limit: Some(0), ..nearest(1.0, 1) }, "limit: must be 1 to 10000, got 0"),
         (nearest(1.0, 10_001), "limit: must be 1 to 10000, got 10001"),

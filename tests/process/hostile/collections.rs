@@ -104,6 +104,8 @@ fn shapes() -> Vec<Row> {
         vector(|v| v.hnsw = Some(params))
     };
     let preset = v1::HnswParams { preset: "quick".to_owned(), ..Default::default() };
+    let (bit, hamming): (i32, i32) = (v1::Datatype::Bit.into(), v1::Distance::Hamming.into());
+    let (sparse, multi): (i32, i32) = (v1::VectorKind::Sparse.into(), v1::VectorKind::Multi.into());
     let partitions = |n| create(v1::CollectionSpec { partitions: n, ..spec() });
     vec![
         invalid("no spec", Ask::Create(v1::CreateCollectionRequest { spec: None }), &["spec", "missing"]),
@@ -112,6 +114,43 @@ fn shapes() -> Vec<Row> {
         invalid("dims 65537", vector(|v| v.dims = 65_537), &["dims", "1 to 65536", "got 65537"]),
         invalid("dims max", vector(|v| v.dims = u32::MAX), &["dims", "1 to 65536", "got 4294967295"]),
         invalid("distance 9", vector(|v| v.distance = 9), &["distance", "9 is not a distance"]),
+        invalid("datatype 9", vector(|v| v.datatype = 9), &["default].datatype", "9 is not a datatype"]),
+        invalid("kind 9", vector(|v| v.kind = 9), &["default].kind", "9 is not a kind"]),
+        invalid(
+            "hamming of floats",
+            vector(|v| v.distance = hamming),
+            &["default].distance", "datatype bit"],
+        ),
+        invalid(
+            "dot of bits",
+            vector(|v| (v.datatype, v.distance) = (bit, v1::Distance::Dot.into())),
+            &["default].distance", "hamming"],
+        ),
+        invalid(
+            "sparse of 4 dims",
+            vector(|v| v.kind = sparse),
+            &["default].dims", "no dimensions", "got 4"],
+        ),
+        invalid(
+            "sparse by cosine",
+            vector(|v| (v.kind, v.dims, v.distance) = (sparse, 0, v1::Distance::Cosine.into())),
+            &["default].distance", "dot alone"],
+        ),
+        invalid(
+            "sparse of bits",
+            vector(|v| (v.kind, v.dims, v.datatype) = (sparse, 0, bit)),
+            &["default].datatype", "is bit", "are f32"],
+        ),
+        invalid(
+            "a graph of several",
+            vector(|v| (v.kind, v.index) = (multi, v1::IndexKind::Hnsw.into())),
+            &["default].index", "has no graph"],
+        ),
+        invalid(
+            "several of 0 dims",
+            vector(|v| (v.kind, v.dims) = (multi, 0)),
+            &["dims", "1 to 65536", "got 0"],
+        ),
         invalid("index kind 9", vector(|v| v.index = 9), &["index", "9 is not"]),
         invalid("preset", vector(|v| v.hnsw = Some(preset)), &["quick", "fast, balanced"]),
         invalid("m 1", hnsw(1, 0, 0), &["hnsw.m", "2 to 256", "got 1"]),

@@ -13,7 +13,7 @@ fn search(change: impl FnOnce(&mut v1::SearchRequest)) -> Ask {
 }
 
 fn vector(values: Vec<f32>) -> Ask {
-    search(|s| s.vector = Some(v1::Vector { values }))
+    search(|s| s.vector = Some(api::dense(values)))
 }
 
 /// A count by this filter, and a search by it: both must refuse it.
@@ -83,7 +83,13 @@ fn searches() -> Vec<Row> {
             s.filter = Some(filter);
         })
     };
-    vec![
+    let forms = super::writes::forms().into_iter().map(|(what, name, vector, words)| {
+        let words: Vec<&str> = words.into_iter().chain(["vector"]).collect();
+        let ask = search(|s| (s.vector_name, s.vector) = (name.to_owned(), Some(vector)));
+        invalid(&format!("query: {what}"), ask, &words)
+    });
+    let mut rows: Vec<Row> = forms.collect();
+    rows.extend(vec![
         invalid("limit 0", limits(0, 0), &["limit", "1 to 10000", "got 0"]),
         invalid("limit 10,001", limits(10_001, 0), &["limit", "1 to 10000", "got 10001"]),
         invalid("limit max", limits(u32::MAX, 0), &["limit", "1 to 10000"]),
@@ -97,17 +103,19 @@ fn searches() -> Vec<Row> {
         invalid("query with NaN", vector(vec![1.0, 0.0, 0.0, f32::NAN]), &["vector", "component 3 is NaN"]),
         invalid("infinite query", vector(vec![f32::INFINITY; 4]), &["vector", "component 0 is inf"]),
         invalid("zero query", vector(vec![0.0; 4]), &["vector", "zero vector"]),
-        invalid("unknown vector", name("third"), &["vector_name", "no vector `third`", "default, second"]),
+        invalid("unknown vector", name("third"), &["vector_name", "no vector `third`", "default, half"]),
         invalid("the other vector", name("second"), &["vector", "expected 2 dimensions, got 4"]),
         invalid("undeclared in strict", strict(api::exists("other")), &["filter.other", "strict"]),
         coded("unknown collection", search(|s| s.collection = "nope".into()), Code::NotFound, &["`nope`"]),
-    ]
+    ]);
+    rows
 }
 
 fn examples() -> Vec<Row> {
     use v1::example::Kind;
     let key = |key| v1::Example { kind: Some(Kind::Key(key)) };
-    let vector = |values| v1::Example { kind: Some(Kind::Vector(v1::Vector { values })) };
+    let vector =
+        |values| v1::Example { kind: Some(Kind::Vector(v1::Vector { values, ..Default::default() })) };
     let like = |positive: Vec<v1::Example>, negative: Vec<v1::Example>| {
         let recommend = Some(v1::Recommend { positive, negative, strategy: 0 });
         search(|s| (s.vector, s.recommend) = (None, recommend))

@@ -25,8 +25,69 @@ fn vector(values: Vec<f32>) -> Ask {
 
 fn other_vector(name: &str, values: Vec<f32>) -> Ask {
     let mut record = good();
-    record.vectors.insert(name.to_owned(), v1::Vector { values });
+    record.vectors.insert(name.to_owned(), api::dense(values));
     behind(OPEN, record)
+}
+
+/// A record with a vector of another form.
+fn formed(name: &str, vector: v1::Vector) -> Ask {
+    let mut record = good();
+    record.vectors.insert(name.to_owned(), vector);
+    behind(OPEN, record)
+}
+
+/// Vectors that break what narrow components, sparse and several vectors ask for, by the vector's name.
+pub(super) fn forms() -> Vec<(&'static str, &'static str, v1::Vector, Vec<&'static str>)> {
+    let sparse = |indices: Vec<u32>, values: Vec<f32>| v1::Vector { values, indices, ..Default::default() };
+    let multi = |members: Vec<Vec<f32>>| v1::Vector {
+        members: members.into_iter().map(|values| v1::Member { values }).collect(),
+        ..Default::default()
+    };
+    let both = v1::Vector { values: vec![1.0; 2], ..multi(vec![vec![1.0; 2]]) };
+    let many: Vec<u32> = (0..16_385).collect();
+    let ones = vec![1.0; many.len()];
+    vec![
+        (
+            "beyond f16",
+            "half",
+            api::dense(vec![1.0, 65_505.0]),
+            vec!["component 1 is 65505", "-65504 to 65504"],
+        ),
+        ("zero as f16", "half", api::dense(vec![1e-9, 0.0]), vec!["rounded to f16", "no direction"]),
+        ("beyond i8", "byte", api::dense(vec![1.0, -129.0]), vec!["component 1 is -129", "-128 to 127"]),
+        ("NaN as i8", "byte", api::dense(vec![f32::NAN, 1.0]), vec!["component 0 is NaN"]),
+        ("half a bit", "bit", api::dense(vec![0.0, 0.5]), vec!["component 1 is 0.5", "0 or 1"]),
+        ("3 bits", "bit", api::dense(vec![0.0; 3]), vec!["expected 2 dimensions, got 3"]),
+        ("unsorted", "sparse", sparse(vec![7, 3], vec![1.0; 2]), vec!["must ascend", "7 comes before 3"]),
+        ("twice", "sparse", sparse(vec![7, 7], vec![1.0; 2]), vec!["each once", "7 comes before 7"]),
+        ("NaN of an index", "sparse", sparse(vec![7], vec![f32::NAN]), vec!["index 7 is NaN"]),
+        ("too many", "sparse", sparse(many, ones), vec!["16385 indices", "limit is 16384"]),
+        ("uneven", "sparse", sparse(vec![7, 8], vec![1.0]), vec!["2 indices and 1 values"]),
+        (
+            "dense for sparse",
+            "sparse",
+            api::dense(vec![1.0]),
+            vec!["expected a sparse vector, got a dense one"],
+        ),
+        ("nothing for sparse", "sparse", api::dense(vec![]), vec!["expected a sparse vector"]),
+        (
+            "sparse for dense",
+            "second",
+            sparse(vec![0, 1], vec![1.0; 2]),
+            vec!["expected a dense", "a sparse one"],
+        ),
+        (
+            "dense for several",
+            "multi",
+            api::dense(vec![1.0; 2]),
+            vec!["expected a multi vector, got a dense"],
+        ),
+        ("a short member", "multi", multi(vec![vec![1.0; 2], vec![1.0]]), vec!["[1]", "expected 2", "got 1"]),
+        ("a zero member", "multi", multi(vec![vec![0.0; 2]]), vec!["[0]", "zero vector"]),
+        ("an empty member", "multi", multi(vec![vec![]]), vec!["[0]", "expected 2 dimensions, got 0"]),
+        ("2,049 members", "multi", multi(vec![vec![1.0; 2]; 2_049]), vec!["2049 vectors", "limit is 2048"]),
+        ("two forms", "multi", both, vec!["holds members, and values"]),
+    ]
 }
 
 fn field(collection: &str, name: &str, value: v1::Value) -> Ask {
@@ -51,6 +112,11 @@ fn nested(levels: usize) -> v1::Value {
 
 pub(super) fn rows() -> Vec<Row> {
     let mut rows = vectors();
+    rows.extend(forms().into_iter().map(|(what, name, vector, words)| {
+        let at = format!("records[1].vectors[{name}");
+        let words: Vec<&str> = words.into_iter().chain([at.as_str()]).collect();
+        invalid(what, formed(name, vector), &words)
+    }));
     rows.extend(keys());
     rows.extend(payloads());
     rows.extend(targets());

@@ -49,6 +49,7 @@ pub(super) fn lines(args: &EngineArgs, input: &Input) -> Result<Vec<Line>> {
                 ef: *ef,
                 exact: args.exact,
                 max_distance: None,
+                without: &[],
             };
             let answer = query::search(&segments, &spec, &ask, &|| false)?;
             (plan, searches) = (answer.plan.words(), searches + 1);
@@ -119,7 +120,7 @@ fn spec(args: &EngineArgs, input: &Input, records: &Path) -> Result<CollectionSp
         DistanceName::Euclidean => schema::Distance::Euclidean,
     };
     let dims = u32::try_from(input.dims).context("dims")?;
-    let vectors = [(VECTOR.to_owned(), VectorSpec { dims, distance, index })].into();
+    let vectors = [(VECTOR.to_owned(), VectorSpec::new(dims, distance, index))].into();
     Ok(CollectionSpec {
         name: "bench".into(),
         vectors,

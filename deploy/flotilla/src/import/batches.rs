@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::BufReader;
 
 use flotilla_proto::limits::BATCH_MAX;
-use flotilla_proto::record::{Key, Payload, Record, Value};
+use flotilla_proto::record::{Key, Payload, Record, Value, Vector};
 
 use super::records::Records;
 use crate::json;
@@ -42,6 +42,8 @@ pub type Vectors = (String, NpyReader<BufReader<File>>);
 pub struct Batches {
     records: Records,
     vectors: Option<Vectors>,
+    /// A vector's name, and the field that holds it.
+    field: Option<(String, String)>,
     key: Option<String>,
     size: usize,
     row: u64,
@@ -50,7 +52,12 @@ pub struct Batches {
 impl Batches {
     /// Batches of at most `size` records; `key` names the field that becomes the key (none: the row number does).
     pub fn new(records: Records, vectors: Option<Vectors>, key: Option<String>, size: usize) -> Batches {
-        Batches { records, vectors, key, size: size.clamp(1, BATCH_MAX), row: 0 }
+        Batches { records, vectors, field: None, key, size: size.clamp(1, BATCH_MAX), row: 0 }
+    }
+
+    /// With the vector of this name taken from the field behind it.
+    pub fn vector_from(self, field: Option<(String, String)>) -> Batches {
+        Batches { field, ..self }
     }
 
     /// The next batch; `None` at the end of the records.
@@ -79,7 +86,7 @@ impl Batches {
         Ok((!is_empty).then_some(batch))
     }
 
-    fn next_vector(&mut self) -> anyhow::Result<Option<(String, Vec<f32>)>> {
+    fn next_vector(&mut self) -> anyhow::Result<Option<(String, Vector)>> {
         let Some((name, file)) = &mut self.vectors else { return Ok(None) };
         let mut vector = Vec::with_capacity(file.columns());
         anyhow::ensure!(
@@ -87,19 +94,33 @@ impl Batches {
             "the vectors end at row {}, the records do not",
             self.row
         );
-        Ok(Some((name.clone(), vector)))
+        Ok(Some((name.clone(), Vector::Dense(vector))))
     }
 
     fn record(
         &self,
         row: u64,
-        payload: Payload,
-        vector: Option<(String, Vec<f32>)>,
+        mut payload: Payload,
+        vector: Option<(String, Vector)>,
     ) -> Result<Record, Reject> {
-        match self.key_of(row, &payload) {
-            Ok(key) => Ok(Record { key, vectors: vector.into_iter().collect(), payload, version: 0 }),
+        let key = self.key_of(row, &payload);
+        match key.and_then(|key| Ok((key, self.vector_of(&mut payload)?))) {
+            Ok((key, held)) => {
+                let vectors = vector.into_iter().chain(held).collect();
+                Ok(Record { key, vectors, payload, version: 0 })
+            }
             Err(reason) => Err(Reject { row, reason, payload: Some(payload) }),
         }
+    }
+
+    /// The vector that a field holds; a record without the field has none.
+    fn vector_of(&self, payload: &mut Payload) -> Result<Option<(String, Vector)>, String> {
+        let Some((name, field)) = &self.field else { return Ok(None) };
+        let Some(value) = payload.get(field).filter(|value| **value != Value::Null) else { return Ok(None) };
+        let vector =
+            json::vector_from(&json::value_to(value)).map_err(|why| format!("field `{field}`: {why}"))?;
+        payload.remove(field);
+        Ok(Some((name.clone(), vector)))
     }
 
     fn key_of(&self, row: u64, payload: &Payload) -> Result<Key, String> {
@@ -114,7 +135,7 @@ impl Batches {
 }
 
 fn weight(record: &Record) -> usize {
-    let vectors: usize = record.vectors.values().map(|vector| 4 * vector.len()).sum();
+    let vectors: usize = record.vectors.values().map(|vector| 4 * vector.numbers()).sum();
     vectors + record.payload.iter().map(|(name, value)| name.len() + weight_of(value)).sum::<usize>()
 }
 
@@ -156,6 +177,25 @@ mod tests {
         let reasons: Vec<&str> = got[0].rejects.iter().map(|reject| reject.reason.as_str()).collect();
         assert_eq!(reasons[0], "field `id` is -7; a key is text or a whole number from 0");
         assert_eq!(reasons[2], "there is no field `id` to take the key from");
+    }
+
+    #[test]
+    fn a_vector_is_taken_out_of_its_field() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f.jsonl");
+        let sparse = r#"{"a":1,"v":{"indices":[2,5],"values":[1,0.5]}}"#;
+        std::fs::write(&path, format!("{sparse}\n{{\"v\":[[1,2],[3,4]]}}\n{{\"a\":2}}\n{{\"v\":\"x\"}}\n"))
+            .unwrap();
+        let batches = Batches::new(Records::open(&path).unwrap(), None, None, 10);
+        let field = Some(("words".to_owned(), "v".to_owned()));
+        let batch = batches.vector_from(field).next_batch().unwrap().unwrap();
+        let vectors: Vec<Option<&Vector>> =
+            batch.records.iter().map(|record| record.vectors.get("words")).collect();
+        let (sparse, several) =
+            (vec![(2, 1.0), (5, 0.5)].into(), vec![vec![1.0, 2.0], vec![3.0, 4.0]].into());
+        assert_eq!(vectors, [Some(&sparse), Some(&several), None]);
+        assert_eq!(batch.records[0].payload, Payload::from([("a".into(), 1.into())]));
+        assert!(batch.rejects[0].reason.starts_with("field `v`: a vector is"), "{:?}", batch.rejects);
     }
 
     #[test]

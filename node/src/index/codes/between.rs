@@ -23,7 +23,7 @@ impl<'a> Between<'a> {
             Distance::Euclidean => (add, -2.0),
             // The product of what the row is off the centre and of the centre is that of the row, without the centre's own.
             Distance::Cosine => (1.0 + add + dot(centre, centre), -1.0),
-            Distance::Dot => (add + dot(centre, centre), -1.0),
+            _ => (add + dot(centre, centre), -1.0),
         };
         Between { codes, bytes, base, scale: weight * unit }
     }

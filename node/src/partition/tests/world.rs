@@ -31,7 +31,7 @@ pub const COLLECTION: CollectionId = CollectionId::from_u128(77);
 pub const KEYS: u64 = 90;
 
 fn spec(strategy: Slots) -> CollectionSpec {
-    let v = VectorSpec { dims: 2, distance: Distance::Euclidean, index: IndexKind::Flat };
+    let v = VectorSpec::new(2, Distance::Euclidean, IndexKind::Flat);
     CollectionSpec {
         name: "c".into(),
         vectors: [("v".to_owned(), v)].into(),
@@ -506,8 +506,7 @@ impl Found {
         let low = Compiled::new(&low, &spec).unwrap();
         let segments: Vec<&dyn SegmentView> = view.segments().collect();
         let read = |segments: &[&dyn SegmentView]| {
-            let (rows, _) = query::scan(segments, None, None, 10_000)?;
-            for (segment, row) in rows {
+            for (segment, row) in query::scan(segments, None, None, 10_000)?.0 {
                 let Some(Value::Int(n)) = segments[segment].payload(row)?.remove("n") else { panic!() };
                 self.scanned.push((segments[segment].key(row)?, n));
             }
@@ -523,8 +522,8 @@ impl Found {
                 max_distance: None,
                 without: &[],
             };
-            let hits = query::search(segments, &spec, &ask, &|| false)?.hits;
-            self.near.extend(hits.into_iter().map(|hit| hit.key));
+            let found = query::search(segments, &spec, &ask, &|| false)?.hits.into_iter();
+            self.near.extend(found.map(|hit| hit.key));
             Ok(())
         };
         Curtain::over(curtain.as_deref(), &segments, read).unwrap();

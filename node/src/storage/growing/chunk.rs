@@ -10,6 +10,7 @@ use crate::storage::blobs::{Blobs, Rope};
 use crate::storage::column::Column;
 use crate::storage::row::StoredRow;
 use crate::storage::shape::VectorShape;
+use crate::storage::vectors;
 
 /// Rows `base..base + len` of a growing segment.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(in crate::storage) struct Chunk {
 #[derive(Debug, Default)]
 struct Values {
     data: Vec<f32>,
+    /// Where each slot ends in the data, in rows of the column; only of lists.
+    ends: Vec<u32>,
     /// The row of each slot.
     map: Vec<u32>,
     norms: Vec<f32>,
@@ -45,6 +48,12 @@ impl Chunk {
             for vector in &row.vectors {
                 if let Some(column) = columns.get_mut(usize::from(vector.ordinal)) {
                     column.data.extend_from_slice(&vector.values);
+                    let shape = shapes.get(usize::from(vector.ordinal));
+                    if let Some(shape) = shape.filter(|shape| vectors::is_list(&shape.spec)) {
+                        column
+                            .ends
+                            .push(u32::try_from(column.data.len() / shape.words()).unwrap_or(u32::MAX));
+                    }
                     column.map.push(place);
                     column.norms.push(vector.norm);
                 }
@@ -121,10 +130,12 @@ impl Chunk {
     }
 
     /// The values of the vector with this ordinal.
-    pub fn column<'a>(&'a self, ordinal: usize, shape: &VectorShape) -> Option<Column<'a>> {
+    pub fn column<'a>(&'a self, ordinal: usize, shape: &'a VectorShape) -> Option<Column<'a>> {
         let values = self.columns.get(ordinal)?;
         Some(Column {
-            rows: Rows::new(&values.data, shape.dims()).ok()?,
+            rows: Rows::new(&values.data, shape.words()).ok()?,
+            ends: vectors::is_list(&shape.spec).then_some(values.ends.as_slice()),
+            shape,
             distance: shape.distance(),
             map: (values.map.len() < self.rows()).then_some(values.map.as_slice()),
             norms: Some(&values.norms),
@@ -151,7 +162,9 @@ impl Chunk {
 
 impl Values {
     fn join(left: &Values, right: &Values, shift: u32) -> Values {
+        let before = left.ends.last().copied().unwrap_or(0);
         Values {
+            ends: left.ends.iter().copied().chain(right.ends.iter().map(|end| end + before)).collect(),
             data: [left.data.as_slice(), &right.data].concat(),
             map: left.map.iter().copied().chain(right.map.iter().map(|row| row + shift)).collect(),
             norms: [left.norms.as_slice(), &right.norms].concat(),

@@ -14,16 +14,17 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use flotilla_proto::ids::LogIndex;
-use flotilla_proto::schema::FieldType;
+use flotilla_proto::schema::{FieldType, Form};
 
-use super::file::{Entry, Writer};
-use super::header::{ColumnHeader, Header, norms_name, rows_name, vectors_name};
+use super::file::{Entry, Writer, cast};
+use super::header::{ColumnHeader, Header, ends_name, inverted_name, norms_name, rows_name, vectors_name};
 use super::{Sealed, keys};
 use crate::env::fs;
-use crate::index::Progress;
+use crate::env::mmap::Mmap;
+use crate::index::{Lists, Progress, Rows, inverted};
 use crate::storage::growing::Chunks;
 use crate::storage::shape::{Shapes, VectorShape};
-use crate::storage::{Fault, payload_index};
+use crate::storage::{Fault, payload_index, vectors};
 
 /// How often a long copy looks whether it was cancelled, in rows.
 const LOOK_EVERY: u32 = 1_024;
@@ -194,8 +195,8 @@ impl Draft {
         shape: &VectorShape,
         files: &mut Vec<Entry>,
     ) -> Result<ColumnHeader, Fault> {
-        let mut file = Writer::create(plan.dir, &vectors_name(ordinal))?;
-        let (mut map, mut norms) = (Vec::new(), Vec::new());
+        let mut file = Writer::create(plan.dir, &vectors_name(ordinal, shape))?;
+        let (mut map, mut norms, mut ends, mut words) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for ((source, kept), start) in self.sources.iter().zip(&self.kept).zip(&self.starts) {
             let mut reader = ValueReader::of(source, ordinal, shape)?;
             for (row, new) in kept.iter().zip(*start..) {
@@ -206,6 +207,10 @@ impl Draft {
                     file.write(bytemuck::cast_slice(values))?;
                     map.push(new);
                     norms.push(norm);
+                    words += values.len();
+                    if vectors::is_list(&shape.spec) {
+                        ends.push(u32::try_from(words / shape.words()).unwrap_or(u32::MAX));
+                    }
                 }
             }
         }
@@ -217,6 +222,12 @@ impl Draft {
         }
         if has_norms {
             files.push(write_whole(plan.dir, &norms_name(ordinal), bytemuck::cast_slice(&norms))?);
+        }
+        if vectors::is_list(&shape.spec) {
+            files.push(write_whole(plan.dir, &ends_name(ordinal), bytemuck::cast_slice(&ends))?);
+        }
+        if shape.spec.form == Form::Sparse {
+            files.push(write_inverted(plan, ordinal, shape, &ends)?);
         }
         Ok(ColumnHeader { count, has_map, has_norms })
     }
@@ -248,6 +259,27 @@ fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> Result<Entry, Fault> {
     file.finish()
 }
 
+/// Writes the inverted index of lists whose file was just written.
+fn write_inverted(
+    plan: &Plan<'_>,
+    ordinal: usize,
+    shape: &VectorShape,
+    ends: &[u32],
+) -> Result<Entry, Fault> {
+    let path = plan.dir.join(vectors_name(ordinal, shape));
+    let map = Mmap::open(&path).map_err(|error| Fault::io(&path, &error))?;
+    let rows = cast(&map).and_then(|values| Rows::new(values, shape.words()).ok());
+    let Some(lists) = rows.and_then(|rows| Lists::new(rows, ends).ok()) else {
+        return Err(Fault::damaged(path, 0, "the lists that were written are not as many as were to be"));
+    };
+    let mut file = Writer::create(plan.dir, &inverted_name(ordinal))?;
+    inverted::write(lists, inverted::GATHERED, &mut |bytes| {
+        check(plan.progress)?;
+        file.write(bytes)
+    })?;
+    file.finish()
+}
+
 /// Reads one vector of ascending rows of a source.
 enum ValueReader<'a> {
     /// Nothing there.
@@ -263,7 +295,8 @@ struct FileReader<'a> {
     file: fs::File,
     path: PathBuf,
     block: Vec<f32>,
-    first: u32,
+    /// The block's first word in the file.
+    first: usize,
 }
 
 /// Bytes read at once.
@@ -277,7 +310,7 @@ impl<'a> ValueReader<'a> {
                 Ok(ValueReader::Absent)
             }
             Source::Sealed(sealed) => {
-                let path = sealed.dir().join(vectors_name(ordinal));
+                let path = sealed.dir().join(vectors_name(ordinal, shape));
                 let file = fs::open(&path).map_err(|error| Fault::io(&path, &error))?;
                 let reader = FileReader { sealed, ordinal, file, path, block: Vec::new(), first: 0 };
                 Ok(ValueReader::Sealed(reader))
@@ -292,7 +325,7 @@ impl<'a> ValueReader<'a> {
                 Ok(chunks.place(row).and_then(|(chunk, local)| {
                     let column = chunk.column(*ordinal, shape)?;
                     let slot = column.slot(local)?;
-                    Some((column.rows.row(slot), column.norm(slot)))
+                    Some((column.words(slot), column.norm(slot)))
                 }))
             }
             ValueReader::Sealed(reader) => reader.read(row),
@@ -305,16 +338,20 @@ impl FileReader<'_> {
         let Some(column) = self.sealed.column(self.ordinal) else { return Ok(None) };
         let Some(slot) = column.slot(row) else { return Ok(None) };
         let dims = column.rows.dims();
-        let held = u32::try_from(self.block.len() / dims).unwrap_or(0);
-        if slot < self.first || slot - self.first >= held {
-            let left = column.rows.len() - slot as usize;
-            self.block.resize((BLOCK / 4 / dims).clamp(1, left.max(1)) * dims, 0.0);
+        let (start, end) = match column.ends {
+            Some(ends) => Lists::known(column.rows, ends).bounds(slot),
+            None => (slot, slot + 1),
+        };
+        let (start, end) = (start as usize * dims, end as usize * dims);
+        if start < self.first || end > self.first + self.block.len() {
+            let left = column.rows.data().len().saturating_sub(start);
+            self.block.resize((BLOCK / 4).max(end - start).min(left), 0.0);
             self.file
-                .read_exact_at(bytemuck::cast_slice_mut(&mut self.block), u64::from(slot) * dims as u64 * 4)
+                .read_exact_at(bytemuck::cast_slice_mut(&mut self.block), start as u64 * 4)
                 .map_err(|error| Fault::io(&self.path, &error))?;
-            self.first = slot;
+            self.first = start;
         }
-        let at = (slot - self.first) as usize * dims;
-        Ok(self.block.get(at..at + dims).map(|values| (values, column.norm(slot))))
+        let words = self.block.get(start - self.first..end - self.first);
+        Ok(words.map(|words| (words, column.norm(slot))))
     }
 }

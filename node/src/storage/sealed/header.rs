@@ -14,13 +14,15 @@ use crate::storage::stamped::Kind;
 /// The header's name in the folder.
 pub(in crate::storage) const HEADER: &str = "SEGMENT";
 
-pub(in crate::storage) const KIND: Kind = Kind { magic: *b"FLOTSEGM", version: 1 };
+/// 1: vectors of 32-bit components. 2: other forms, and other distances than the first three; lists. A segment without any is
+/// written as version 1, and so read by programs that know no other.
+pub(in crate::storage) const KIND: Kind = Kind { magic: *b"FLOTSEGM", version: 2 };
 
 pub(super) const VERSIONS: &str = "versions";
 
 /// The file of a vector's values.
-pub(super) fn vectors_name(ordinal: usize) -> String {
-    format!("vectors.{ordinal}.f32")
+pub(super) fn vectors_name(ordinal: usize, shape: &VectorShape) -> String {
+    format!("vectors.{ordinal}.{}", shape.spec.form.datatype().name())
 }
 
 /// The file of the rows of a vector's slots, where some rows lack it.
@@ -31,6 +33,16 @@ pub(super) fn rows_name(ordinal: usize) -> String {
 /// The file of a vector's former lengths, where some were scaled.
 pub(super) fn norms_name(ordinal: usize) -> String {
     format!("norms.{ordinal}")
+}
+
+/// The file of where each of a vector's lists ends.
+pub(super) fn ends_name(ordinal: usize) -> String {
+    format!("ends.{ordinal}")
+}
+
+/// The file of a sparse vector's inverted index.
+pub(super) fn inverted_name(ordinal: usize) -> String {
+    format!("inverted.{ordinal}")
 }
 
 /// The file of a vector's graph.
@@ -72,7 +84,8 @@ impl Header {
         let path = dir.join(HEADER);
         let body =
             postcard::to_allocvec(self).map_err(|error| Fault::damaged(&path, 0, error.to_string()))?;
-        KIND.write(&path, &body)
+        let is_of_old = self.shapes.iter().all(|shape| shape.spec.is_of_old());
+        Kind { version: if is_of_old { 1 } else { KIND.version }, ..KIND }.write(&path, &body)
     }
 
     /// Reads it back and checks that it is consistent with itself.

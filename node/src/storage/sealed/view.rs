@@ -4,10 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
-use flotilla_proto::record::{Key, Payload};
+use flotilla_proto::record::{Key, Payload, Vector};
 
 use super::{Sealed, header, keys};
-use crate::index::{Accept, Bitset, Neighbor, QuantizedGraph, Stats, TopK, VectorIndex as _};
+use crate::index::{Accept, Bitset, Inverted, Neighbor, QuantizedGraph, Stats, TopK, VectorIndex as _};
 use crate::storage::column::{Alive, Column, stored_vectors};
 use crate::storage::shape::ordinal;
 use crate::storage::{Fault, Matching, Method, Nearest, SegmentView, StoredRow};
@@ -37,6 +37,26 @@ impl SealedView {
         let damaged =
             || Fault::damaged(self.sealed.dir().join(keys::KEYS), u64::from(row), "the bytes are no key");
         Key::from_bytes(bytes).ok_or_else(damaged)
+    }
+
+    /// By the inverted index, or by a scan where that reads less: both give the same.
+    fn invert(
+        &self,
+        inverted: &Inverted,
+        column: &Column<'_>,
+        ask: &Nearest<'_>,
+        stats: &mut Stats,
+    ) -> Vec<Neighbor> {
+        let alive = self.alive(ask.rows.map(|rows| &**rows));
+        let mut top = TopK::new(ask.limit);
+        let mean = column.rows.len() / column.len().max(1) + ask.query.len() / 2;
+        let scanned = ask.rows.map_or(usize::MAX, |rows| rows.count().saturating_mul(mean));
+        if scanned < inverted.cost(ask.query) {
+            column.scan(ask.query, &alive, &mut top, stats);
+            return top.into_sorted();
+        }
+        inverted.search(ask.query, |slot| alive.accepts(column.row_of(slot)), &mut top, stats);
+        top.into_sorted().into_iter().map(|neighbor| column.in_segment(neighbor, 0)).collect()
     }
 
     fn dead(&self) -> Option<&Bitset> {
@@ -120,7 +140,7 @@ impl SegmentView for SealedView {
         })
     }
 
-    fn vector(&self, name: &str, row: u32) -> Option<Vec<f32>> {
+    fn vector(&self, name: &str, row: u32) -> Option<Vector> {
         self.sealed.column(ordinal(&self.sealed.files.header.shapes, name)?)?.vector(row)
     }
 
@@ -135,9 +155,12 @@ impl SegmentView for SealedView {
             return Ok(Vec::new());
         };
         let Some(column) = self.sealed.column(ordinal) else {
-            let path = self.sealed.dir().join(header::vectors_name(ordinal));
+            let path = self.sealed.dir().join(header::HEADER);
             return Err(Fault::damaged(path, 0, "not a whole number of vectors"));
         };
+        if let Some(inverted) = self.sealed.inverted(ordinal) {
+            return Ok(self.invert(inverted, &column, ask, stats));
+        }
         let graph = self.sealed.graphs[ordinal].as_ref().map(|(_, graph)| graph);
         if let Some(found) = graph.and_then(|graph| self.by_graph(graph, (ordinal, &column), ask, stats)) {
             return Ok(found);
@@ -153,7 +176,7 @@ impl SegmentView for SealedView {
 
     fn is_indexed(&self, vector: &str) -> bool {
         ordinal(&self.sealed.files.header.shapes, vector)
-            .is_some_and(|ordinal| self.sealed.graphs[ordinal].is_some())
+            .is_some_and(|at| self.sealed.graphs[at].is_some() || self.sealed.inverted(at).is_some())
     }
 
     fn has_codes(&self, vector: &str) -> bool {

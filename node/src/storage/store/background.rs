@@ -241,6 +241,15 @@ fn carry(segment: &Sealed, draft: Option<&Draft>) {
     }
 }
 
+/// Members that a row may have before it counts as more than one.
+const MEMBERS: usize = 1_024;
+
+/// As how many rows each row of the segment counts in a merge: those with long lists fill a segment, whose members are numbered
+/// by 31 bits, sooner than others.
+fn weight(segment: &Sealed) -> u32 {
+    u32::try_from(segment.members_per_row().div_ceil(MEMBERS)).unwrap_or(u32::MAX)
+}
+
 /// The segment in a view at `at`, which may lie before deletions that were applied already.
 fn part(segment: &Arc<Sealed>, at: LogIndex) -> Part {
     let live = segment.kept_at(at);
@@ -250,11 +259,14 @@ fn part(segment: &Arc<Sealed>, at: LogIndex) -> Part {
 impl State {
     fn standings(&self, least: u32) -> Vec<Standing> {
         let idle = self.sealed.iter().filter(|segment| !self.busy.contains(&segment.number()));
-        let standing = |segment: &Arc<Sealed>| Standing {
-            number: segment.number(),
-            rows: segment.rows(),
-            kept: segment.kept_at(self.durable),
-            is_unindexed: segment.unindexed(least).0 > 0,
+        let standing = |segment: &Arc<Sealed>| {
+            let weight = weight(segment);
+            Standing {
+                number: segment.number(),
+                rows: segment.rows().saturating_mul(weight),
+                kept: segment.kept_at(self.durable).saturating_mul(weight),
+                is_unindexed: segment.unindexed(least).0 > 0,
+            }
         };
         idle.map(standing).collect()
     }

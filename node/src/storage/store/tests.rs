@@ -5,6 +5,7 @@ mod compat;
 mod crash;
 mod damage;
 mod digest;
+mod kinds;
 mod load;
 mod model;
 mod shape;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
-use flotilla_proto::record::{Key, Record};
+use flotilla_proto::record::{Key, Record, Vector};
 use flotilla_proto::schema::CollectionSpec;
 
 use super::*;
@@ -123,7 +124,8 @@ fn compare_gets(view: &View, oracle: &Oracle) {
         for name in ["a", "b"] {
             let (got, want) = (segment.vector(name, row), record.vectors.get(name));
             assert_eq!(got.is_some(), want.is_some(), "{name} of {key}");
-            let pairs = got.iter().flatten().zip(want.into_iter().flatten());
+            let dense = |vector: Option<&Vector>| vector.and_then(Vector::dense).unwrap_or_default().to_vec();
+            let pairs = dense(got.as_ref()).into_iter().zip(dense(want));
             pairs.for_each(|(a, b)| assert!((a - b).abs() < 1e-6, "{name} of {key}: {a} {b}"));
         }
     }
@@ -163,12 +165,13 @@ fn compare_nearest(view: &View, oracle: &Oracle, vector: &str, filter: Option<&C
     let distance = if vector == "a" { Distance::Cosine } else { Distance::Euclidean };
     let query = dice.floats(if vector == "a" { DIMS } else { 2 });
     let stored = |values: &[f32]| match distance {
-        Distance::Cosine => crate::storage::row::unit(values).0,
+        Distance::Cosine => crate::storage::vectors::unit(values).0,
         _ => values.to_vec(),
     };
     let query = stored(&query);
     let passes = |record: &&Record| filter.is_none_or(|filter| filter.matches(&record.key, &record.payload));
-    let candidates = oracle.0.values().filter(passes).filter_map(|record| record.vectors.get(vector));
+    let candidates =
+        oracle.0.values().filter(passes).filter_map(|record| record.vectors.get(vector)?.dense());
     let mut wanted: Vec<f32> = candidates.map(|values| distance.between(&query, &stored(values))).collect();
     wanted.sort_by(f32::total_cmp);
     let limit = 1 + dice.below(30);

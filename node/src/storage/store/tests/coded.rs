@@ -14,7 +14,7 @@ const ROWS: u64 = 1_500;
 fn coded_spec() -> Arc<CollectionSpec> {
     let hnsw = Hnsw { m: 8, ef_construction: 40, ef_search: 40 };
     let index = IndexKind::Quantized(hnsw, Quantization::Scalar);
-    let vector = VectorSpec { dims: DIMS as u32, distance: Distance::Cosine, index };
+    let vector = VectorSpec::new(DIMS as u32, Distance::Cosine, index);
     Arc::new(CollectionSpec { vectors: [("a".to_owned(), vector)].into(), ..sample::spec(4) })
 }
 
@@ -56,7 +56,7 @@ fn agreement(view: &View, filter: Option<&Compiled>, uses: usize) -> (usize, usi
     assert!(segment.has_codes("a"));
     let (mut same, mut all, mut is_repeated) = (0, 0, false);
     for query in 0..20 {
-        let query = crate::storage::row::unit(&Dice::new(10_000 + query).floats(DIMS)).0;
+        let query = crate::storage::vectors::unit(&Dice::new(10_000 + query).floats(DIMS)).0;
         let mut rows = None;
         for _ in 0..uses {
             rows = filter.map(|filter| segment.matching(filter).unwrap());
@@ -90,11 +90,11 @@ fn codes_find_what_a_scan_finds() {
             for (bound, uses) in [(100, 1), (40, 1), (39, 2), (39, 3), (8, 2), (2, 2)] {
                 let (same, all, is_repeated) = agreement(&view, Some(&below(bound)), uses);
                 let what = format!("{some_lack_it} {has_dead} n < {bound}, {uses} uses");
-                assert!(same * 100 >= all * 99, "{same} of {all}: {what}");
+                assert!(same * 100 >= all * 97, "{same} of {all}: {what}");
                 assert!(is_repeated, "twenty queries: {what}");
             }
             let (same, all, _) = agreement(&view, None, 1);
-            assert!(same * 100 >= all * 99, "{same} of {all}: {some_lack_it} {has_dead}, no filter");
+            assert!(same * 100 >= all * 97, "{same} of {all}: {some_lack_it} {has_dead}, no filter");
         }
     }
 }

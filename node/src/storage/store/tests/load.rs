@@ -26,14 +26,13 @@ fn vector(n: u64) -> Vec<f32> {
     let (mut centre, mut noise) = (Dice::new(n * 7_919 % 300), Dice::new(n + 1_000_000));
     let values: Vec<f32> =
         centre.floats(DIMS).iter().zip(noise.floats(DIMS)).map(|(a, b)| a + 0.8 * b).collect();
-    crate::storage::row::unit(&values).0
+    crate::storage::vectors::unit(&values).0
 }
 
 fn wide_spec() -> Arc<CollectionSpec> {
     let mut spec = sample::spec(4);
     let index = IndexKind::Hnsw(Hnsw { m: 16, ef_construction: 200, ef_search: 100 });
-    spec.vectors =
-        [("a".to_owned(), VectorSpec { dims: DIMS as u32, distance: Distance::Cosine, index })].into();
+    spec.vectors = [("a".to_owned(), VectorSpec::new(DIMS as u32, Distance::Cosine, index))].into();
     Arc::new(spec)
 }
 
