@@ -5,7 +5,7 @@
 //! and the others serve.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ use crate::storage::Fault;
 
 /// Partitions opened at one time.
 const OPENS_AT_ONCE: usize = 4;
+
+/// Behind the name of a folder that is on its way out.
+const DROPPED: &str = ".dropped";
 
 #[derive(Clone)]
 enum Held {
@@ -139,6 +142,9 @@ impl Registry {
                 let folder = self.folder.join(id.to_string());
                 // An old map may name a replica that has since gone elsewhere.
                 let is_there = fs::exists(&folder).unwrap_or(true);
+                if is_fresh {
+                    self.end_removal(id).await;
+                }
                 if is_there || is_fresh {
                     self.open(id, collection.id, spec, self.start_of(collection, id)).await;
                 }
@@ -228,26 +234,51 @@ impl Registry {
         }
     }
 
-    fn folders_on_disk(&self) -> Vec<PartitionId> {
+    /// Partitions that have a folder here, be it one that is on its way out.
+    fn folders_on_disk(&self) -> BTreeSet<PartitionId> {
         let names = fs::read_dir(&self.folder).unwrap_or_default();
-        names.iter().filter_map(|name| name.parse().ok().map(PartitionId)).collect()
+        let id = |name: &String| name.strip_suffix(DROPPED).unwrap_or(name).parse().ok().map(PartitionId);
+        names.iter().filter_map(id).collect()
     }
 
+    /// Gives up what is here of a partition. The folder loses its name before the log goes, and for good: a folder that is found
+    /// at a start is opened even by a map that is older, and a replica without its log would have forgotten what it acknowledged
+    /// and whom it voted for.
     async fn remove_files(&self, id: PartitionId) {
+        let folder = self.folder_of(id);
+        match task::spawn_cpu(move || take_name(&folder)).await {
+            Ok(Ok(())) => self.remove_rest(id).await,
+            Ok(Err(why)) => tracing::warn!(partition = id.0, %why, "a dropped partition stays"),
+            Err(_) => {}
+        }
+    }
+
+    /// The log, and then the folder that has lost its name: while that is there, this is not done.
+    async fn remove_rest(&self, id: PartitionId) {
         if let Err(why) = self.lanes.remove_group(id.0).await {
             tracing::warn!(partition = id.0, %why, "the log of a dropped partition stays");
+            return;
         }
-        let folder = self.folder.join(id.to_string());
+        let folder = self.folder_of(id);
         let at = folder.clone();
         let removed = task::spawn_cpu(move || {
             inbox::remove_beside(&at)?;
-            fs::remove_dir_all(&at)
+            fs::remove_dir_all(&dropped(&at))
         });
         let removed = removed.await;
         if let Ok(Err(why)) = removed
             && why.kind() != std::io::ErrorKind::NotFound
         {
             tracing::warn!(folder = %folder.display(), %why, "the files of a dropped partition stay");
+        }
+    }
+
+    /// What was given up here before, and not to its end, is gone before the partition comes again.
+    async fn end_removal(&self, id: PartitionId) {
+        let folder = self.folder_of(id);
+        let is_half_gone = fs::exists(&dropped(&folder)).unwrap_or(false);
+        if is_half_gone && !fs::exists(&folder).unwrap_or(true) {
+            self.remove_rest(id).await;
         }
     }
 
@@ -334,6 +365,25 @@ impl Held {
             Held::Quarantined(why) => Err(quarantined(id, &why)),
         }
     }
+}
+
+fn dropped(folder: &Path) -> PathBuf {
+    let mut name = folder.as_os_str().to_owned();
+    name.push(DROPPED);
+    PathBuf::from(name)
+}
+
+/// Makes sure that no folder has the name, whatever happens from now on.
+fn take_name(folder: &Path) -> std::io::Result<()> {
+    if !fs::exists(folder)? {
+        return Ok(());
+    }
+    let dropped = dropped(folder);
+    if fs::exists(&dropped)? {
+        fs::remove_dir_all(&dropped)?;
+    }
+    fs::rename(folder, &dropped)?;
+    folder.parent().map_or(Ok(()), fs::sync_dir)
 }
 
 fn opening(id: PartitionId) -> Refusal {
