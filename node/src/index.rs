@@ -1,14 +1,15 @@
 //! The index layer: which rows of a block of vectors are nearest to a query.
 //!
-//! This is the lowest layer of the node and it is pure computation. It sees rows (a contiguous, row-major slice
-//! of `f32`, or of narrower values packed in as many words), a [`Distance`], a query and an [`Accept`] that says which rows count; it answers [`Neighbor`]s,
-//! nearest first. Records, keys, files, Raft and time belong to the layers above.
+//! This is the lowest layer of the node and it is pure computation. It sees rows (a contiguous, row-major slice of `f32`,
+//! or of narrower values packed in as many words), a [`Distance`], a query and an [`Accept`] that says which rows count;
+//! it answers [`Neighbor`]s, nearest first. Records, keys, files, Raft and time belong to the layers above.
 //!
 //! * [`scan`] and [`scan_bits`] are exact: they look at every accepted row.
 //! * [`lists`] and [`inverted`] are exact too, over records that have several rows each, or a sparse one.
 //! * [`hnsw`] is approximate: a navigable graph that looks at about a thousand rows of a hundred thousand. It
 //!   is built once over a frozen block of rows and never changes; it is opened in place over the bytes of a file.
-//! * [`VectorIndex`] is what both have in common, and `index::exam` is the examination each of them sits.
+//! * [`lsh`] is approximate: hashes in buckets, quick to build and small, less exact at the same speed.
+//! * [`VectorIndex`] is what all have in common, and `index::exam` is the examination each of them sits.
 //!
 //! Invariants:
 //!
@@ -24,6 +25,7 @@
 //! [`Distance::Cosine`] (the machine does, once, on upsert), or spread a search over threads.
 
 pub mod accept;
+pub mod any;
 pub mod bitset;
 pub mod codes;
 pub mod damage;
@@ -50,6 +52,7 @@ mod sample;
 use std::sync::Arc;
 
 pub use accept::Accept;
+pub use any::AnyIndex;
 pub use bitset::Bitset;
 pub use codes::Codes;
 pub use codes::packed::Packed;

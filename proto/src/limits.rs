@@ -71,3 +71,8 @@ pub const PARTITIONS_DEFAULT: u32 = 4;
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Slots of each collection.
 pub const SLOTS: usize = 1_024;
+
+/// Hash functions that number a bucket, at most.
+pub const LSH_COARSE_MAX: u32 = 20;
+/// Hash functions that tell the rows of a bucket apart, at most.
+pub const LSH_FINE_MAX: u32 = 64;

@@ -167,6 +167,23 @@ pub enum IndexKind {
     Flat,
     /// A graph whose searches look at codes first.
     Quantized(Hnsw, Quantization),
+    /// Hashes in buckets.
+    Lsh(Lsh),
+}
+
+/// Locality-sensitive hashing in two levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lsh {
+    /// Hash functions that number a bucket.
+    pub coarse: u32,
+    /// Hash functions that tell the rows of a bucket apart.
+    pub fine: u32,
+}
+
+impl Default for Lsh {
+    fn default() -> Lsh {
+        Lsh { coarse: 16, fine: 64 }
+    }
 }
 
 /// What a search of a graph looks at before it reads whole vectors.
@@ -184,7 +201,7 @@ impl IndexKind {
     pub fn hnsw(&self) -> Option<&Hnsw> {
         match self {
             IndexKind::Hnsw(hnsw) | IndexKind::Quantized(hnsw, _) => Some(hnsw),
-            IndexKind::Flat => None,
+            IndexKind::Flat | IndexKind::Lsh(_) => None,
         }
     }
 
@@ -192,7 +209,7 @@ impl IndexKind {
     pub fn hnsw_mut(&mut self) -> Option<&mut Hnsw> {
         match self {
             IndexKind::Hnsw(hnsw) | IndexKind::Quantized(hnsw, _) => Some(hnsw),
-            IndexKind::Flat => None,
+            IndexKind::Flat | IndexKind::Lsh(_) => None,
         }
     }
 
@@ -200,7 +217,7 @@ impl IndexKind {
     pub fn quantization(&self) -> Option<Quantization> {
         match self {
             IndexKind::Quantized(_, quantization) => Some(*quantization),
-            IndexKind::Hnsw(_) | IndexKind::Flat => None,
+            IndexKind::Hnsw(_) | IndexKind::Flat | IndexKind::Lsh(_) => None,
         }
     }
 }

@@ -90,8 +90,8 @@ struct CreateArgs {
     target: Target,
     /// Its name: 1 to 255 of A-Z a-z 0-9 _ - . and not starting with a dot
     name: String,
-    /// A vector, NAME:DIMS[/f16|/i8|/bit][/multi][:cosine|dot|euclidean|manhattan|hamming[:INDEX]]; INDEX is fast, balanced, high_recall,
-    /// maximum_recall or flat. NAME:sparse is a sparse one; it and those with /multi take no INDEX
+    /// A vector, NAME:DIMS[/f16|/i8|/bit][/multi][:cosine|dot|euclidean|manhattan|hamming[:INDEX]]; INDEX is fast,
+    /// balanced, high_recall, maximum_recall or flat. NAME:sparse is a sparse one; it and those with /multi take no INDEX
     #[arg(long = "vector", value_name = "VECTOR", value_parser = vector_from_word)]
     vectors: Vec<(String, VectorSpec)>,
     /// A declared field, PATH:TYPE; TYPE is keyword, integer, float, bool, datetime or text
@@ -255,6 +255,7 @@ fn vector_words(vector: &VectorSpec) -> String {
     let distance = distance_word(vector.distance);
     match vector.index {
         IndexKind::Flat => format!("{values}, {distance}, flat"),
+        IndexKind::Lsh(lsh) => format!("{values}, {distance}, lsh coarse {} fine {}", lsh.coarse, lsh.fine),
         IndexKind::Hnsw(hnsw) | IndexKind::Quantized(hnsw, _) => format!(
             "{values}, {distance}, hnsw m {} ef_construction {} ef_search {}, quantization {}",
             hnsw.m,
@@ -287,6 +288,7 @@ fn document(spec: &CollectionSpec, status: &CollectionStatus) -> serde_json::Val
     let vector = |(name, vector): (&String, &VectorSpec)| {
         let index = match vector.index {
             IndexKind::Flat => json!({"type": "flat"}),
+            IndexKind::Lsh(lsh) => json!({"type": "lsh", "coarse": lsh.coarse, "fine": lsh.fine}),
             IndexKind::Hnsw(hnsw) | IndexKind::Quantized(hnsw, _) => json!({
                 "type": "hnsw", "m": hnsw.m,
                 "ef_construction": hnsw.ef_construction, "ef_search": hnsw.ef_search,

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use flotilla_proto::schema::{Hnsw, IndexKind, Quantization};
+use flotilla_proto::schema::{Hnsw, IndexKind, Lsh, Quantization};
 
 mod command;
 mod file;
@@ -345,6 +345,7 @@ impl From<&Settings> for Config {
             performance: Performance { threads: narrow("performance.threads") as usize },
             index: match (settings.text("index.type").as_str(), quantization) {
                 ("flat", _) => IndexKind::Flat,
+                ("lsh", _) => IndexKind::Lsh(Lsh::default()),
                 (_, Some(quantization)) => IndexKind::Quantized(hnsw, quantization),
                 (_, None) => IndexKind::Hnsw(hnsw),
             },

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use flotilla_client::{Client, Kind};
 use flotilla_node::env::clock;
 use flotilla_proto::schema::{
-    CollectionSpec, Datatype, Distance, FieldType, Form, IndexKind, PRESETS, Quantization, VectorSpec,
+    CollectionSpec, Datatype, Distance, FieldType, Form, IndexKind, Lsh, PRESETS, Quantization, VectorSpec,
 };
 
 use crate::npy;
@@ -255,7 +255,7 @@ impl ImportArgs {
     }
 }
 
-/// The index that a word means: a preset, with `/none`, `/scalar` or `/binary` behind it for its quantization, or `flat`.
+/// The index that a word means: a preset, with `/none`, `/scalar` or `/binary` behind it for its quantization, `flat` or `lsh`.
 pub fn index_kind(word: &str) -> anyhow::Result<IndexKind> {
     let (name, quantization) = match word.split_once('/') {
         None => (word, Some(Quantization::default())),
@@ -269,10 +269,11 @@ pub fn index_kind(word: &str) -> anyhow::Result<IndexKind> {
         (Some((_, hnsw)), Some(quantization)) => Ok(IndexKind::Quantized(*hnsw, quantization)),
         (Some((_, hnsw)), None) => Ok(IndexKind::Hnsw(*hnsw)),
         (None, _) if word == "flat" => Ok(IndexKind::Flat),
+        (None, _) if word == "lsh" => Ok(IndexKind::Lsh(Lsh::default())),
         (None, _) => {
             let known: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
             bail!(
-                "there is no index `{word}`; there are {} (each also with /scalar, /binary or /none for its quantization) and flat",
+                "there is no index `{word}`; there are {} (each also with /scalar, /binary or /none for its quantization), flat and lsh",
                 known.join(", ")
             )
         }
@@ -302,6 +303,7 @@ mod tests {
         assert_eq!(index_kind("balanced/binary").unwrap(), quantized(Quantization::Binary));
         assert_eq!(index_kind("balanced/none").unwrap(), IndexKind::Hnsw(balanced));
         assert_eq!(index_kind("flat").unwrap(), IndexKind::Flat);
+        assert_eq!(index_kind("lsh").unwrap(), IndexKind::Lsh(Lsh::default()));
         for word in ["balanced/pq", "flat/none", "quick", "/none", ""] {
             assert!(index_kind(word).unwrap_err().to_string().contains("there is no index"), "{word}");
         }

@@ -84,7 +84,8 @@ pub struct SearchArgs {
 #[derive(Args, Debug)]
 #[group(required = true, multiple = true)]
 struct QueryArgs {
-    /// The vector, as a JSON list of numbers; several as a list of such lists; a sparse one as {"indices": [...], "values": [...]}
+    /// The vector, as a JSON list of numbers; several as a list of such lists; a sparse one as
+    /// {"indices": [...], "values": [...]}
     #[arg(long, value_name = "JSON", conflicts_with_all = ["vector_file", "key", "positive"])]
     vector: Option<String>,
     /// A numpy array that holds the vector as a row

@@ -61,8 +61,8 @@ impl<'a> Lists<'a> {
     }
 
     /// Minus the sum, over the rows of the query, of how similar the most similar row of the list is: late interaction.
-    /// An empty list is similar to nothing: its sum is minus infinity. `similarity` turns a distance into a similarity, and
-    /// falls where the distance grows.
+    /// An empty list is similar to nothing: its sum is minus infinity. `similarity` turns a distance into a similarity,
+    /// and falls where the distance grows.
     pub fn late(
         &self,
         list: u32,

@@ -162,6 +162,11 @@ impl Iterator for Probes {
 }
 
 impl Lsh {
+    /// Whether these bytes begin as hashes do.
+    pub(super) fn is_begun_by(bytes: &[u8]) -> bool {
+        bytes.starts_with(&MAGIC)
+    }
+
     /// The rows of a bucket, with their fine hashes.
     fn bucket(&self, bucket: u32) -> impl Iterator<Item = (u32, u64)> + '_ {
         let range = match self.buckets.binary_search(&bucket) {

@@ -58,9 +58,10 @@ impl Defaults {
         };
         for vector in spec.vectors.values_mut().filter(|vector| !is_list(vector)) {
             if vector.index() == v1::IndexKind::Unspecified && vector.hnsw.is_none() {
-                match self.index.hnsw() {
-                    None => vector.set_index(v1::IndexKind::Flat),
-                    Some(Hnsw { m, ef_construction, ef_search }) => {
+                match (self.index.hnsw(), self.index) {
+                    (None, IndexKind::Lsh(_)) => vector.set_index(v1::IndexKind::Lsh),
+                    (None, _) => vector.set_index(v1::IndexKind::Flat),
+                    (Some(Hnsw { m, ef_construction, ef_search }), _) => {
                         vector.hnsw = Some(v1::HnswParams {
                             preset: String::new(),
                             m: *m,
@@ -70,7 +71,7 @@ impl Defaults {
                     }
                 }
             }
-            let is_graph = vector.index() != v1::IndexKind::Flat;
+            let is_graph = matches!(vector.index(), v1::IndexKind::Hnsw | v1::IndexKind::Unspecified);
             if is_graph && vector.quantization() == v1::Quantization::Unspecified {
                 vector.set_quantization(match self.quantization {
                     Some(Quantization::Scalar) => v1::Quantization::Scalar,

@@ -16,7 +16,7 @@ use flotilla_proto::limits::{EF_MAX, EXAMPLES_MAX, LAG_MS_DEFAULT, LAG_MS_MAX, L
 use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
-use flotilla_proto::schema::{CollectionSpec, at_most};
+use flotilla_proto::schema::{CollectionSpec, Hnsw, at_most};
 use flotilla_proto::shard::{self, shard_server};
 use flotilla_proto::v1;
 use tonic::{Request, Response, Status};
@@ -148,7 +148,8 @@ fn search_from_wire(request: shard::SearchRequest, spec: &CollectionSpec) -> Res
     }
     let ef = match (search.ef, vector.index.hnsw()) {
         (0, Some(hnsw)) => hnsw.ef_search,
-        (ef, _) => ef.max(1),
+        (0, None) => Hnsw::default().ef_search,
+        (ef, _) => ef,
     };
     at_most("without", "keys", EXAMPLES_MAX, request.without.len())?;
     let without = request.without.into_iter().map(|key| key_from_wire("without", Some(key)));

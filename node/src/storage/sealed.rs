@@ -52,7 +52,7 @@ use super::shape::Shapes;
 use super::vectors;
 use crate::env::fs;
 use crate::env::mmap::{Advice, Mmap};
-use crate::index::{Damage, Inverted, Lists, Progress, QuantizedGraph, Rows, VectorIndex};
+use crate::index::{AnyIndex, Damage, Inverted, Lists, Progress, Rows, VectorIndex};
 use file::cast;
 use keys::Keys;
 use view::SealedView;
@@ -101,7 +101,7 @@ struct Mapped {
 #[derive(Debug)]
 pub(super) struct Sealed {
     files: Arc<Files>,
-    graphs: Vec<Option<(GraphEntry, QuantizedGraph)>>,
+    graphs: Vec<Option<(GraphEntry, AnyIndex)>>,
     deleted_at: Arc<[AtomicU64]>,
     dead: Arc<AtomicU32>,
     filters: Filters,
@@ -165,13 +165,13 @@ impl Sealed {
         }
     }
 
-    fn open_graph(&self, entry: &GraphEntry) -> Result<QuantizedGraph, Fault> {
+    fn open_graph(&self, entry: &GraphEntry) -> Result<AnyIndex, Fault> {
         let (dir, ordinal) = (&self.files.dir, usize::from(entry.ordinal));
         let path = entry.file.path(dir);
         let map = entry.file.map(dir)?;
         map.advise(Advice::Random).map_err(|error| Fault::io(&path, &error))?;
-        let graph = QuantizedGraph::open(Arc::new(map))
-            .map_err(|error| Fault::damaged(&path, 0, error.to_string()))?;
+        let graph =
+            AnyIndex::open(Arc::new(map)).map_err(|error| Fault::damaged(&path, 0, error.to_string()))?;
         let vertices = self.column(ordinal).map_or(0, |column| column.rows.len());
         if entry.file.name != header::graph_name(ordinal) || graph.len() != vertices {
             let reason = format!("a graph over {} rows, the vector has {vertices}", graph.len());
@@ -197,7 +197,7 @@ impl Sealed {
         let (Some(column), Some(params)) = (self.column(ordinal), shape.graph()) else {
             return Err(Fault::damaged(dir.join(HEADER), 0, format!("no vector {ordinal} to index")));
         };
-        let graph = QuantizedGraph::build(column.rows, column.distance, &params, threads, progress)
+        let graph = AnyIndex::build(column.rows, column.distance, &params, threads, progress)
             .map_err(|_| Fault::Cancelled)?;
         let bytes = graph.to_bytes();
         drop(graph);

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use flotilla_proto::schema::{self, CollectionSpec, Hnsw, VectorSpec};
+use flotilla_proto::schema::{self, CollectionSpec, Hnsw, IndexKind, VectorSpec};
 use serde::{Deserialize, Serialize};
 
 use super::vectors;
-use crate::index::{Distance, Quantization, hnsw, quantized};
+use crate::index::{Distance, Quantization, any, hnsw, lsh, quantized};
 
 /// Shorter vectors are read as quickly as their codes, and one bit of each value says little of them.
 const QUANTIZED_DIMS_MIN: u32 = 64;
@@ -45,8 +45,11 @@ impl VectorShape {
         (&self.name, self.spec.dims, self.spec.form) == (&other.name, other.spec.dims, other.spec.form)
     }
 
-    /// How to build its graph; `None` for a vector that is scanned.
-    pub fn graph(&self) -> Option<quantized::Params> {
+    /// How to build its graph, or its hashes; `None` for a vector that is scanned.
+    pub fn graph(&self) -> Option<any::Params> {
+        if let IndexKind::Lsh(schema::Lsh { coarse, fine }) = self.spec.index {
+            return Some(any::Params::Lsh(lsh::Params { coarse, fine, ..lsh::Params::default() }));
+        }
         let short = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
         let Hnsw { m, ef_construction, .. } = self.spec.index.hnsw()?;
         let graph =
@@ -57,7 +60,7 @@ impl VectorShape {
             Some(schema::Quantization::Binary) => Quantization::Binary,
             None => Quantization::None,
         };
-        Some(quantized::Params { graph, quantization })
+        Some(any::Params::Graph(quantized::Params { graph, quantization }))
     }
 }
 

@@ -6,8 +6,8 @@ use crate::placement::CollectionPlacement;
 use crate::record::Key;
 use crate::refusal::Violation;
 use crate::schema::{
-    CollectionSpec, Datatype, Distance, FieldType, Form, Hnsw, IndexKind, PRESETS, Quantization, Strategy,
-    VectorSpec,
+    CollectionSpec, Datatype, Distance, FieldType, Form, Hnsw, IndexKind, Lsh, PRESETS, Quantization,
+    Strategy, VectorSpec,
 };
 use crate::v1;
 
@@ -108,6 +108,14 @@ fn vector_from_wire(name: &str, params: v1::VectorParams) -> Result<VectorSpec, 
             }
         }
         Ok(v1::IndexKind::Flat) => IndexKind::Flat,
+        Ok(v1::IndexKind::Lsh) => {
+            let (given, default) = (params.lsh.unwrap_or_default(), Lsh::default());
+            let or = |given: u32, default: u32| if given == 0 { default } else { given };
+            IndexKind::Lsh(Lsh {
+                coarse: or(given.coarse, default.coarse),
+                fine: or(given.fine, default.fine),
+            })
+        }
         Err(_) => {
             return Err(Violation::new(
                 format!("spec.vectors[{name}].index"),
@@ -197,6 +205,7 @@ pub fn spec_to_wire(spec: &CollectionSpec) -> v1::CollectionSpec {
         };
         let (index, quantization) = match v.index {
             IndexKind::Flat => (v1::IndexKind::Flat, v1::Quantization::Unspecified),
+            IndexKind::Lsh(_) => (v1::IndexKind::Lsh, v1::Quantization::Unspecified),
             IndexKind::Hnsw(_) => (v1::IndexKind::Hnsw, v1::Quantization::None),
             IndexKind::Quantized(_, Quantization::Scalar) => (v1::IndexKind::Hnsw, v1::Quantization::Scalar),
             IndexKind::Quantized(_, Quantization::Binary) => (v1::IndexKind::Hnsw, v1::Quantization::Binary),
@@ -207,8 +216,13 @@ pub fn spec_to_wire(spec: &CollectionSpec) -> v1::CollectionSpec {
             ef_construction: h.ef_construction,
             ef_search: h.ef_search,
         });
+        let lsh = match v.index {
+            IndexKind::Lsh(lsh) => Some(v1::LshParams { coarse: lsh.coarse, fine: lsh.fine }),
+            _ => None,
+        };
         v1::VectorParams {
             dims: v.dims,
+            lsh,
             distance: distance.into(),
             index: index.into(),
             hnsw,

@@ -224,6 +224,19 @@ impl VectorSpec {
             let why = "hamming is the distance of vectors of datatype bit, and their only one";
             return Err(Violation::new(field("distance"), why));
         }
+        if let IndexKind::Lsh(lsh) = self.index {
+            if self.form != Form::default() {
+                let why = "hashes are of vectors of datatype f32";
+                return Err(Violation::new(field("index"), why));
+            }
+            for (part, most, given) in
+                [("coarse", LSH_COARSE_MAX, lsh.coarse), ("fine", LSH_FINE_MAX, lsh.fine)]
+            {
+                if given == 0 || given > most {
+                    return Err(Violation::range(field(&format!("lsh.{part}")), 1, most, given));
+                }
+            }
+        }
         if let Some(hnsw) = self.index.hnsw() {
             let field = |part: &str| field(&format!("hnsw.{part}"));
             if hnsw.m < M_RANGE.0 || hnsw.m > M_RANGE.1 {

@@ -151,6 +151,14 @@ fn shapes() -> Vec<Row> {
             vector(|v| (v.kind, v.dims) = (multi, 0)),
             &["dims", "1 to 65536", "got 0"],
         ),
+        invalid(
+            "an lsh of 21 coarse functions",
+            vector(|v| {
+                v.index = v1::IndexKind::Lsh.into();
+                v.lsh = Some(v1::LshParams { coarse: 21, fine: 64 });
+            }),
+            &["lsh.coarse", "1 to 20", "21"],
+        ),
         invalid("index kind 9", vector(|v| v.index = 9), &["index", "9 is not"]),
         invalid("preset", vector(|v| v.hnsw = Some(preset)), &["quick", "fast, balanced"]),
         invalid("m 1", hnsw(1, 0, 0), &["hnsw.m", "2 to 256", "got 1"]),

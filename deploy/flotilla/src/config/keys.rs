@@ -158,9 +158,9 @@ pub const KEYS: &[Key] = &[
     number("performance.threads", [0, 0, 1_024], "", "Worker threads; 0 takes one per core."),
     Key {
         name: "index.type",
-        kind: Kind::Word { default: "hnsw", of: &["hnsw", "flat"] },
+        kind: Kind::Word { default: "hnsw", of: &["hnsw", "flat", "lsh"] },
         unit: "",
-        doc: "Index of a new collection's vector that names none: a graph, or an exact scan.",
+        doc: "Index of a new collection's vector that names none: a graph, an exact scan, or hashes.",
     },
     number("index.hnsw.m", [16, 2, 256], "links", "Links per vertex above level 0 in a new collection."),
     number(

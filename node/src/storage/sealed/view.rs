@@ -7,7 +7,7 @@ use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::{Key, Payload, Vector};
 
 use super::{Sealed, header, keys};
-use crate::index::{Accept, Bitset, Inverted, Neighbor, QuantizedGraph, Stats, TopK, VectorIndex as _};
+use crate::index::{Accept, AnyIndex, Bitset, Inverted, Neighbor, Stats, TopK, VectorIndex as _};
 use crate::storage::column::{Alive, Column, stored_vectors};
 use crate::storage::shape::ordinal;
 use crate::storage::{Fault, Matching, Method, Nearest, SegmentView, StoredRow};
@@ -68,7 +68,7 @@ impl SealedView {
     /// By the graph: a walk, or a look at its codes.
     fn by_graph(
         &self,
-        graph: &QuantizedGraph,
+        graph: &AnyIndex,
         (ordinal, column): (usize, &Column<'_>),
         ask: &Nearest<'_>,
         stats: &mut Stats,

@@ -98,3 +98,40 @@ fn codes_find_what_a_scan_finds() {
         }
     }
 }
+
+#[test]
+fn hashes_are_an_index_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = IndexKind::Lsh(flotilla_proto::schema::Lsh::default());
+    let vector = VectorSpec::new(8, Distance::Euclidean, index);
+    let spec = Arc::new(CollectionSpec { vectors: [("a".to_owned(), vector)].into(), ..sample::spec(4) });
+    let record = |n: u64| Record::new(n).vector("a", Dice::new(n + 1).floats(8)).field("n", n as i64 % 100);
+    let rows = (0..600).map(|n| StoredRow::from_domain(&record(n), &spec).unwrap()).collect();
+    let (store, _) = Store::open(dir.path(), Arc::clone(&spec), options()).unwrap();
+    store.upsert(1, rows).unwrap();
+    store.publish(1);
+    assert!(store.freeze(1, Vec::new()));
+    store.seal().unwrap();
+    assert!(store.build_graph(&Progress::new()).unwrap());
+    drop(store);
+    let (store, _) = Store::open(dir.path(), Arc::clone(&spec), options()).unwrap();
+    assert_eq!(store.status().unindexed_vectors, 0, "it is opened again");
+    let view = store.view();
+    let segment = view.segment(0).unwrap();
+    assert!(segment.is_indexed("a") && !segment.has_codes("a"));
+    let some = segment.matching(&below(30)).unwrap();
+    for rows in [None, Some(&some)] {
+        let (mut same, mut all) = (0, 0);
+        for query in 0..20 {
+            let query = Dice::new(10_000 + query).floats(8);
+            let found = nearest(segment, &query, Method::Graph { ef: 20 }, rows);
+            let wanted = nearest(segment, &query, Method::Exact, rows);
+            assert!(found.is_sorted() && found.len() == wanted.len());
+            assert!(found.iter().all(|near| rows.is_none_or(|rows| rows.contains(near.row))));
+            same += wanted.iter().filter(|near| found.contains(near)).count();
+            all += wanted.len();
+        }
+        // Eighty of the rows are read, which is not all of them.
+        assert!(same * 10 >= all * 6 && (rows.is_some() || same < all), "{same} of {all}");
+    }
+}
