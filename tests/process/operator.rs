@@ -132,6 +132,9 @@ async fn health_is_told_and_watched() {
     let mut health = HealthClient::new(client.channel());
     for service in SERVICES.into_iter().chain([""]) {
         let request = HealthCheckRequest { service: service.to_owned() };
+        // The server says that it is ready, and then tells its health one service after the other.
+        let mut told = health.watch(request.clone()).await.unwrap().into_inner();
+        while told.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
         let answer = health.check(request).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "{service:?}");
     }

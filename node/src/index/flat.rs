@@ -10,8 +10,8 @@ use super::{
     Accept, Backing, Bitset, Cancelled, Damage, Distance, Neighbor, Progress, Rows, Stats, TopK, VectorIndex,
 };
 
-/// Offers every accepted row of `rows` to `top`. Row `i` of the slice is row `base_row + i` to `accept` and in
-/// the neighbours, so that one logical block may be scanned in pieces.
+/// Offers every accepted row of `rows` to `top`, and says how many those were. Row `i` of the slice is row `base_row + i` to
+/// `accept` and in the neighbours, so that one logical block may be scanned in pieces.
 pub fn scan(
     rows: Rows<'_>,
     distance: Distance,
@@ -19,17 +19,17 @@ pub fn scan(
     accept: Accept<'_>,
     base_row: u32,
     top: &mut TopK,
-) {
+) -> u64 {
     let all = 0..rows.len() as u32;
     let mut fours = Fours::new(rows, distance, query, base_row, top);
     match accept {
         Accept::All => fours.take(all),
         Accept::Bits(bits) if base_row == 0 => {
-            fours.take(bits.iter().take_while(|row| (*row as usize) < rows.len()));
+            fours.take(bits.iter().take_while(|row| (*row as usize) < rows.len()))
         }
         Accept::Bits(bits) => fours.take(all.filter(|row| bits.contains(base_row.saturating_add(*row)))),
         Accept::Live { deleted_at, at } => {
-            fours.take(all.filter(|row| is_live(deleted_at, at, base_row.saturating_add(*row))));
+            fours.take(all.filter(|row| is_live(deleted_at, at, base_row.saturating_add(*row))))
         }
     }
 }
@@ -54,16 +54,18 @@ impl<'a, 't> Fours<'a, 't> {
     }
 
     /// `wanted` holds rows of the slice only.
-    fn take(&mut self, wanted: impl Iterator<Item = u32>) {
+    fn take(&mut self, wanted: impl Iterator<Item = u32>) -> u64 {
         if self.top.k() == 0 {
-            return;
+            return 0;
         }
+        let mut taken = 0;
         let kernel = self.distance.kernel();
         let (mut four, mut held) = ([0u32; 4], 0);
         for row in wanted {
             prefetch(self.rows.row(row), 2);
             four[held] = row;
             held += 1;
+            taken += 1;
             if held == 4 {
                 let distances = kernel.four(self.query, four.map(|row| self.rows.row(row)));
                 four.into_iter().zip(distances).for_each(|(row, distance)| self.offer(row, distance));
@@ -73,6 +75,7 @@ impl<'a, 't> Fours<'a, 't> {
         for row in &four[..held] {
             self.offer(*row, kernel.one(self.query, self.rows.row(*row)));
         }
+        taken
     }
 
     #[inline]
@@ -111,13 +114,8 @@ impl VectorIndex for Flat {
         stats: &mut Stats,
     ) -> Vec<Neighbor> {
         let mut top = TopK::new(k);
-        scan(rows, distance, query, accept, 0, &mut top);
+        stats.distances += scan(rows, distance, query, accept, 0, &mut top);
         stats.visited += rows.len() as u64;
-        stats.distances += match accept {
-            Accept::All => rows.len() as u64,
-            Accept::Bits(bits) => bits.count() as u64,
-            Accept::Live { .. } => (0..rows.len() as u32).filter(|row| accept.contains(*row)).count() as u64,
-        };
         top.into_sorted()
     }
 

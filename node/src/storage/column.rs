@@ -119,22 +119,19 @@ impl<'a> Column<'a> {
         let scanned = match (self.map, alive.rows) {
             (Some(map), _) => {
                 let slots = alive.slots(map);
-                scan(self.rows, self.distance, query, Accept::Bits(&slots), 0, &mut near);
-                slots.count()
+                scan(self.rows, self.distance, query, Accept::Bits(&slots), 0, &mut near)
             }
             (None, Some(rows)) => {
                 // Rows of the segment already: straight into the answer.
-                scan(self.rows, self.distance, query, Accept::Bits(rows), alive.base, top);
-                rows.count().min(self.rows.len())
+                scan(self.rows, self.distance, query, Accept::Bits(rows), alive.base, top)
             }
             (None, None) => {
                 let live = Accept::Live { deleted_at: alive.deleted_at, at: alive.at };
-                scan(self.rows, self.distance, query, live, 0, &mut near);
-                self.rows.len()
+                scan(self.rows, self.distance, query, live, 0, &mut near)
             }
         };
-        stats.visited += scanned as u64;
-        stats.distances += scanned as u64;
+        stats.visited += scanned;
+        stats.distances += scanned;
         for neighbor in near.into_sorted() {
             top.push(self.in_segment(neighbor, alive.base));
         }
