@@ -338,7 +338,8 @@ mod tests {
         assert_eq!((vector.form, vector.dims, vector.index), (Form::Sparse, 0, IndexKind::Flat));
         let (_, vector) = vector_from_word("tokens:128/f16/multi:dot").unwrap();
         assert_eq!((vector.form, vector.distance), (Form::Multi(Datatype::F16), Distance::Dot));
-        for wrong in ["default", "a:x", "a:3/f8", "a:multi", "a:1:near", "a:1:dot:lsh", "a:1:dot:fast:more"] {
+        for wrong in ["default", "a:x", "a:3/f8", "a:multi", "a:1:near", "a:1:dot:annoy", "a:1:dot:fast:more"]
+        {
             vector_from_word(wrong).unwrap_err();
         }
         assert_eq!(field_from_word("a.b:datetime"), Ok(("a.b".to_owned(), FieldType::Datetime)));

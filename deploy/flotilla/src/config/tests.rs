@@ -52,7 +52,7 @@ fn wrong_types_and_ranges_name_key_limit_and_value() {
         ("server:\n  port: -1", "f.yaml:2: server.port: must be 0 to 65535, got -1"),
         ("log:\n  lanes: many", "f.yaml:2: log.lanes: expected 1 to 256, got the text \"many\""),
         ("log:\n  lanes: 1.5", "f.yaml:2: log.lanes: must be 1 to 256, got 1.5"),
-        ("index:\n  type: lsh", "f.yaml:2: index.type: must be hnsw | flat, got lsh"),
+        ("index:\n  type: annoy", "f.yaml:2: index.type: must be hnsw | flat | lsh, got annoy"),
         ("storage:\n  sync: 3", "f.yaml:2: storage.sync: must be true | false, got 3"),
         ("server:\n  bind: here", "f.yaml:2: server.bind: must be an IP address, got here"),
         ("server: 7", "f.yaml:1: server: expected keys nested in it, got 7"),
