@@ -95,7 +95,8 @@ async fn a_flipped_bit_in_any_file_takes_the_replica_out_or_is_mended() {
         let _ = std::fs::remove_file(path);
         std::fs::write(path, &whole).unwrap();
     }
-    assert!(at_open > 3 && later > 0 && mended > 0, "{at_open} at open, {later} later, {mended} mended");
+    // Which of the first two it is depends on who is quicker.
+    assert!(at_open + later > 3 && mended > 0, "{at_open} at open, {later} later, {mended} mended");
     let house = House::open(dir.path(), 2).await;
     assert_eq!(count(&house, 1).await.unwrap(), 120);
     house.close().await;
