@@ -90,11 +90,13 @@ fn codes_find_what_a_scan_finds() {
             for (bound, uses) in [(100, 1), (40, 1), (39, 2), (39, 3), (8, 2), (2, 2)] {
                 let (same, all, is_repeated) = agreement(&view, Some(&below(bound)), uses);
                 let what = format!("{some_lack_it} {has_dead} n < {bound}, {uses} uses");
-                assert!(same * 100 >= all * 95, "{same} of {all}: {what}");
+                // Of so few rows a search reads the vectors: see the query's plan.
+                let least = if bound == 2 { 95 } else { 99 };
+                assert!(same * 100 >= all * least, "{same} of {all}: {what}");
                 assert!(is_repeated, "twenty queries: {what}");
             }
             let (same, all, _) = agreement(&view, None, 1);
-            assert!(same * 100 >= all * 95, "{same} of {all}: {some_lack_it} {has_dead}, no filter");
+            assert!(same * 100 >= all * 99, "{same} of {all}: {some_lack_it} {has_dead}, no filter");
         }
     }
 }
