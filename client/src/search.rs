@@ -122,6 +122,12 @@ impl Search {
         self
     }
 
+    /// Finds this share of the nearest records, above 0 to 1, with as much effort as that takes: instead of [`Search::ef`].
+    pub fn target_recall(mut self, share: f32) -> Search {
+        self.wire.target_recall = Some(share);
+        self
+    }
+
     /// Scans every vector instead of the graph.
     pub fn exact(mut self) -> Search {
         self.wire.exact = true;

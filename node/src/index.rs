@@ -27,6 +27,7 @@
 pub mod accept;
 pub mod any;
 pub mod bitset;
+pub mod calibration;
 pub mod codes;
 pub mod damage;
 pub mod distance;
@@ -54,6 +55,7 @@ use std::sync::Arc;
 pub use accept::Accept;
 pub use any::AnyIndex;
 pub use bitset::Bitset;
+pub use calibration::Calibration;
 pub use codes::Codes;
 pub use codes::packed::Packed;
 pub use damage::Damage;

@@ -20,6 +20,7 @@ mod house;
 pub mod lag;
 mod owned;
 mod reading;
+pub mod recall;
 pub mod registry;
 mod search;
 mod views;
@@ -42,6 +43,7 @@ use self::lag::Watched;
 pub use self::owned::Owned;
 use self::owned::Seat;
 use self::reading::read_record;
+use self::recall::Recall;
 pub use self::search::{Groups, Search};
 use self::views::Views;
 use crate::env::{clock, task};
@@ -113,9 +115,11 @@ pub struct Shared {
     /// Reads that may compute at one time on this node.
     pub read_permits: Arc<Semaphore>,
     /// Background jobs that may run at one time on this node.
-    pub work_permits: Arc<Semaphore>,
+    pub work_permits: worker::Permits,
     /// How the background works.
     pub worker: worker::Options,
+    /// How searches are compared with exact ones.
+    pub recall: recall::Sampling,
 }
 
 /// One copy of a partition, on this node.
@@ -129,6 +133,7 @@ pub struct Replica {
     seat: Seat,
     views: Views,
     lag: Watched,
+    recall: Arc<Recall>,
     read_permits: Arc<Semaphore>,
     worker: Arc<Worker>,
     digests: Arc<Digests>,
@@ -180,6 +185,7 @@ impl Replica {
         let warden = watch_over(group.clone(), worker.clone(), quarantine.clone(), digests.clone());
         let warden = Mutex::new(Some(task::spawn(warden)));
         let (views, lag, seat) = (Views::default(), Watched::default(), Seat::default());
+        let recall = Recall::new(shared.recall.clone());
         let (read_permits, peers) = (shared.read_permits.clone(), shared.home.peers.clone());
         Ok(Replica {
             id,
@@ -191,6 +197,7 @@ impl Replica {
             seat,
             views,
             lag,
+            recall,
             read_permits,
             worker,
             digests,
@@ -283,7 +290,7 @@ impl Replica {
             let _is_taken = self.step(step).await?;
         }
         let body = admit::admit(&self.store.spec(), &self.ledger.moves(), owned, write)?;
-        self.worker.wait_while_behind().await;
+        self.worker.wait_while_behind().await.map_err(|why| self.serves().err().unwrap_or(why))?;
         let proposed = self.propose(request, body).await;
         match proposed.map_err(|why| self.serves().err().unwrap_or(why))? {
             Reply::Written { affected, log_index } => Ok(Written { affected, log_index }),
@@ -454,6 +461,16 @@ impl Replica {
     /// What the store holds.
     pub fn status(&self) -> Status {
         self.store.status()
+    }
+
+    /// How fast its graphs are built, in vectors per second, and for how long; see [`worker::pace::Pace`].
+    pub fn pace(&self) -> (Option<f64>, Option<Duration>) {
+        self.worker.pace()
+    }
+
+    /// The share of the nearest records that its searches find, as far as that was watched, and over how many.
+    pub fn recall(&self) -> (Option<f64>, u64) {
+        self.recall.figures()
     }
 
     /// The group's term, last log index, and purged index; and the applied index.

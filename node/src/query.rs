@@ -47,7 +47,7 @@ pub use self::plan::Step;
 pub use self::scan::scan;
 
 /// What to search for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Search<'a> {
     /// The vector's name, as the spec has it.
     pub vector: &'a str,
@@ -59,6 +59,8 @@ pub struct Search<'a> {
     pub limit: usize,
     /// Candidates that a walk of the graph keeps; at least `limit` are kept.
     pub ef: usize,
+    /// The share of the nearest records that is to be found; where it is set, it takes the place of `ef`.
+    pub target_recall: Option<f32>,
     /// Scan instead of walking the graph.
     pub exact: bool,
     /// Only hits at most this far.
@@ -109,6 +111,15 @@ impl PlanReport {
     pub fn words(&self) -> String {
         let words: Vec<&str> = self.steps.iter().map(|step| step.word()).collect();
         words.join(",")
+    }
+
+    /// Candidates that a walk kept, at most; 0: no graph was walked.
+    pub fn ef(&self) -> usize {
+        let kept = self.steps.iter().map(|step| match step {
+            Step::Graph { ef } | Step::FilteredGraph { ef } => *ef,
+            Step::Exact | Step::Codes => 0,
+        });
+        kept.max().unwrap_or(0)
     }
 
     /// Adds what another round did.

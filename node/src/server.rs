@@ -47,6 +47,7 @@ use crate::meta::catalogue::moves::Move;
 use crate::meta::growth::Thresholds;
 use crate::partition::equality::{self, Equality, OnDivergent};
 use crate::partition::lag;
+use crate::partition::recall::Sampling;
 use crate::partition::registry::Registry;
 use crate::partition::{Replica, Shared};
 use crate::peers::{KEEPALIVE, Peers};
@@ -79,6 +80,8 @@ pub struct Options {
     pub lag: lag::Options,
     /// The background work of the partitions.
     pub worker: worker::Options,
+    /// How often the answer of one search of a replica is compared with an exact one. Zero: never.
+    pub recall_every: Duration,
     /// How replicas are compared.
     pub equality: equality::Options,
     /// What a new collection gets where its creator says nothing.
@@ -123,6 +126,7 @@ impl Options {
             raft: raft::Options::default(),
             lag: lag::Options::default(),
             worker: worker::Options::default(),
+            recall_every: Duration::from_secs(30),
             equality: equality::Options::default(),
             defaults: Defaults::default(),
             growth: Thresholds::default(),
@@ -190,8 +194,9 @@ impl Node {
             store: options.store,
             home: home.clone(),
             read_permits: Arc::new(Semaphore::new(threads * 4)),
-            work_permits: Arc::new(Semaphore::new(1)),
+            work_permits: worker::Permits::default(),
             worker: options.worker,
+            recall: Sampling::new(options.recall_every),
         };
         let partitions = folder.path().join("partitions");
         let registry = Arc::new(Registry::new(partitions, lanes.clone(), shared));

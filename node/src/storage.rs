@@ -32,7 +32,7 @@ mod presence;
 pub mod quarantine;
 pub mod row;
 #[cfg(any(test, feature = "fuzz"))]
-mod sample;
+pub(crate) mod sample;
 mod sealed;
 mod shape;
 mod stamped;
@@ -174,6 +174,10 @@ pub trait SegmentView: Send + Sync {
     fn identity(&self) -> Option<u64>;
     /// Whether the vector can be searched without scanning it.
     fn is_indexed(&self, vector: &str) -> bool;
+    /// Candidates that a walk has to keep to find this share of the `limit` nearest rows; `None` where no walk that was measured does.
+    fn effort(&self, _vector: &str, _target: f32, _limit: usize) -> Option<usize> {
+        None
+    }
     /// Whether the vector's rows have codes.
     fn has_codes(&self, _vector: &str) -> bool {
         false

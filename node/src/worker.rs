@@ -1,35 +1,44 @@
 //! The background work of one replica: seal, build graphs, compact, let the log be purged.
 //!
-//! One task per replica, woken when rows are frozen; it works until nothing is left to do. Each job takes one of the
-//! node's work permits and runs beside the request loop, so that all replicas together never use more than the node's
-//! share of cores. Jobs are interrupted at shutdown; what they had not committed is done again after the next boot.
+//! Three [`Track`]s per replica work beside each other, each until nothing is left for it to do: **sealing**, woken when rows are
+//! frozen, so that memory and the log stay short whatever else is under way; **indexing**, so that what searches scan stays
+//! short while segments are merged; **merging**, which also checks, at a low rate, what is at rest: one sealed segment at a time
+//! is read whole. Each job takes one of the node's [`Permits`] and runs beside the request loop, so that all replicas together
+//! never use more than the node's share of cores. Jobs are interrupted at shutdown; what they had not committed is done again
+//! after the next boot.
 //!
 //! When no write came for [`IDLE`], rows that are still growing are frozen too, if they are enough for a graph: a
 //! collection at rest is indexed whole.
 //!
-//! At a low rate, what is at rest is checked too: one sealed segment at a time is read whole.
+//! **Writers wait** while sealing or indexing is too far behind ([`Worker::wait_while_behind`]): memory is bounded, and so is what a
+//! search has to scan while data pours in.
 //!
 //! A job that fails for want of space is tried again after a pause; one that fails otherwise stops this worker and takes the
 //! replica into quarantine: what a sync or a read could not do is not to be trusted, and another replica has it whole.
 
+pub mod pace;
 pub mod slots;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use flotilla_proto::refusal::Refusal;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 
+use self::pace::Pace;
 use crate::env::{clock, task};
 use crate::index::Progress;
 use crate::machine::{PartitionMachine, Signals};
 use crate::raft::Group;
-use crate::storage::store::Store;
+use crate::storage::store::{Behind, Store};
 use crate::storage::{Fault, Quarantine};
 
 /// How long without a write until growing rows are frozen.
 const IDLE: Duration = Duration::from_secs(1);
+/// What a write is told to wait that waited in vain for a background that is behind.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How the background works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,28 +47,75 @@ pub struct Options {
     pub verify_every: Duration,
     /// How long to wait before trying again what failed for want of space (default 5 s).
     pub space_pause: Duration,
+    /// How long a write waits for a background that is behind, at most (default 10 s).
+    pub behind_max: Duration,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { verify_every: Duration::from_secs(300), space_pause: Duration::from_secs(5) }
+        Options {
+            verify_every: Duration::from_secs(300),
+            space_pause: Duration::from_secs(5),
+            behind_max: Duration::from_secs(10),
+        }
     }
+}
+
+/// Background jobs that may run at one time on a node, over all replicas.
+#[derive(Clone, Debug)]
+pub struct Permits {
+    sealing: Arc<Semaphore>,
+    building: Arc<Semaphore>,
+    merging: Arc<Semaphore>,
+}
+
+impl Default for Permits {
+    /// A seal writes one folder and computes little. Of the two that build, at most one merges, so that a graph which is lacking
+    /// never waits for a merge.
+    fn default() -> Permits {
+        let [sealing, building, merging] = [1, 2, 1].map(|count| Arc::new(Semaphore::new(count)));
+        Permits { sealing, building, merging }
+    }
+}
+
+#[cfg(test)]
+impl Permits {
+    /// While these are held, no graph is built and nothing is merged.
+    pub(crate) async fn builds(&self) -> tokio::sync::OwnedSemaphorePermit {
+        self.building.clone().acquire_many_owned(2).await.unwrap()
+    }
+}
+
+/// A kind of background work; see the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Track {
+    Sealing,
+    Indexing,
+    Merging,
 }
 
 /// The worker of one replica.
 pub struct Worker {
     job: Arc<Job>,
-    sealed: watch::Receiver<u64>,
-    task: Mutex<Option<task::JoinHandle<()>>>,
+    done: watch::Receiver<u64>,
+    tasks: Mutex<Vec<task::JoinHandle<()>>>,
 }
 
 struct Job {
     store: Arc<Store>,
     group: Arc<Group<PartitionMachine>>,
+    /// Told of frozen rows.
     wake: Arc<Notify>,
-    permits: Arc<Semaphore>,
-    progress: Arc<Progress>,
-    sealed: watch::Sender<u64>,
+    /// Told of segments that may want a graph.
+    index_wake: Notify,
+    /// Told of segments that may want to be merged.
+    merge_wake: Notify,
+    permits: Permits,
+    indexing: Progress,
+    merging: Progress,
+    pace: Pace,
+    /// Counts what brings the store closer to its writers.
+    done: watch::Sender<u64>,
     freeze_wanted: Arc<AtomicBool>,
     quarantine: Arc<Quarantine>,
     options: Options,
@@ -80,72 +136,117 @@ impl Worker {
         store: Arc<Store>,
         group: Arc<Group<PartitionMachine>>,
         signals: Signals,
-        permits: Arc<Semaphore>,
+        permits: Permits,
         options: Options,
     ) -> Worker {
         let Signals { frozen: wake, freeze_wanted, quarantine, .. } = signals;
-        let progress = Arc::new(Progress::default());
-        let is_stopping = AtomicBool::new(false);
-        let (sealed, sealings) = watch::channel(0);
+        let (done, counted) = watch::channel(0);
         let job = Arc::new(Job {
             store,
             group,
             wake,
+            index_wake: Notify::new(),
+            merge_wake: Notify::new(),
             permits,
-            progress,
-            sealed,
+            indexing: Progress::new(),
+            merging: Progress::new(),
+            pace: Pace::default(),
+            done,
             freeze_wanted,
             quarantine,
             options,
             verified: Mutex::new(Verified { segment: 0, at: clock::now() }),
-            is_stopping,
+            is_stopping: AtomicBool::new(false),
         });
-        let task = task::spawn(job.clone().run());
-        Worker { job, sealed: sealings, task: Mutex::new(Some(task)) }
+        let tracks = [Track::Sealing, Track::Indexing, Track::Merging];
+        let tasks = Mutex::new(tracks.map(|track| task::spawn(job.clone().follow(track))).into());
+        Worker { job, done: counted, tasks }
     }
 
-    /// Waits while the store says that its background is behind, so that memory stays bounded under a flood of writes.
-    pub async fn wait_while_behind(&self) {
-        let mut sealed = self.sealed.clone();
-        loop {
-            sealed.borrow_and_update();
-            if !self.job.store.is_behind() || sealed.changed().await.is_err() {
-                return;
-            }
+    /// Waits while the store says that its background is behind, so that memory and what is scanned stay bounded under a flood of
+    /// writes.
+    ///
+    /// # Errors
+    /// [`Refusal::Exhausted`] if it still is after a while; nothing was written.
+    pub async fn wait_while_behind(&self) -> Result<(), Refusal> {
+        if self.job.store.behind().is_none() {
+            return Ok(());
         }
+        let mut done = self.done.clone();
+        let caught_up = async {
+            loop {
+                done.borrow_and_update();
+                if self.job.store.behind().is_none() || done.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(self.job.options.behind_max, caught_up).await.is_ok() {
+            return Ok(());
+        }
+        match self.job.store.behind() {
+            None => Ok(()),
+            Some(behind) => Err(Refusal::Exhausted {
+                what: match behind {
+                    Behind::Sealing => "rows wait to be written to disk".to_owned(),
+                    Behind::Indexing(waiting) => {
+                        format!("{waiting} vectors of the partition wait for their index")
+                    }
+                },
+                retry_after: RETRY_AFTER,
+            }),
+        }
+    }
+
+    /// How fast graphs are built here, and for how long there is work of that kind; see [`Pace`].
+    pub fn pace(&self) -> (Option<f64>, Option<Duration>) {
+        let waiting = self.job.store.status().waiting_vectors;
+        self.job.pace.figures(waiting, self.job.indexing.done(), clock::now())
     }
 
     /// Interrupts the work and waits for it to end. Idempotent.
     pub async fn stop(&self) {
-        self.job.is_stopping.store(true, Ordering::SeqCst);
-        self.job.progress.cancel();
-        self.job.wake.notify_one();
-        let task = self.task.lock().take();
-        if let Some(task) = task
-            && let Err(why) = task.await
-        {
-            tracing::warn!(%why, "a worker did not end cleanly");
+        self.job.stop();
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            if let Err(why) = task.await {
+                tracing::warn!(%why, "a worker did not end cleanly");
+            }
         }
     }
 }
 
 impl Job {
-    async fn run(self: Arc<Job>) {
+    fn stop(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+        self.indexing.cancel();
+        self.merging.cancel();
+        [&*self.wake, &self.index_wake, &self.merge_wake].into_iter().for_each(Notify::notify_one);
+    }
+
+    async fn follow(self: Arc<Job>, track: Track) {
         loop {
-            let worked = async {
-                self.work().await?;
-                self.maybe_verify().await
+            let worked = match track {
+                Track::Sealing => self.seal().await,
+                Track::Indexing => self.index().await,
+                Track::Merging => self.merge().await,
             };
-            match worked.await {
-                Ok(()) => self.rest().await,
+            match worked {
+                Ok(()) if self.is_stopping.load(Ordering::SeqCst) => return,
+                Ok(()) => match track {
+                    Track::Sealing => self.rest().await,
+                    Track::Indexing => self.index_wake.notified().await,
+                    Track::Merging => self.until_merge_or_verify().await,
+                },
                 Err(Fault::Cancelled) => {}
                 Err(fault @ Fault::Io { is_full: true, .. }) => {
-                    tracing::warn!(%fault, "background work waits for space");
-                    self.pause().await;
+                    tracing::warn!(%fault, ?track, "background work waits for space");
+                    self.pause(track).await;
                 }
                 Err(fault) => {
-                    tracing::error!(%fault, "background work stops");
-                    return self.quarantine.note(&fault);
+                    tracing::error!(%fault, ?track, "background work stops");
+                    self.quarantine.note(&fault);
+                    return self.stop();
                 }
             }
             if self.is_stopping.load(Ordering::SeqCst) {
@@ -154,7 +255,7 @@ impl Job {
         }
     }
 
-    /// Waits for work. Whenever nothing was written for a while, asks the machine to freeze what grows.
+    /// Waits for rows to seal. Whenever nothing was written for a while, asks the machine to freeze what grows.
     async fn rest(&self) {
         let mut written = self.group.applied();
         while tokio::time::timeout(IDLE, self.wake.notified()).await.is_err() {
@@ -166,11 +267,17 @@ impl Job {
                     return self.wake.notified().await;
                 }
             }
-            if self.verify_is_due() {
-                return;
-            }
             written = now;
         }
+    }
+
+    async fn until_merge_or_verify(&self) {
+        let every = self.options.verify_every;
+        if every.is_zero() {
+            return self.merge_wake.notified().await;
+        }
+        let left = every.saturating_sub(self.verified.lock().at.elapsed());
+        let _ = tokio::time::timeout(left, self.merge_wake.notified()).await;
     }
 
     fn verify_is_due(&self) -> bool {
@@ -183,55 +290,89 @@ impl Job {
         if !self.verify_is_due() {
             return Ok(());
         }
-        let checked = self.step(|job| {
+        let checked = self.step(Track::Merging, |job| {
             let last = job.verified.lock().segment;
             let next = job.store.verify_next(last)?;
             *job.verified.lock() = Verified { segment: next.unwrap_or(0), at: clock::now() };
             Ok(next.is_some())
         });
         checked.await?;
-        // What was found may be work.
-        self.wake.notify_one();
+        // A graph that was found damaged is to be built again.
+        self.index_wake.notify_one();
         Ok(())
     }
 
-    async fn pause(&self) {
-        let _ = tokio::time::timeout(self.options.space_pause, self.wake.notified()).await;
+    async fn pause(&self, track: Track) {
+        let wake = match track {
+            Track::Sealing => &*self.wake,
+            Track::Indexing => &self.index_wake,
+            Track::Merging => &self.merge_wake,
+        };
+        let _ = tokio::time::timeout(self.options.space_pause, wake.notified()).await;
     }
 
-    /// Everything there is to do now, the most urgent first.
-    async fn work(self: &Arc<Job>) -> Result<(), Fault> {
-        loop {
-            if self.is_stopping.load(Ordering::SeqCst) {
-                return Err(Fault::Cancelled);
-            }
-            if self.step(|job| Ok(job.store.seal()?.is_some())).await? {
-                self.sealed.send_modify(|count| *count += 1);
-                if let Err(why) = self.group.purge_behind_durable().await {
-                    tracing::warn!(%why, "the log is not purged");
-                }
-                continue;
-            }
-            let merged = self.step(|job| job.store.compact(&job.progress)).await?;
-            if !merged && !self.step(|job| job.store.build_graph(&job.progress)).await? {
-                return Ok(());
+    async fn seal(self: &Arc<Job>) -> Result<(), Fault> {
+        while self.step(Track::Sealing, |job| Ok(job.store.seal()?.is_some())).await? {
+            self.tell();
+            if let Err(why) = self.group.purge_behind_durable().await {
+                tracing::warn!(%why, "the log is not purged");
             }
         }
+        Ok(())
+    }
+
+    async fn index(self: &Arc<Job>) -> Result<(), Fault> {
+        while self.step(Track::Indexing, Job::build).await? {
+            self.tell();
+        }
+        Ok(())
+    }
+
+    fn build(&self) -> Result<bool, Fault> {
+        let _timed = self.pace.begin(&self.indexing);
+        self.store.build_graph(&self.indexing)
+    }
+
+    async fn merge(self: &Arc<Job>) -> Result<(), Fault> {
+        while self.step(Track::Merging, |job| job.store.compact(&job.merging)).await? {
+            self.tell();
+        }
+        self.maybe_verify().await
+    }
+
+    /// Something was done: writers may go on, and others may have work.
+    fn tell(&self) {
+        self.done.send_modify(|count| *count += 1);
+        self.index_wake.notify_one();
+        self.merge_wake.notify_one();
     }
 
     async fn step(
         self: &Arc<Job>,
+        track: Track,
         work: impl FnOnce(&Job) -> Result<bool, Fault> + Send + 'static,
     ) -> Result<bool, Fault> {
-        let permit = self.permits.clone().acquire_owned().await.map_err(|_| Fault::Cancelled)?;
+        let Permits { sealing, building, merging } = &self.permits;
+        let wanted = match track {
+            Track::Sealing => vec![sealing],
+            Track::Indexing => vec![building],
+            Track::Merging => vec![merging, building],
+        };
+        let mut permits = Vec::with_capacity(wanted.len());
+        for permit in wanted {
+            permits.push(permit.clone().acquire_owned().await.map_err(|_| Fault::Cancelled)?);
+        }
+        if self.is_stopping.load(Ordering::SeqCst) {
+            return Err(Fault::Cancelled);
+        }
         let job = self.clone();
         let since = clock::now();
         let done = task::spawn_cpu(move || {
-            let _permit = permit;
+            let _permits = permits;
             work(&job)
         })
         .await;
-        tracing::debug!(elapsed = ?since.elapsed(), "background step");
+        tracing::debug!(elapsed = ?since.elapsed(), ?track, "background step");
         done.map_err(|_| Fault::Cancelled)?
     }
 }

@@ -5,6 +5,7 @@ mod collection;
 mod filter;
 mod placement;
 mod record;
+mod search;
 
 pub use collection::{
     collection_from_wire, collection_to_wire, field_type_from_wire, spec_from_wire, spec_to_wire,
@@ -17,3 +18,4 @@ pub use record::{
     key_from_wire, key_to_wire, record_from_wire, record_to_wire, value_from_wire, value_to_wire,
     vector_from_wire, vector_to_wire,
 };
+pub use search::check_effort;

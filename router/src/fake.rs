@@ -441,6 +441,7 @@ impl Shard for Fake {
             records: records.len() as u64,
             segments: 1,
             index_progress: 1.0,
+            index_eta_ms: Some(0),
             ..Default::default()
         };
         Ok(Response::new(shard::StatusResponse { status: Some(status), log_index }))

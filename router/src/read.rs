@@ -199,7 +199,7 @@ pub async fn collection_status(
 fn sum(
     ends: impl Iterator<Item = (PartitionId, Result<Answer<shard::StatusResponse>, Miss>)>,
 ) -> Result<v1::CollectionStatus, Status> {
-    let mut total = v1::CollectionStatus::default();
+    let mut total = v1::CollectionStatus { index_eta_ms: Some(0), ..Default::default() };
     let mut covered = Covered::default();
     let (mut answered, mut weights, mut progress) = (0, 0.0, 0.0);
     let mut failure = None;
@@ -217,6 +217,10 @@ fn sum(
                 total.growing_records += part.growing_records;
                 total.unindexed_vectors += part.unindexed_vectors;
                 total.disk_bytes += part.disk_bytes;
+                // The last one to end decides; one that does not know leaves the whole unknown.
+                total.index_eta_ms =
+                    total.index_eta_ms.zip(part.index_eta_ms).map(|(longest, more)| longest.max(more));
+                total.indexing.extend(part.indexing);
             }
             Err(Miss::Failed(status)) => {
                 covered.missed(partition, &status);

@@ -148,6 +148,7 @@ impl Found {
         if let (Some(told), Some(more)) = (told, more) {
             told.plan = format!("{},{}", told.plan, more.plan);
             told.rounds += more.rounds;
+            told.ef = told.ef.max(more.ef);
             told.visited += more.visited;
             told.distances += more.distances;
             told.unindexed += more.unindexed;

@@ -7,7 +7,7 @@ use flotilla_client::{Client, Collection};
 use flotilla_proto::schema::{
     CollectionSpec, Datatype, Distance, FieldType, Form, IndexKind, Quantization, VectorSpec,
 };
-use flotilla_proto::v1::CollectionStatus;
+use flotilla_proto::v1::{CollectionStatus, PartitionIndexing};
 use serde_json::json;
 
 use crate::import::{PARTITIONS_OF_SERVER, index_kind};
@@ -230,12 +230,29 @@ fn description(spec: &CollectionSpec, status: &CollectionStatus) -> String {
     row("segments", status.segments.to_string());
     row("not yet sealed", status.growing_records.to_string());
     row("searched by scanning", format!("{} vectors", status.unindexed_vectors));
-    row("indexed", format!("{:.1} %", status.index_progress * 100.0));
+    row("indexed", format!("{:.1} %{}", status.index_progress * 100.0, eta_words(status.index_eta_ms)));
+    for part in status.indexing.iter().filter(|part| part.waiting_vectors > 0) {
+        let pace = part.vectors_per_second.map(|pace| format!(", {pace:.0} a second")).unwrap_or_default();
+        let (waiting, eta) = (part.waiting_vectors, eta_words(part.eta_ms));
+        row(
+            &format!("partition {}", part.partition),
+            format!("{:.1} %{eta}, {waiting} vectors wait{pace}", part.progress * 100.0),
+        );
+    }
     row("on disk", format!("{} bytes", status.disk_bytes));
     if let Some(coverage) = &status.coverage {
         row("coverage", output::coverage_words(coverage));
     }
     table.render().lines().skip(2).map(|line| format!("{line}\n")).collect()
+}
+
+/// How long indexing goes on.
+fn eta_words(eta_ms: Option<u64>) -> String {
+    match eta_ms {
+        Some(0) => String::new(),
+        Some(ms) => format!(", about {} s left", ms.div_ceil(1_000)),
+        None => ", time left not known yet".to_owned(),
+    }
 }
 
 fn size_word(vector: &VectorSpec) -> String {
@@ -315,8 +332,22 @@ fn document(spec: &CollectionSpec, status: &CollectionStatus) -> serde_json::Val
             "unindexed_vectors": status.unindexed_vectors,
             "disk_bytes": status.disk_bytes,
             "index_progress": status.index_progress,
+            "index_eta_ms": status.index_eta_ms,
+            "indexing": status.indexing.iter().map(indexing).collect::<Vec<_>>(),
             "coverage": status.coverage.as_ref().map(output::coverage_json),
         },
+    })
+}
+
+fn indexing(part: &PartitionIndexing) -> serde_json::Value {
+    json!({
+        "partition": part.partition,
+        "records": part.records,
+        "unindexed_vectors": part.unindexed_vectors,
+        "waiting_vectors": part.waiting_vectors,
+        "progress": part.progress,
+        "vectors_per_second": part.vectors_per_second,
+        "eta_ms": part.eta_ms,
     })
 }
 

@@ -289,6 +289,10 @@ pub struct Config {
     pub performance: Performance,
     /// Index of a new collection's vector that names none.
     pub index: IndexKind,
+    /// Vectors of a partition that may wait for their index before its writes wait too.
+    pub backlog_max: u64,
+    /// Seconds between two comparisons of a replica's search with a scan; 0: never.
+    pub recall_seconds: u64,
     /// What its searches look at first, where its index is named but not this.
     pub quantization: Option<Quantization>,
     /// The spread of collections.
@@ -342,6 +346,8 @@ impl From<&Settings> for Config {
                 sync_interval_ms: settings.number("replication.sync_interval_ms"),
                 compare_seconds: settings.number("replication.compare_seconds"),
             },
+            backlog_max: settings.number("index.backlog_max"),
+            recall_seconds: settings.number("index.recall_seconds"),
             performance: Performance { threads: narrow("performance.threads") as usize },
             index: match (settings.text("index.type").as_str(), quantization) {
                 ("flat", _) => IndexKind::Flat,

@@ -60,10 +60,12 @@ pub fn configure(node: &mut flotilla_node::server::Options, config: &Config) {
     let whole = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     node.store.seal_rows = whole(config.storage.seal_rows);
     node.store.seal_bytes = whole(config.storage.seal_bytes);
+    node.store.backlog_max = whole(config.backlog_max);
     node.raft.heartbeat_ms = config.raft.heartbeat_ms;
     node.lag.sync_interval_ms = config.replication.sync_interval_ms;
     node.equality.every = Duration::from_secs(config.replication.compare_seconds);
     node.worker.verify_every = Duration::from_secs(config.storage.verify_seconds);
+    node.recall_every = Duration::from_secs(config.recall_seconds);
     node.defaults = Defaults {
         partitions: config.cluster.partitions,
         index: config.index,

@@ -116,14 +116,16 @@ pub fn coverage_json(coverage: &Coverage) -> serde_json::Value {
 /// How each partition went about a search.
 pub fn plans_table(plans: &[PartitionPlan]) -> String {
     let right = Align::Right;
-    let counts = ["segments", "rounds", "visited", "distances", "unindexed", "matches", "wait ms", "ms"];
+    let counts =
+        ["segments", "rounds", "ef", "visited", "distances", "unindexed", "matches", "wait ms", "ms"];
     let mut columns = vec![("partition", right, 20), ("plan", Align::Left, 60)];
     columns.extend(counts.map(|name| (name, right, 12)));
     let mut table = Table::new(&columns);
     let ms = |micros: u64| format!("{:.3}", micros as f64 / 1e3);
     for plan in plans {
         let matches = plan.matches.map_or("–".to_owned(), |matches| matches.to_string());
-        let counts = [plan.segments, plan.rounds, plan.visited, plan.distances, plan.unindexed];
+        let ef = u64::from(plan.ef);
+        let counts = [plan.segments, plan.rounds, ef, plan.visited, plan.distances, plan.unindexed];
         let counts = counts.map(|count| count.to_string());
         let rest = [matches, ms(plan.waited_micros), ms(plan.micros)];
         table.row([plan.partition.to_string(), plan.plan.clone()].into_iter().chain(counts).chain(rest));
@@ -136,7 +138,7 @@ pub fn plans_json(plans: &[PartitionPlan]) -> serde_json::Value {
     let plan = |plan: &PartitionPlan| {
         json!({
             "partition": plan.partition, "plan": plan.plan, "segments": plan.segments, "rounds": plan.rounds,
-            "visited": plan.visited, "distances": plan.distances, "unindexed": plan.unindexed,
+            "ef": plan.ef,            "visited": plan.visited, "distances": plan.distances, "unindexed": plan.unindexed,
             "matches": plan.matches, "waited_ms": plan.waited_micros as f64 / 1e3,
             "ms": plan.micros as f64 / 1e3,
         })

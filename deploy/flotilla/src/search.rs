@@ -57,6 +57,9 @@ pub struct SearchArgs {
     /// Candidates kept while searching: more is slower and finds more [default: the collection's]
     #[arg(long, value_name = "N", default_value_t = 0)]
     ef: u32,
+    /// Share of the nearest records to find, above 0 to 1, with as much effort as that takes
+    #[arg(long, value_name = "SHARE", conflicts_with_all = ["ef", "exact"])]
+    target_recall: Option<f32>,
     /// Look at every vector instead of the graph
     #[arg(long)]
     exact: bool,
@@ -139,6 +142,10 @@ impl SearchArgs {
         };
         let request = match &self.group_by {
             Some(field) => request.group_by(field, self.group_size),
+            None => request,
+        };
+        let request = match self.target_recall {
+            Some(share) => request.target_recall(share),
             None => request,
         };
         let request = if self.exact { request.exact() } else { request };

@@ -2,8 +2,8 @@
 
 use super::quantized::{self, QuantizedGraph};
 use super::{
-    Accept, Backing, Bitset, Cancelled, Damage, Distance, Lsh, Neighbor, Packed, Progress, Rows, Stats,
-    VectorIndex, lsh,
+    Accept, Backing, Bitset, Calibration, Cancelled, Damage, Distance, Lsh, Neighbor, Packed, Progress, Rows,
+    Stats, VectorIndex, lsh,
 };
 
 /// How to build it.
@@ -35,6 +35,32 @@ impl AnyIndex {
         match self {
             AnyIndex::Graph(graph) => Some(graph),
             AnyIndex::Lsh(_) => None,
+        }
+    }
+
+    /// Measures how much effort it takes; see [`Calibration`].
+    ///
+    /// # Errors
+    /// [`Cancelled`] if `progress` was cancelled before the end.
+    pub fn calibrate(
+        &mut self,
+        rows: Rows<'_>,
+        distance: Distance,
+        progress: &Progress,
+    ) -> Result<(), Cancelled> {
+        let measured = Calibration::measure(self, rows, distance, progress)?;
+        match self {
+            AnyIndex::Graph(graph) => graph.calibration = measured,
+            AnyIndex::Lsh(lsh) => lsh.calibration = measured,
+        }
+        Ok(())
+    }
+
+    /// How much effort it takes, as far as that was measured.
+    pub fn calibration(&self) -> Calibration {
+        match self {
+            AnyIndex::Graph(graph) => graph.calibration,
+            AnyIndex::Lsh(lsh) => lsh.calibration,
         }
     }
 
@@ -146,11 +172,14 @@ mod tests {
         let sample = sample::clustered(3, 300, 8, 5);
         for params in [Params::default(), Params::Lsh(lsh::Params::default())] {
             let (rows, distance) = (sample.rows(), Distance::Euclidean);
-            let built = AnyIndex::build(rows, distance, &params, 1, &Progress::new()).unwrap();
+            let mut built = AnyIndex::build(rows, distance, &params, 1, &Progress::new()).unwrap();
+            built.calibrate(rows, distance, &Progress::new()).unwrap();
             let opened = AnyIndex::open(Arc::new(built.to_bytes())).unwrap();
             let is_lsh = matches!(params, Params::Lsh(_));
             assert_eq!(matches!(opened, AnyIndex::Lsh(_)), is_lsh);
             assert_eq!((opened.len(), opened.has_codes()), (300, !is_lsh));
+            assert_eq!(opened.calibration(), built.calibration());
+            assert_ne!(opened.calibration(), Calibration::default());
             let search = |index: &AnyIndex| {
                 index.search(rows, distance, rows.row(7), 5, 300, Accept::All, &mut Stats::default())
             };

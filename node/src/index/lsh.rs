@@ -11,8 +11,8 @@
 //! it is exact.
 //!
 //! ```text
-//! 64 bytes  magic (8), version u32, dims u32, rows u32, coarse u32, fine u32, buckets u32, seed u64, zeros, CRC-32 of what follows,
-//!           CRC-32 of all before
+//! 64 bytes  magic (8), version u32, dims u32, rows u32, coarse u32, fine u32, buckets u32, seed u64, a
+//!           [`Calibration`], zeros, CRC-32 of what follows, CRC-32 of all before
 //! centre    dims x f32
 //! buckets   u32 each, ascending: the numbers of those that hold rows
 //! starts    u32 each: where each of them begins
@@ -26,12 +26,15 @@ use std::collections::BinaryHeap;
 use super::codes::scan::rescore;
 use super::rotation::Rotation;
 use super::{
-    Accept, Backing, Cancelled, Damage, Distance, MAX_ROWS, Neighbor, Progress, Rows, Stats, VectorIndex,
+    Accept, Backing, Calibration, Cancelled, Damage, Distance, MAX_ROWS, Neighbor, Progress, Rows, Stats,
+    VectorIndex,
 };
 
 const MAGIC: [u8; 8] = *b"FLLSH\r\n\n";
 const VERSION: u32 = 1;
 const HEADER: usize = 64;
+/// Where the calibration stands in the header.
+const CALIBRATION: usize = 40;
 /// Rows gathered from buckets for each unit of effort.
 const GATHERED: usize = 16;
 /// Of those, rows whose vectors are read.
@@ -69,6 +72,7 @@ pub struct Lsh {
     starts: Vec<u32>,
     rows: Vec<u32>,
     fine: Vec<u64>,
+    pub(super) calibration: Calibration,
 }
 
 /// The hash functions.
@@ -214,6 +218,7 @@ impl VectorIndex for Lsh {
             starts,
             rows: hashed.into_iter().map(|(_, row, _)| row).collect(),
             fine,
+            calibration: Calibration::default(),
         })
     }
 
@@ -271,6 +276,8 @@ impl VectorIndex for Lsh {
         let words = [VERSION, dims, len, params.coarse, params.fine, buckets];
         words.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
         bytes.extend(params.seed.to_le_bytes());
+        bytes.resize(CALIBRATION, 0);
+        bytes.extend(self.calibration.to_bytes());
         bytes.resize(HEADER - 8, 0);
         bytes.extend(crc32fast::hash(&body).to_le_bytes());
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
@@ -321,7 +328,10 @@ impl VectorIndex for Lsh {
             return Err(Damage::Vertex(0));
         }
         let fine = hashes.as_chunks::<8>().0.iter().map(|hash| u64::from_le_bytes(*hash)).collect();
-        Ok(Lsh { directions: Directions::new(params, centre), buckets: numbers, starts, rows, fine })
+        let calibration =
+            header[CALIBRATION..].first_chunk().map(Calibration::from_bytes).unwrap_or_default();
+        let directions = Directions::new(params, centre);
+        Ok(Lsh { directions, buckets: numbers, starts, rows, fine, calibration })
     }
 }
 

@@ -35,6 +35,12 @@ impl Progress {
         self.cancelled.load(Ordering::Relaxed)
     }
 
+    /// Counts `rows` more rows.
+    #[cfg(test)]
+    pub(crate) fn count(&self, rows: u64) {
+        self.done.fetch_add(rows, Ordering::Relaxed);
+    }
+
     /// Counts `rows` more rows, or says that the build has to stop.
     pub(super) fn advance(&self, rows: u64) -> Result<(), Cancelled> {
         self.done.fetch_add(rows, Ordering::Relaxed);

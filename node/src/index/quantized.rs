@@ -1,7 +1,8 @@
 //! A graph with codes beside it: what a segment searches.
 //!
 //! ```text
-//! 64 bytes   magic (8), version u32, kind u32, length of the graph u64, length of the codes u64, zeros, CRC-32 of all before
+//! 64 bytes   magic (8), version u32, kind u32, length of the graph u64, length of the codes u64, a [`Calibration`], zeros, CRC-32 of
+//!            all before
 //! graph      as [`Graph`] writes it, then zeros up to the next multiple of 64
 //! codes      as [`Codes`] writes them; none for kind 0
 //! ```
@@ -11,19 +12,22 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::calibration;
 use super::codes::Kind;
 use super::codes::packed::Packed;
 use super::codes::scan::Scan;
 use super::hnsw;
 use super::{
-    Accept, Backing, Bitset, Cancelled, Codes, Damage, Distance, Graph, Neighbor, Progress, Rows, Stats,
-    VectorIndex,
+    Accept, Backing, Bitset, Calibration, Cancelled, Codes, Damage, Distance, Graph, Neighbor, Progress,
+    Rows, Stats, VectorIndex,
 };
 
 const MAGIC: [u8; 8] = *b"FLQUANT\n";
 const VERSION: u32 = 1;
 const HEADER: usize = 64;
 const LINE: usize = 64;
+/// Where the calibration stands in the header.
+const CALIBRATION: usize = 32;
 
 /// What a search looks at before it reads whole vectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,17 +66,19 @@ pub struct Params {
 pub struct QuantizedGraph {
     graph: Graph,
     codes: Option<Codes>,
+    pub(super) calibration: Calibration,
 }
 
 impl QuantizedGraph {
     /// Bytes of a file's header, for what holds its length.
-    fn header(kind: u32, graph: usize, codes: usize) -> [u8; HEADER] {
+    fn header(kind: u32, graph: usize, codes: usize, calibration: Calibration) -> [u8; HEADER] {
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(&MAGIC);
         header[8..12].copy_from_slice(&VERSION.to_le_bytes());
         header[12..16].copy_from_slice(&kind.to_le_bytes());
         header[16..24].copy_from_slice(&(graph as u64).to_le_bytes());
         header[24..32].copy_from_slice(&(codes as u64).to_le_bytes());
+        header[CALIBRATION..CALIBRATION + calibration::BYTES].copy_from_slice(&calibration.to_bytes());
         let crc = crc32fast::hash(&header[..HEADER - 4]);
         header[HEADER - 4..].copy_from_slice(&crc.to_le_bytes());
         header
@@ -162,6 +168,7 @@ impl VectorIndex for QuantizedGraph {
             return Ok(Self {
                 graph: Graph::build(rows, distance, &params.graph, threads, progress)?,
                 codes: None,
+                calibration: Calibration::default(),
             });
         };
         let (links, seed) = (params.graph.links_max(), params.graph.seed);
@@ -171,7 +178,7 @@ impl VectorIndex for QuantizedGraph {
             Kind::Binary => Graph::build(rows, distance, &params.graph, threads, progress)?,
         };
         let codes = Some(codes.link(&graph, threads, progress)?);
-        Ok(Self { graph, codes })
+        Ok(Self { graph, codes, calibration: Calibration::default() })
     }
 
     fn search(
@@ -200,7 +207,8 @@ impl VectorIndex for QuantizedGraph {
         let graph = self.graph.to_bytes();
         let codes = self.codes.as_ref().map_or(&[][..], Codes::bytes);
         let mut bytes = Vec::with_capacity(HEADER + graph.len().next_multiple_of(LINE) + codes.len());
-        bytes.extend(Self::header(u32::from(self.codes.is_some()), graph.len(), codes.len()));
+        let kind = u32::from(self.codes.is_some());
+        bytes.extend(Self::header(kind, graph.len(), codes.len(), self.calibration));
         bytes.extend(&graph);
         bytes.resize(bytes.len().next_multiple_of(LINE), 0);
         bytes.extend(codes);
@@ -211,7 +219,8 @@ impl VectorIndex for QuantizedGraph {
         let bytes = (*backing).as_ref();
         let actual = bytes.len() as u64;
         let Some(header) = bytes.first_chunk::<HEADER>().filter(|header| header[..8] == MAGIC) else {
-            return Ok(Self { graph: Graph::open(backing)?, codes: None });
+            let graph = Graph::open(backing)?;
+            return Ok(Self { graph, codes: None, calibration: Calibration::default() });
         };
         let words: [u32; HEADER / 4] = std::array::from_fn(|at| {
             header.as_chunks::<4>().0.get(at).map_or(0, |word| u32::from_le_bytes(*word))
@@ -240,7 +249,8 @@ impl VectorIndex for QuantizedGraph {
             }
             _ => None,
         };
-        Ok(Self { graph, codes })
+        let calibration = header[CALIBRATION..].first_chunk().map(Calibration::from_bytes);
+        Ok(Self { graph, codes, calibration: calibration.unwrap_or_default() })
     }
 }
 

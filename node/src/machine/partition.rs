@@ -359,7 +359,7 @@ impl Machine for PartitionMachine {
         if std::mem::take(&mut self.is_moved) {
             self.ledger.moves.send_replace(Arc::new(self.moves.clone()));
         }
-        if self.store.needs_seal() && !self.store.is_behind() { self.freeze() } else { Ok(()) }
+        if self.store.needs_seal() && !self.store.is_full() { self.freeze() } else { Ok(()) }
     }
 
     fn link(&mut self, into: &std::path::Path) -> Result<Vec<u8>, Fault> {

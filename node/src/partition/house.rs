@@ -22,6 +22,9 @@ pub const SOON: Duration = Duration::from_secs(20);
 pub const FRESH: Fresh =
     Fresh { consistency: super::fresh::Consistency::Linearizable, at_least: 0, within: SOON };
 
+/// Vectors of a partition that may wait for their index.
+pub const BACKLOG_MAX: usize = 150;
+
 /// Every key, for each partition: these tests route by hand.
 pub fn whole() -> Owned {
     Owned { epoch: Epoch(1), area: Area::of(&Strategy::ConsistentHash, 0..1024) }
@@ -31,6 +34,7 @@ pub fn whole() -> Owned {
 pub struct House {
     pub lanes: Arc<Lanes>,
     pub registry: Arc<Registry>,
+    pub permits: worker::Permits,
 }
 
 pub fn placement(partitions: u64) -> PlacementMap {
@@ -78,11 +82,13 @@ impl House {
     /// Opens the log alone: no map is known yet.
     pub fn empty(dir: &Path, worker: worker::Options) -> House {
         let lanes = Lanes::open(&dir.join("log"), log_options()).unwrap().0;
+        let permits = worker::Permits::default();
         let shared = Shared {
             store: store::Options {
                 seal_rows: 50,
                 graph_rows_min: 25,
                 index_threads: 1,
+                backlog_max: BACKLOG_MAX,
                 ..Default::default()
             },
             home: raft::Home {
@@ -91,11 +97,12 @@ impl House {
                 options: raft::Options { heartbeat_ms: 80, ..Default::default() },
             },
             read_permits: Arc::new(Semaphore::new(4)),
-            work_permits: Arc::new(Semaphore::new(1)),
+            work_permits: permits.clone(),
             worker,
+            recall: recall::Sampling::new(Duration::from_nanos(1)),
         };
         let registry = Arc::new(Registry::new(dir.join("partitions"), lanes.clone(), shared));
-        House { lanes, registry }
+        House { lanes, registry, permits }
     }
 
     pub async fn replica(&self, id: u64) -> Result<Arc<Replica>, Refusal> {

@@ -1,18 +1,20 @@
 //! Searching one partition: the frozen view, the curtain before it, and the query over it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::group::{GroupBy, GroupKey};
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::Refusal;
+use flotilla_proto::schema::CollectionSpec;
 
 use super::fresh::Fresh;
 use super::{Owned, Replica};
-use crate::env::clock;
+use crate::env::{clock, task};
 use crate::query::{self, Curtain};
-use crate::storage::SegmentView;
+use crate::storage::{Fault, SegmentView, View};
 
 /// A question for the partition, already checked against the collection's limits.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct Search {
     pub limit: usize,
     /// Candidates kept in graphs.
     pub ef: usize,
+    /// The share of the nearest records that is to be found, instead of `ef`.
+    pub target_recall: Option<f32>,
     /// Scan instead of walking graphs.
     pub exact: bool,
     /// Leave out what is further away.
@@ -61,34 +65,74 @@ impl Replica {
         let called = clock::now();
         let view = self.view_at(at, fresh).await?;
         let curtain = self.seat.curtain(&view, owned)?;
-        let spec = self.store.spec();
         let at = view.at;
+        let look = Arc::new(Look { view, curtain, spec: self.store.spec(), search });
+        let asked = look.clone();
         let answer = self
             .compute(move |cancelled| {
                 let began = clock::now();
-                let ask = query::Search {
-                    vector: &search.vector,
-                    query: &search.query,
-                    filter: search.filter.as_ref(),
-                    limit: search.limit,
-                    ef: search.ef,
-                    exact: search.exact,
-                    max_distance: search.max_distance,
-                    without: &search.without,
-                };
-                let segments: Vec<&dyn SegmentView> = view.segments().collect();
-                let mut answer = Curtain::over(curtain.as_deref(), &segments, |segments| {
-                    let Some(Groups { by, size, only }) = &search.groups else {
-                        return query::search(segments, &spec, &ask, cancelled);
-                    };
-                    let only = only.as_ref();
-                    let grouping = query::Grouping { by, groups: search.limit, size: *size, only };
-                    query::grouped(segments, &spec, &ask, &grouping, cancelled)
-                })?;
+                let mut answer = asked.take(asked.search.exact, cancelled)?;
                 answer.plan.took(began.duration_since(called), began.elapsed());
                 Ok(answer)
             })
             .await?;
+        self.watch(look, &answer);
         Ok((answer, at))
+    }
+
+    /// Compares the answer with that of a scan, if it is time; the caller does not wait for it.
+    fn watch(&self, look: Arc<Look>, answer: &query::Answer) {
+        let Search { exact, groups, .. } = &look.search;
+        if *exact || groups.is_some() {
+            return;
+        }
+        let Some(sample) = self.recall.sample() else { return };
+        let (answer, partition) = (answer.clone(), self.id);
+        drop(task::spawn(async move {
+            let compared = task::spawn_cpu(move || {
+                let exact = look.take(true, &|| sample.is_idle())?;
+                sample.compare(&answer, &exact);
+                Ok::<_, Fault>(())
+            });
+            match compared.await {
+                Ok(Ok(()) | Err(Fault::Cancelled)) => {}
+                Ok(Err(fault)) => tracing::warn!(%partition, %fault, "a search could not be compared"),
+                Err(lost) => tracing::warn!(%partition, %lost, "a search could not be compared"),
+            }
+        }));
+    }
+}
+
+/// A search of a view that stands still.
+struct Look {
+    view: View,
+    curtain: Option<Arc<Curtain>>,
+    spec: Arc<CollectionSpec>,
+    search: Search,
+}
+
+impl Look {
+    fn take(&self, exact: bool, cancelled: &dyn Fn() -> bool) -> Result<query::Answer, Fault> {
+        let Look { search, spec, .. } = self;
+        let ask = query::Search {
+            vector: &search.vector,
+            query: &search.query,
+            filter: search.filter.as_ref(),
+            limit: search.limit,
+            ef: search.ef,
+            target_recall: search.target_recall,
+            exact,
+            max_distance: search.max_distance,
+            without: &search.without,
+        };
+        let segments: Vec<&dyn SegmentView> = self.view.segments().collect();
+        Curtain::over(self.curtain.as_deref(), &segments, |segments| {
+            let Some(Groups { by, size, only }) = &search.groups else {
+                return query::search(segments, spec, &ask, cancelled);
+            };
+            let only = only.as_ref();
+            let grouping = query::Grouping { by, groups: search.limit, size: *size, only };
+            query::grouped(segments, spec, &ask, &grouping, cancelled)
+        })
     }
 }

@@ -1,3 +1,4 @@
+mod backlog;
 mod moves;
 mod restart;
 mod world;

@@ -151,6 +151,10 @@ impl SegmentView for Shown<'_> {
         self.segment.is_indexed(vector)
     }
 
+    fn effort(&self, vector: &str, target: f32, limit: usize) -> Option<usize> {
+        self.segment.effort(vector, target, limit)
+    }
+
     fn has_codes(&self, vector: &str) -> bool {
         self.segment.has_codes(vector)
     }

@@ -24,6 +24,7 @@ pub(super) fn segment(
         *plan.matches.get_or_insert(0) += accepted as u64;
     }
     let is_indexed = segment.is_indexed(ask.vector);
+    let (ef, exact) = effort(segment, ask);
     let mut facts = Facts {
         rows: u64::from(segment.rows()),
         accepted: accepted as u64,
@@ -32,8 +33,8 @@ pub(super) fn segment(
         has_codes: is_indexed && segment.has_codes(ask.vector),
         is_packed: rows.as_ref().is_some_and(Matching::is_repeated),
         limit: ask.limit,
-        ef: ask.ef,
-        exact: ask.exact,
+        ef,
+        exact,
         near: None,
     };
     let mut look = Look { segment, ask, query, rows: rows.as_ref(), stats: Stats::default() };
@@ -65,6 +66,16 @@ pub(super) fn segment(
         plan.unindexed += accepted as u64;
     }
     Ok(found)
+}
+
+/// Candidates to keep, and whether to scan: as asked for, or as the recall asked for takes.
+fn effort(segment: &dyn SegmentView, ask: &Search<'_>) -> (usize, bool) {
+    match ask.target_recall.map(|target| segment.effort(ask.vector, target, ask.limit)) {
+        None => (ask.ef, ask.exact),
+        Some(Some(ef)) => (ef, ask.exact),
+        // Nothing that was measured finds as many.
+        Some(None) => (ask.ef, true),
+    }
 }
 
 /// One search of one segment.

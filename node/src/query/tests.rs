@@ -1,6 +1,7 @@
 //! Searches, counts and pages over several segments against the obvious way over all records.
 
 mod groups;
+mod recall;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -134,7 +135,7 @@ proptest! {
         max_distance in prop::option::weighted(0.2, component()),
     ) {
         let filter = filter.as_ref();
-        let ask = Search { vector: "v", query: &query, filter, limit, ef: 1, exact: true, max_distance, without: &[] };
+        let ask = Search { vector: "v", query: &query, filter, limit, ef: 1, target_recall: None, exact: true, max_distance, without: &[] };
         let answer = search(&views(&segments), &spec(segments[0].distance), &ask, &|| false).unwrap();
         let naive = naive_hits(&segments, &ask);
         prop_assert_eq!(&answer.hits, &naive);
@@ -153,7 +154,7 @@ proptest! {
         ef in 0_usize..6,
     ) {
         let filter = filter.as_ref();
-        let ask = Search { vector: "v", query: &query, filter, limit, ef, exact: false, max_distance: None, without: &[] };
+        let ask = Search { vector: "v", query: &query, filter, limit, ef, target_recall: None, exact: false, max_distance: None, without: &[] };
         let answer = search(&views(&segments), &spec(segments[0].distance), &ask, &|| false).unwrap();
         prop_assert_eq!(answer.hits.len(), naive_hits(&segments, &ask).len());
         prop_assert!(answer.hits.is_sorted());
@@ -212,6 +213,7 @@ fn ask(limit: usize, filter: Option<&Compiled>) -> Search<'_> {
         filter,
         limit,
         ef: 10,
+        target_recall: None,
         exact: false,
         max_distance: None,
         without: &[],

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 
 use crate::log::Lanes;
 use crate::partition::registry::Registry;
@@ -17,6 +17,7 @@ pub struct Gauges {
     log: Option<IntGaugeVec>,
     quarantined: Option<IntGaugeVec>,
     divergences: Option<IntCounterVec>,
+    recall: Option<GaugeVec>,
 }
 
 #[derive(Clone, Copy)]
@@ -28,15 +29,18 @@ enum Figure {
     DiskBytes,
     MemoryBytes,
     IndexPermille,
+    Waiting,
+    IndexEtaMs,
     Term,
     LogIndex,
     AppliedIndex,
     PurgedIndex,
     LagMs,
     LagEntries,
+    RecallSamples,
 }
 
-const FIGURES: [(Figure, &str, &str); 13] = [
+const FIGURES: [(Figure, &str, &str); 16] = [
     (Figure::Records, "partition_records", "live records of the partition"),
     (Figure::Segments, "partition_segments", "sealed segments"),
     (Figure::Growing, "partition_growing_records", "rows not yet sealed"),
@@ -48,6 +52,16 @@ const FIGURES: [(Figure, &str, &str); 13] = [
         "partition_index_progress_permille",
         "vectors that an index covers, per thousand",
     ),
+    (
+        Figure::Waiting,
+        "partition_waiting_vectors",
+        "vectors that an index is to be built over; writes wait while they are more than index.backlog_max",
+    ),
+    (
+        Figure::IndexEtaMs,
+        "partition_index_eta_ms",
+        "time until nothing is left to index, at the present pace; absent: not known",
+    ),
     (Figure::Term, "raft_term", "term of the partition's group"),
     (Figure::LogIndex, "raft_log_index", "last log index held"),
     (Figure::AppliedIndex, "raft_applied_index", "last log index applied"),
@@ -58,6 +72,7 @@ const FIGURES: [(Figure, &str, &str); 13] = [
         "replica_lag_entries",
         "log entries that the leader had acknowledged and this replica lacks",
     ),
+    (Figure::RecallSamples, "recall_samples", "searches that were compared with scans since the start"),
 ];
 
 fn gauge(name: &str, help: &str, label: &str) -> Option<IntGaugeVec> {
@@ -75,7 +90,9 @@ impl Gauges {
         let log = gauge("log", help, "figure");
         let help = "1 for each partition whose replica here answers nothing until it is rebuilt";
         let quarantined = gauge("replica_quarantined", help, "partition");
-        Gauges { registry, lanes, partition, log, quarantined, divergences }
+        let help = "share of the nearest records that searches of the replica find, a mean over the last ones compared with scans";
+        let recall = GaugeVec::new(Opts::new("flotilla_recall_at_k", help), &["partition"]).ok();
+        Gauges { registry, lanes, partition, log, quarantined, divergences, recall }
     }
 
     fn read(&self) {
@@ -98,6 +115,11 @@ impl Gauges {
                     Figure::DiskBytes => status.disk_bytes,
                     Figure::MemoryBytes => status.memory_bytes,
                     Figure::IndexPermille => (status.index_progress * 1000.0) as u64,
+                    Figure::Waiting => status.waiting_vectors,
+                    Figure::IndexEtaMs => match replica.pace().1 {
+                        Some(eta) => u64::try_from(eta.as_millis()).unwrap_or(u64::MAX),
+                        None => continue,
+                    },
                     Figure::Term => term,
                     Figure::LogIndex => last,
                     Figure::AppliedIndex => applied,
@@ -107,8 +129,17 @@ impl Gauges {
                         None => continue,
                     },
                     Figure::LagEntries => lag_entries,
+                    Figure::RecallSamples => replica.recall().1,
                 };
                 gauge.with_label_values(&[&id]).set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+        if let Some(gauge) = &self.recall {
+            gauge.reset();
+            for replica in self.registry.serving() {
+                if let (Some(mean), _) = replica.recall() {
+                    gauge.with_label_values(&[&replica.id().to_string()]).set(mean);
+                }
             }
         }
         if let Some(gauge) = &self.quarantined {
@@ -143,6 +174,7 @@ impl Collector for Gauges {
     fn desc(&self) -> Vec<&Desc> {
         let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.desc());
         let node = self.log.iter().chain(&self.quarantined).flat_map(|gauge| gauge.desc());
+        let node = node.chain(self.recall.iter().flat_map(|gauge| gauge.desc()));
         partition.chain(node).chain(self.divergences.iter().flat_map(|counter| counter.desc())).collect()
     }
 
@@ -150,6 +182,7 @@ impl Collector for Gauges {
         self.read();
         let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.collect());
         let node = self.log.iter().chain(&self.quarantined).flat_map(|gauge| gauge.collect());
+        let node = node.chain(self.recall.iter().flat_map(|gauge| gauge.collect()));
         partition.chain(node).chain(self.divergences.iter().flat_map(|counter| counter.collect())).collect()
     }
 }

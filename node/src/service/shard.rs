@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::convert::{
-    filter_from_wire, key_from_wire, key_to_wire, placement_to_wire, record_from_wire, record_to_wire,
-    value_from_wire, value_to_wire, vector_from_wire,
+    check_effort, filter_from_wire, key_from_wire, key_to_wire, placement_to_wire, record_from_wire,
+    record_to_wire, value_from_wire, value_to_wire, vector_from_wire,
 };
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::group::{GroupBy, group_size};
 use flotilla_proto::ids::{CollectionId, Epoch, PartitionId};
-use flotilla_proto::limits::{EF_MAX, EXAMPLES_MAX, LAG_MS_DEFAULT, LAG_MS_MAX, LIMIT_DEFAULT, LIMIT_MAX};
+use flotilla_proto::limits::{EXAMPLES_MAX, LAG_MS_DEFAULT, LAG_MS_MAX, LIMIT_DEFAULT, LIMIT_MAX};
 use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
@@ -136,15 +136,13 @@ fn search_from_wire(request: shard::SearchRequest, spec: &CollectionSpec) -> Res
     if search.recommend.is_some() {
         return Err(Violation::new("search.recommend", "is the router's to answer"));
     }
+    check_effort(&search)?;
     let (name, vector) = spec.vector(&search.vector_name)?;
     let query = vector_from_wire("vector", search.vector)?;
     vector.check_vector("vector", &query)?;
     let limit = search.limit.unwrap_or(LIMIT_DEFAULT);
     if limit == 0 || limit > LIMIT_MAX {
         return Err(Violation::range("limit", 1, LIMIT_MAX, limit));
-    }
-    if search.ef > EF_MAX {
-        return Err(Violation::range("ef", 1, EF_MAX, search.ef));
     }
     let ef = match (search.ef, vector.index.hnsw()) {
         (0, Some(hnsw)) => hnsw.ef_search,
@@ -163,6 +161,7 @@ fn search_from_wire(request: shard::SearchRequest, spec: &CollectionSpec) -> Res
         filter: compiled(search.filter, spec)?,
         limit: limit as usize,
         ef: ef as usize,
+        target_recall: search.target_recall,
         exact: search.exact,
         max_distance: search.score_threshold.map(|score| vector.farthest(score)),
         without: without.collect::<Result<_, _>>()?,
@@ -221,6 +220,7 @@ fn plan_to_wire(partition: PartitionId, plan: &query::PlanReport) -> v1::Partiti
         micros: plan.micros,
         waited_micros: plan.waited_micros,
         rounds: plan.rounds,
+        ef: u32::try_from(plan.ef()).unwrap_or(u32::MAX),
     }
 }
 
@@ -360,6 +360,17 @@ impl shard_server::Shard for ShardService {
         let (replica, _) = within(left, self.target(request.into_inner().target, left)).await?;
         let status = replica.status();
         let (_, log_index) = replica.numbers();
+        let (vectors_per_second, eta) = replica.pace();
+        let eta_ms = eta.map(|eta| u64::try_from(eta.as_millis()).unwrap_or(u64::MAX));
+        let indexing = v1::PartitionIndexing {
+            partition: replica.id().0,
+            records: status.records,
+            unindexed_vectors: status.unindexed_vectors,
+            waiting_vectors: status.waiting_vectors,
+            progress: f64::from(status.index_progress),
+            vectors_per_second,
+            eta_ms,
+        };
         let status = v1::CollectionStatus {
             records: status.records,
             segments: status.segments,
@@ -368,6 +379,8 @@ impl shard_server::Shard for ShardService {
             disk_bytes: status.disk_bytes,
             index_progress: f64::from(status.index_progress),
             coverage: None,
+            index_eta_ms: eta_ms,
+            indexing: vec![indexing],
         };
         Ok(Response::new(shard::StatusResponse { status: Some(status), log_index }))
     }

@@ -1,5 +1,8 @@
 //! What the background should do next: a pure choice over how the segments stand.
 //!
+//! There are two kinds of steps, taken beside each other: [`index`] gives segments the graphs that they lack, which shortens what
+//! searches have to scan, and [`merge`] makes few large segments of many small ones, which takes long and hurries nobody.
+//!
 //! **The cost to keep down is graph insertions per row**: they are by far the most expensive thing this layer does.
 //! So segments without a graph are gathered into one graph rather than each getting a small one that a merge would
 //! throw away, and segments with graphs are merged only in fours of a size ([`Limits::fan_in`]), which costs a row one
@@ -50,18 +53,24 @@ fn tier(kept: u32) -> u32 {
     (kept / 64).checked_ilog(4).map_or(0, |tier| tier + 1)
 }
 
-/// The next step, if one is due.
-pub(super) fn next(standings: &[Standing], limits: &Limits) -> Option<Step> {
+/// Smallest first.
+fn in_order(standings: &[Standing]) -> Vec<Standing> {
     let mut all = standings.to_vec();
     all.sort_by_key(|s| (s.kept, s.number));
-    index_step(&all, limits)
-        .or_else(|| tier_step(&all, limits))
-        .or_else(|| crowd_step(&all, limits))
-        .or_else(|| dead_step(&all))
+    all
 }
 
-/// Segments without graphs: together, and with the indexed ones of their size if those are about to be merged anyway.
-fn index_step(all: &[Standing], limits: &Limits) -> Option<Step> {
+/// What is due of merges: of segments that have their graphs, or want none.
+pub(super) fn merge(standings: &[Standing], limits: &Limits) -> Option<Step> {
+    let mut all = in_order(standings);
+    all.retain(|standing| !standing.is_unindexed);
+    tier_step(&all, limits).or_else(|| crowd_step(&all, limits)).or_else(|| dead_step(&all))
+}
+
+/// What is due of graphs: segments without them together, and with the indexed ones of their size if those are about to be merged
+/// anyway and are not many.
+pub(super) fn index(standings: &[Standing], limits: &Limits) -> Option<Step> {
+    let all = &in_order(standings);
     let indexed = all.iter().filter(|s| !s.is_unindexed).fold(0, |rows: u32, s| rows.saturating_add(s.kept));
     let at_once = Limits { rows_max: indexed.max(limits.index_rows).min(limits.rows_max), ..*limits };
     let waiting = fitting(all.iter().filter(|s| s.is_unindexed), &at_once);
@@ -70,15 +79,16 @@ fn index_step(all: &[Standing], limits: &Limits) -> Option<Step> {
         all.iter().filter(|s| !s.is_unindexed && tier(s.kept) <= tier(rows)).collect();
     let same = peers.iter().filter(|s| tier(s.kept) == tier(rows)).count();
     if !waiting.is_empty() && same + 1 >= limits.fan_in {
-        let together = fitting(waiting.iter().chain(&peers).copied(), limits);
+        let few = Limits { rows_max: limits.index_rows.saturating_mul(2).min(limits.rows_max), ..*limits };
+        let together = fitting(waiting.iter().chain(&peers).copied(), &few);
         if together.len() > waiting.len() {
-            return Some(merge(&together));
+            return Some(merged(&together));
         }
     }
     match waiting.as_slice() {
         [] => None,
         [one] => Some(Step::Index(one.number)),
-        several => Some(merge(several)),
+        several => Some(merged(several)),
     }
 }
 
@@ -89,7 +99,7 @@ fn tier_step(all: &[Standing], limits: &Limits) -> Option<Step> {
         peers.count() >= limits.fan_in
     })?;
     let together = fitting(all.iter().filter(|s| tier(s.kept) <= full), limits);
-    (together.len() > 1).then(|| merge(&together))
+    (together.len() > 1).then(|| merged(&together))
 }
 
 /// More segments than wanted: the smallest ones.
@@ -98,7 +108,7 @@ fn crowd_step(all: &[Standing], limits: &Limits) -> Option<Step> {
         return None;
     }
     let together = fitting(all.iter().take(limits.fan_in), limits);
-    (together.len() > 1).then(|| merge(&together))
+    (together.len() > 1).then(|| merged(&together))
 }
 
 /// A segment of which two fifths are dead: the worst.
@@ -122,7 +132,7 @@ fn fitting<'a>(of: impl Iterator<Item = &'a Standing>, limits: &Limits) -> Vec<&
     taken
 }
 
-fn merge(standings: &[&Standing]) -> Step {
+fn merged(standings: &[&Standing]) -> Step {
     let mut numbers: Vec<u64> = standings.iter().map(|s| s.number).collect();
     numbers.sort_unstable();
     Step::Merge(numbers)
@@ -131,6 +141,11 @@ fn merge(standings: &[&Standing]) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is due, graphs first.
+    fn next(standings: &[Standing], limits: &Limits) -> Option<Step> {
+        index(standings, limits).or_else(|| merge(standings, limits))
+    }
 
     const LIMITS: Limits = Limits { fan_in: 4, segments_max: 12, rows_max: 1_000_000, index_rows: 50_000 };
 
@@ -162,6 +177,16 @@ mod tests {
         let mut all: Vec<Standing> = (1..4).map(|n| s(n, 10_000, false)).collect();
         all.push(s(4, 10_000, true));
         assert_eq!(next(&all, &LIMITS), Some(Step::Merge(vec![1, 2, 3, 4])));
+    }
+
+    #[test]
+    fn a_graph_that_is_lacking_does_not_wait_for_a_long_merge() {
+        let mut all: Vec<Standing> = (1..4).map(|n| s(n, 90_000, false)).collect();
+        all.push(s(4, 80_000, true));
+        assert_eq!(index(&all, &LIMITS), Some(Step::Index(4)));
+        assert_eq!(merge(&all, &LIMITS), None, "the fourth is not there yet");
+        all[3].is_unindexed = false;
+        assert_eq!((index(&all, &LIMITS), merge(&all, &LIMITS)), (None, Some(Step::Merge(vec![1, 2, 3, 4]))));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use flotilla_proto::record::{Key, Payload, Record, Value};
 use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, Hnsw, IndexKind, VectorSpec};
 
 /// A seeded source of choices (splitmix64): the same for ever, since kept fixtures were made with it.
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     pub fn new(seed: u64) -> Dice {

@@ -197,8 +197,9 @@ impl Sealed {
         let (Some(column), Some(params)) = (self.column(ordinal), shape.graph()) else {
             return Err(Fault::damaged(dir.join(HEADER), 0, format!("no vector {ordinal} to index")));
         };
-        let graph = AnyIndex::build(column.rows, column.distance, &params, threads, progress)
+        let mut graph = AnyIndex::build(column.rows, column.distance, &params, threads, progress)
             .map_err(|_| Fault::Cancelled)?;
+        graph.calibrate(column.rows, column.distance, progress).map_err(|_| Fault::Cancelled)?;
         let bytes = graph.to_bytes();
         drop(graph);
         let (name, staged) = (header::graph_name(ordinal), format!("{}.new", header::graph_name(ordinal)));

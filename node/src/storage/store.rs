@@ -59,6 +59,8 @@ pub struct Options {
     pub segments_max: usize,
     /// Rows of a merged segment, at most.
     pub segment_rows_max: usize,
+    /// Vectors that may wait for a graph, at most, before writers have to wait: searches scan them.
+    pub backlog_max: usize,
 }
 
 impl Default for Options {
@@ -71,6 +73,7 @@ impl Default for Options {
             fan_in: 4,
             segments_max: 12,
             segment_rows_max: 1_000_000,
+            backlog_max: 40_000,
         }
     }
 }
@@ -99,6 +102,15 @@ pub struct Restored {
     pub machine: Vec<u8>,
 }
 
+/// Why writers should wait for the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// A frozen state waits for each place there is, and the growing segment is full again.
+    Sealing,
+    /// So many vectors wait for a graph, more than may.
+    Indexing(u64),
+}
+
 /// How a store stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Status {
@@ -110,6 +122,8 @@ pub struct Status {
     pub growing_rows: u64,
     /// Vectors that want a graph and have none: growing, frozen or waiting.
     pub unindexed_vectors: u64,
+    /// Of them, those that the background is to build graphs over: not the ones that still grow.
+    pub waiting_vectors: u64,
     /// Bytes of the sealed segments' files.
     pub disk_bytes: u64,
     /// Bytes of memory, mapped files included.
@@ -204,11 +218,18 @@ impl Store {
         self.state.lock().growing.rows() >= self.options.graph_least()
     }
 
-    /// Whether the background is so far behind that writers should wait: a frozen state waits for each place there is, and
-    /// the growing segment is full again.
-    pub fn is_behind(&self) -> bool {
-        let frozen = self.state.lock().frozen.len();
-        frozen >= apply::FROZEN_MAX && self.needs_seal()
+    /// Whether [`Store::freeze`] would find no place.
+    pub fn is_full(&self) -> bool {
+        self.state.lock().frozen.len() >= apply::FROZEN_MAX
+    }
+
+    /// Whether the background is so far behind that writers should wait, and with what.
+    pub fn behind(&self) -> Option<Behind> {
+        if self.is_full() && self.needs_seal() {
+            return Some(Behind::Sealing);
+        }
+        let waiting = self.state.lock().waiting(self.options.graph_least());
+        (waiting > self.options.backlog_max as u64).then_some(Behind::Indexing(waiting))
     }
 
     /// The rolling digest after the last command: see [`super::digest`].
@@ -245,13 +266,14 @@ impl Store {
             segments: (state.sealed.len() + in_memory().filter(|rows| rows.rows() > 0).count()) as u64,
             ..Status::default()
         };
-        let has_graphs = state.shapes.iter().any(|shape| shape.graph().is_some());
+        let has_graphs = state.has_graphs();
         for rows in in_memory() {
             status.records += u64::from(rows.live());
             status.growing_rows += u64::from(rows.rows());
             status.unindexed_vectors += if has_graphs { u64::from(rows.rows()) } else { 0 };
             status.memory_bytes += rows.bytes() as u64;
         }
+        status.waiting_vectors = state.waiting(least);
         let mut wanted = 0;
         let mut waiting = 0;
         for sealed in &state.sealed {
@@ -327,6 +349,17 @@ impl Store {
 }
 
 impl State {
+    fn has_graphs(&self) -> bool {
+        self.shapes.iter().any(|shape| shape.graph().is_some())
+    }
+
+    /// Vectors that the background is to build graphs over: frozen, or sealed and without one.
+    fn waiting(&self, least: u32) -> u64 {
+        let frozen: u64 = self.frozen.iter().map(|frozen| u64::from(frozen.rows.rows())).sum();
+        let sealed: u64 = self.sealed.iter().map(|segment| segment.unindexed(least).0).sum();
+        if self.has_graphs() { frozen + sealed } else { 0 }
+    }
+
     /// Everything as it stands, as of `at`.
     fn published(&self, at: LogIndex) -> Published {
         let sealed = self.sealed.iter().map(|segment| Part {

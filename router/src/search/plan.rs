@@ -1,9 +1,11 @@
 //! A checked search: what the caller gets, and what each partition is asked.
 
-use flotilla_proto::convert::{filter_from_wire, value_from_wire, vector_from_wire, vector_to_wire};
+use flotilla_proto::convert::{
+    check_effort, filter_from_wire, value_from_wire, vector_from_wire, vector_to_wire,
+};
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::group::{GroupBy, GroupKey, group_size};
-use flotilla_proto::limits::{EF_MAX, LIMIT_DEFAULT, LIMIT_MAX};
+use flotilla_proto::limits::{LIMIT_DEFAULT, LIMIT_MAX};
 use flotilla_proto::refusal::Violation;
 use flotilla_proto::schema::VectorSpec;
 use flotilla_proto::{shard, v1};
@@ -44,9 +46,7 @@ impl Plan {
         if reach > u64::from(LIMIT_MAX) {
             return Err(Violation::range("offset + limit", 1, LIMIT_MAX, reach));
         }
-        if request.ef > EF_MAX {
-            return Err(Violation::range("ef", 0, EF_MAX, request.ef));
-        }
+        check_effort(request)?;
         if request.score_threshold.is_some_and(f32::is_nan) {
             return Err(Violation::new("score_threshold", "is NaN, not a number"));
         }

@@ -47,6 +47,7 @@ pub(super) fn lines(args: &EngineArgs, input: &Input) -> Result<Vec<Line>> {
                 filter: filter.as_ref(),
                 limit: args.limit,
                 ef: *ef,
+                target_recall: None,
                 exact: args.exact,
                 max_distance: None,
                 without: &[],

@@ -175,6 +175,18 @@ pub const KEYS: &[Key] = &[
         "candidates",
         "Candidates kept while searching a new collection, unless the request says otherwise.",
     ),
+    number(
+        "index.backlog_max",
+        [40_000, 1_000, 1 << 30],
+        "vectors",
+        "Vectors of a partition that may wait for their index before its writes wait too; searches scan them.",
+    ),
+    number(
+        "index.recall_seconds",
+        [30, 0, 1_000_000],
+        "s",
+        "How often the answer of one search of each replica is compared with a scan, at low priority; 0: never.",
+    ),
     Key {
         name: "quantization.enabled",
         kind: Kind::Flag { default: true },

@@ -512,16 +512,8 @@ impl Found {
             }
             self.counted += query::count(segments, None)?;
             self.low += query::count(segments, Some(&low))?;
-            let ask = query::Search {
-                vector: "v",
-                query: &[0.0, 1.0],
-                filter: None,
-                limit: 1_000,
-                ef: 1_000,
-                exact: true,
-                max_distance: None,
-                without: &[],
-            };
+            let (vector, limit, exact) = ("v", 1_000, true);
+            let ask = query::Search { vector, query: &[0.0, 1.0], limit, exact, ..Default::default() };
             let found = query::search(segments, &spec, &ask, &|| false)?.hits.into_iter();
             self.near.extend(found.map(|hit| hit.key));
             Ok(())

@@ -179,6 +179,11 @@ impl SegmentView for SealedView {
             .is_some_and(|at| self.sealed.graphs[at].is_some() || self.sealed.inverted(at).is_some())
     }
 
+    fn effort(&self, vector: &str, target: f32, limit: usize) -> Option<usize> {
+        let graph = self.sealed.graphs[ordinal(&self.sealed.files.header.shapes, vector)?].as_ref();
+        graph.and_then(|(_, graph)| graph.calibration().effort(target, limit))
+    }
+
     fn has_codes(&self, vector: &str) -> bool {
         let graph = ordinal(&self.sealed.files.header.shapes, vector)
             .and_then(|ordinal| self.sealed.graphs[ordinal].as_ref());

@@ -11,7 +11,7 @@ use crate::index::Progress;
 use crate::planted::{self, Bug};
 use crate::storage::Fault;
 use crate::storage::manifest::{Manifest, SegmentEntry};
-use crate::storage::plan::{self, Standing, Step};
+use crate::storage::plan::{self, Limits, Standing, Step};
 use crate::storage::sealed::{Draft, Plan, Sealed, Source};
 use crate::storage::view::{Part, Published};
 
@@ -58,16 +58,15 @@ impl Store {
         Some((applied, machine, number, Draft::new(vec![Source::Frozen(chunks)], applied)))
     }
 
-    /// Builds the graphs of one segment, if that is what is due. False if not (a merge may be: [`Store::compact`]).
+    /// Builds the graphs of segments that lack them, if there are any: of one where it stands, of several as one. False if not.
     ///
     /// # Errors
     /// As [`Store::seal`]; [`Fault::Cancelled`] if `progress` was cancelled.
     pub fn build_graph(&self, progress: &Progress) -> Result<bool, Fault> {
-        let claim = match self.claim(|step| matches!(step, Step::Index(_))) {
-            Some(claim) => claim,
-            None => return Ok(false),
+        let Some((claim, step)) = self.claim(plan::index) else { return Ok(false) };
+        let (Step::Index(_), [segment]) = (step, claim.segments.as_slice()) else {
+            return self.merge(claim, progress);
         };
-        let [segment] = claim.segments.as_slice() else { return Ok(false) };
         let graphs =
             segment.build_graphs(self.options.graph_least(), self.options.index_threads, progress)?;
         let indexed = Arc::new(segment.with_graphs(&graphs));
@@ -82,7 +81,13 @@ impl Store {
     /// # Errors
     /// As [`Store::seal`]; [`Fault::Cancelled`] if `progress` was cancelled, with what was written so far removed.
     pub fn compact(&self, progress: &Progress) -> Result<bool, Fault> {
-        let Some(claim) = self.claim(|step| matches!(step, Step::Merge(_))) else { return Ok(false) };
+        match self.claim(plan::merge) {
+            Some((claim, _)) => self.merge(claim, progress),
+            None => Ok(false),
+        }
+    }
+
+    fn merge(&self, claim: Claim<'_>, progress: &Progress) -> Result<bool, Fault> {
         let (floor, number) = {
             let mut state = self.state.lock();
             (state.durable, state.take_number())
@@ -147,22 +152,19 @@ impl Store {
         Sealed::open(&dir, &shapes, &[])
     }
 
-    /// Chooses the next step and takes its segments, if it is one that `wants`.
-    fn claim(&self, wants: impl Fn(&Step) -> bool) -> Option<Claim<'_>> {
+    /// Chooses the next step and takes its segments.
+    fn claim(&self, choose: fn(&[Standing], &Limits) -> Option<Step>) -> Option<(Claim<'_>, Step)> {
         let mut state = self.state.lock();
-        let step = plan::next(&state.standings(self.options.graph_least()), &self.options.limits())?;
-        if !wants(&step) {
-            return None;
-        }
-        let numbers = match step {
-            Step::Merge(numbers) => numbers,
-            Step::Index(number) => vec![number],
+        let step = choose(&state.standings(self.options.graph_least()), &self.options.limits())?;
+        let numbers = match &step {
+            Step::Merge(numbers) => numbers.clone(),
+            Step::Index(number) => vec![*number],
         };
         let of = |segment: &&Arc<Sealed>| numbers.contains(&segment.number());
         let segments = state.sealed.iter().filter(of).cloned().collect();
         state.busy.extend(&numbers);
         drop(state);
-        Some(Claim { store: self, segments })
+        Some((Claim { store: self, segments }, step))
     }
 
     fn commit_as_is(&self, change: Change) -> Result<(), Fault> {
