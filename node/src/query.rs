@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::record::Key;
-use flotilla_proto::schema::CollectionSpec;
+use flotilla_proto::schema::{CollectionSpec, Form};
 
 use crate::storage::{Fault, SegmentView, vectors};
 
@@ -169,9 +169,9 @@ fn placed(
         return Ok((vec![], plan));
     }
     let query = if vectors::is_scaled(vector) { unit(ask.query) } else { ask.query.to_vec() };
-    // As many more as may be left out. Lists have no graph, and where they are indexed their index is exact.
+    // As many more as may be left out. What indexes sparse vectors is exact.
     let limit = ask.limit.saturating_add(ask.without.len());
-    let ask = Search { limit, exact: ask.exact || vectors::is_list(vector), ..*ask };
+    let ask = Search { limit, exact: ask.exact || vector.form == Form::Sparse, ..*ask };
     let mut found = merge::Merge::new(ask.limit, ask.max_distance);
     for (number, segment) in segments.iter().enumerate() {
         if cancelled() {

@@ -47,7 +47,7 @@ pub struct Options {
     pub verify_every: Duration,
     /// How long to wait before trying again what failed for want of space (default 5 s).
     pub space_pause: Duration,
-    /// How long a write waits for a background that is behind, at most (default 10 s).
+    /// How long a write waits for a background that is behind, at most: less than callers wait (default 2 s).
     pub behind_max: Duration,
 }
 
@@ -56,7 +56,7 @@ impl Default for Options {
         Options {
             verify_every: Duration::from_secs(300),
             space_pause: Duration::from_secs(5),
-            behind_max: Duration::from_secs(10),
+            behind_max: Duration::from_secs(2),
         }
     }
 }

@@ -18,6 +18,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ListServiceResponse, ServerReflectionRequest};
 
+const SOON: Duration = Duration::from_secs(60);
 const SERVICES: [&str; 4] =
     ["flotilla.v1.Collections", "flotilla.v1.Records", "flotilla.v1.Search", "flotilla.v1.Cluster"];
 
@@ -108,7 +109,12 @@ async fn the_pages_are_what_scrapers_and_probes_expect() {
     }
     let nothing = http::get(server.address(), "/nothing").unwrap();
     assert!(!nothing.body.contains("panicked"), "{nothing:?}");
-    let page = http::get(server.address(), "/metrics").unwrap();
+    // What is measured behind a search's back comes a moment after it.
+    let measured = eventually("a search was compared with a scan", SOON, async || {
+        let page = http::get(server.address(), "/metrics").unwrap();
+        page.body.contains("flotilla_recall_at_k{").then_some(page)
+    });
+    let page = measured.await.unwrap();
     assert_eq!(page.status, 200);
     assert!(page.head.contains("content-type: text/plain"), "{}", page.head);
     let (samples, wrong) = parse(&page.body);

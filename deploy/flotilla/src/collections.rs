@@ -91,7 +91,7 @@ struct CreateArgs {
     /// Its name: 1 to 255 of A-Z a-z 0-9 _ - . and not starting with a dot
     name: String,
     /// A vector, NAME:DIMS[/f16|/i8|/bit][/multi][:cosine|dot|euclidean|manhattan|hamming[:INDEX]]; INDEX is fast,
-    /// balanced, high_recall, maximum_recall or flat. NAME:sparse is a sparse one; it and those with /multi take no INDEX
+    /// balanced, high_recall, maximum_recall or flat. NAME:sparse is a sparse one; it takes no INDEX
     #[arg(long = "vector", value_name = "VECTOR", value_parser = vector_from_word)]
     vectors: Vec<(String, VectorSpec)>,
     /// A declared field, PATH:TYPE; TYPE is keyword, integer, float, bool, datetime or text

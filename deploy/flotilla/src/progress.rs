@@ -56,9 +56,10 @@ impl Progress {
 
     /// Ends with a line that says how long it took.
     pub fn finish(&self) {
-        self.bar.finish_and_clear();
         let seconds = self.started.elapsed().as_secs_f64();
+        // Asked first: a bar that is finished stands at its end, whatever was done.
         let done = self.bar.position();
+        self.bar.finish_and_clear();
         let rate = done as f64 / seconds.max(1e-9);
         eprintln!("{}: {done} in {seconds:.1} s ({rate:.0}/s)", self.label);
     }

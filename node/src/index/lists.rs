@@ -54,6 +54,11 @@ impl<'a> Lists<'a> {
         (start.min(end), end)
     }
 
+    /// The list that a row belongs to; behind the last where there is no such row.
+    pub fn list_of(&self, row: u32) -> u32 {
+        self.ends.partition_point(|end| *end <= row) as u32
+    }
+
     /// The words of a list.
     pub fn words(&self, list: u32) -> &'a [f32] {
         let ((start, end), dims) = (self.bounds(list), self.rows.dims());
@@ -131,6 +136,7 @@ mod tests {
         let rows = Rows::new(&data, 2).unwrap();
         let lists = Lists::new(rows, &[1, 1, 6]).unwrap();
         assert_eq!([0, 1, 2, 3].map(|list| lists.words(list).len()), [2, 0, 10, 0]);
+        assert_eq!([0, 1, 5, 6].map(|row| lists.list_of(row)), [0, 2, 2, 3]);
         assert!([&[1, 5][..], &[3, 2, 6], &[7], &[]].iter().all(|ends| Lists::new(rows, ends).is_err()));
         assert!(Lists::new(Rows::new(&[], 3).unwrap(), &[]).unwrap().is_empty());
     }

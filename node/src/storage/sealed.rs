@@ -199,7 +199,10 @@ impl Sealed {
         };
         let mut graph = AnyIndex::build(column.rows, column.distance, &params, threads, progress)
             .map_err(|_| Fault::Cancelled)?;
-        graph.calibrate(column.rows, column.distance, progress).map_err(|_| Fault::Cancelled)?;
+        // What a walk over the vectors of all records finds says little of the records that are nearest.
+        if column.ends.is_none() {
+            graph.calibrate(column.rows, column.distance, progress).map_err(|_| Fault::Cancelled)?;
+        }
         let bytes = graph.to_bytes();
         drop(graph);
         let (name, staged) = (header::graph_name(ordinal), format!("{}.new", header::graph_name(ordinal)));

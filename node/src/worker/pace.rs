@@ -61,7 +61,8 @@ impl Pace {
         let (built, at_present) = running.map_or((0, 0.0), |run| run.so_far(done, now));
         let is_telling = running.is_some_and(|run| now.duration_since(run.since) >= TELLING);
         let rate = if is_telling && built > 0 { Some(at_present) } else { rate };
-        let left = waiting.saturating_sub(built);
+        // What is built is not there yet before it is written: a little is left to the end.
+        let left = waiting.saturating_sub(built).max(1);
         let eta = match rate {
             _ if waiting == 0 => Some(Duration::ZERO),
             Some(rate) => Duration::try_from_secs_f64(left as f64 / rate.max(1e-3)).ok(),

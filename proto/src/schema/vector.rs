@@ -173,7 +173,7 @@ impl VectorSpec {
     /// Whether a graph over it can have codes: they stand for products of 32-bit components.
     pub fn has_codes(&self) -> bool {
         let is_product = matches!(self.distance, Distance::Cosine | Distance::Dot | Distance::Euclidean);
-        self.form == Form::default() && is_product
+        matches!(self.form, Form::Dense(Datatype::F32) | Form::Multi(Datatype::F32)) && is_product
     }
 
     /// The score that the API shows for a distance of the index. The only place where the one becomes the other.
@@ -216,8 +216,8 @@ impl VectorSpec {
         } else if self.dims == 0 || self.dims > DIMS_MAX {
             return Err(Violation::range(field("dims"), 1, DIMS_MAX, self.dims));
         }
-        if !matches!(self.form, Form::Dense(_)) && self.index != IndexKind::Flat {
-            let why = format!("a {} vector has no graph: leave the index away", self.form.name());
+        if self.form == Form::Sparse && self.index != IndexKind::Flat {
+            let why = "a sparse vector has no graph: leave the index away";
             return Err(Violation::new(field("index"), why));
         }
         if (self.distance == Distance::Hamming) != (self.form.datatype() == Datatype::Bit) {
@@ -338,7 +338,7 @@ fn check_pairs(field: &str, pairs: &[(u32, f32)]) -> Result<(), Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::Hnsw;
+    use crate::schema::{Hnsw, Lsh};
 
     #[test]
     fn sparse_and_several_vectors_are_bounded_and_in_order() {
@@ -377,6 +377,10 @@ mod tests {
         let many = Vector::Multi(vec![vec![1.0; DIMS_MAX as usize]; 5]);
         assert!(refused(&wide, many).contains("327680 components in all, the limit is 262144"));
         let graph = VectorSpec { index: IndexKind::default(), ..dot };
+        graph.check("v").expect("admitted");
+        let hashes = VectorSpec { index: IndexKind::Lsh(Lsh::default()), ..dot };
+        assert!(hashes.check("v").expect_err("refused").to_string().contains("hashes are of"));
+        let graph = VectorSpec { index: IndexKind::default(), ..sparse };
         assert!(graph.check("v").expect_err("refused").to_string().contains("has no graph"));
         assert_eq!((cosine.score(-1.5), cosine.farthest(1.5)), (1.5, -1.5));
     }

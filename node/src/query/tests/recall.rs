@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use flotilla_proto::filter::{Bounds, Compiled, Filter};
-use flotilla_proto::record::{Key, Record, Value};
+use flotilla_proto::record::{Key, Record, Value, Vector};
 use flotilla_proto::schema::{
-    CollectionSpec, Distance, FieldType, Hnsw, IndexKind, Quantization, VectorSpec,
+    CollectionSpec, Datatype, Distance, FieldType, Form, Hnsw, IndexKind, Quantization, VectorSpec,
 };
 
 use crate::index::Progress;
@@ -201,5 +201,55 @@ fn a_share_that_is_asked_for_is_found() {
         assert!(recall >= target - 0.02, "{target}: {recall} with ef {efs}");
         assert!(efs >= last || efs == 0, "{target}: ef {efs} after {last}");
         last = efs;
+    }
+}
+
+/// Records of several vectors, found by a graph over all of them.
+#[test]
+fn records_of_several_vectors_are_found_by_their_vectors() {
+    const RECORDS: u64 = 1_200;
+    let several = |n: u64, count: u64| -> Vec<Vec<f32>> {
+        (0..count).map(|at| vector((n * 13 + at * at * 7) % 600 + n * 10_000)).collect()
+    };
+    for quantization in [None, Some(Quantization::Scalar)] {
+        let index = graph(quantization);
+        let tokens = VectorSpec {
+            form: Form::Multi(Datatype::F32),
+            ..VectorSpec::new(DIMS as u32, Distance::Dot, index)
+        };
+        let spec = CollectionSpec { vectors: [("v".to_owned(), tokens)].into(), ..(*spec(index)).clone() };
+        let spec = Arc::new(spec);
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { seal_rows: 1 << 30, seal_bytes: 1 << 40, ..Options::default() };
+        let (store, _) = Store::open(dir.path(), spec.clone(), options).unwrap();
+        let mut house = House { store, spec, at: 1 };
+        let record = |n: u64| {
+            let record = Record::new(n).field("anywhere", (n % 100) as f64 / 100.0);
+            record.vector("v", Vector::Multi(several(n, 3 + n % 5)))
+        };
+        let rows = (0..RECORDS).map(|n| StoredRow::from_domain(&record(n), &house.spec).unwrap());
+        house.store.upsert(1, rows.collect()).unwrap();
+        house.delete((0..RECORDS).filter(|n| n % 7 == 0));
+        house.settle();
+        let half = house.below("anywhere", 0.7);
+        for (filter, what) in [(None, "graph"), (Some(&half), "filtered_graph")] {
+            let (mut found, mut all) = (0, 0);
+            for n in 0..QUERIES {
+                let query = several(RECORDS + n, 4).concat();
+                let ask =
+                    Search { vector: "v", query: &query, filter, limit: LIMIT, ef: 40, ..Search::default() };
+                let view = house.store.view();
+                let segments: Vec<&dyn SegmentView> = view.segments().collect();
+                let answer = search(&segments, &house.spec, &ask, &|| false).unwrap();
+                let exact =
+                    search(&segments, &house.spec, &Search { exact: true, ..ask }, &|| false).unwrap();
+                assert_eq!((answer.plan.words(), exact.plan.words()), (what.to_owned(), "exact".to_owned()));
+                assert!(answer.plan.distances * 2 < exact.plan.distances, "{:?}", answer.plan);
+                let keys: Vec<Key> = answer.hits.into_iter().map(|hit| hit.key).collect();
+                found += exact.hits.iter().filter(|hit| keys.contains(&hit.key)).count();
+                all += exact.hits.len();
+            }
+            assert!(found * 10 >= all * 9, "{quantization:?} {what}: {found} of {all}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! A sealed segment as reads see it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use flotilla_proto::filter::Compiled;
@@ -7,10 +8,15 @@ use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::{Key, Payload, Vector};
 
 use super::{Sealed, header, keys};
-use crate::index::{Accept, AnyIndex, Bitset, Inverted, Neighbor, Stats, TopK, VectorIndex as _};
+use crate::index::{
+    Accept, AnyIndex, Bitset, Inverted, Lists, Neighbor, Rows, Stats, TopK, VectorIndex as _,
+};
 use crate::storage::column::{Alive, Column, stored_vectors};
 use crate::storage::shape::ordinal;
-use crate::storage::{Fault, Matching, Method, Nearest, SegmentView, StoredRow};
+use crate::storage::{Fault, Matching, Method, Nearest, SegmentView, StoredRow, vectors};
+
+/// Of records with several vectors, so many times those wanted are compared whole, or as many as candidates are kept.
+const RESCORED: usize = 4;
 
 /// A sealed segment as a view sees it. All its versions are older than any view.
 #[derive(Debug)]
@@ -73,6 +79,11 @@ impl SealedView {
         ask: &Nearest<'_>,
         stats: &mut Stats,
     ) -> Option<Vec<Neighbor>> {
+        if let Some(ends) = column.ends {
+            let Method::Graph { ef } = ask.method else { return None };
+            let lists = Lists::known(column.rows, ends);
+            return Some(self.by_members(graph, column, lists, ask, ef, stats));
+        }
         let slots;
         let accept = match (column.map, ask.rows) {
             (Some(map), rows) => {
@@ -98,6 +109,59 @@ impl SealedView {
             }
         };
         Some(found.into_iter().map(|neighbor| column.in_segment(neighbor, 0)).collect())
+    }
+}
+
+impl SealedView {
+    /// By a graph over the vectors of all records: what a walk for each vector of the query finds tells the records that may be
+    /// near, and the best of them are compared whole, as ColBERT does (Khattab & Zaharia, SIGIR 2020).
+    fn by_members(
+        &self,
+        graph: &AnyIndex,
+        column: &Column<'_>,
+        lists: Lists<'_>,
+        ask: &Nearest<'_>,
+        ef: usize,
+        stats: &mut Stats,
+    ) -> Vec<Neighbor> {
+        let Ok(query) = Rows::new(ask.query, column.rows.dims()) else { return vec![] };
+        let alive = self.alive(ask.rows.map(|rows| &**rows));
+        let accepts = |slot: &u32| alive.accepts(column.row_of(*slot));
+        let members;
+        let accept = if ask.rows.is_none() && self.live == self.sealed.rows() {
+            Accept::All
+        } else {
+            let slots = (0..lists.len() as u32).filter(accepts);
+            let rows = slots.flat_map(|slot| {
+                let (start, end) = lists.bounds(slot);
+                start..end
+            });
+            members = Bitset::with_rows(column.rows.len(), rows);
+            Accept::Bits(&members)
+        };
+        // What a record is surely better by, over all vectors of the query, than one that no walk met.
+        let mut gains: BTreeMap<u32, f32> = BTreeMap::new();
+        for asked in 0..query.len() as u32 {
+            let asked = query.row(asked);
+            let near = graph.search(column.rows, column.distance, asked, ef, ef, accept, stats);
+            let Some(furthest) = near.last().map(|near| near.distance) else { continue };
+            let mut best: BTreeMap<u32, f32> = BTreeMap::new();
+            for near in near {
+                // Nearest first, so the first of a record is its best.
+                best.entry(lists.list_of(near.row)).or_insert(furthest - near.distance);
+            }
+            best.into_iter().for_each(|(slot, gain)| *gains.entry(slot).or_default() += gain);
+        }
+        let mut best: Vec<(u32, f32)> = gains.into_iter().collect();
+        best.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        best.truncate(ef.max(ask.limit.saturating_mul(RESCORED)));
+        let mut top = TopK::new(ask.limit);
+        for (slot, _) in best {
+            let similarity = |distance| column.shape.spec.distance.score(distance);
+            let distance = lists.late(slot, column.distance, query, similarity, stats);
+            top.push(Neighbor { row: slot, distance });
+        }
+        top.into_sorted().into_iter().map(|neighbor| column.in_segment(neighbor, 0)).collect()
     }
 }
 
@@ -185,8 +249,10 @@ impl SegmentView for SealedView {
     }
 
     fn has_codes(&self, vector: &str) -> bool {
-        let graph = ordinal(&self.sealed.files.header.shapes, vector)
-            .and_then(|ordinal| self.sealed.graphs[ordinal].as_ref());
+        // Those of several vectors to a record are no codes of records.
+        let shapes = &self.sealed.files.header.shapes;
+        let ordinal = ordinal(shapes, vector).filter(|at| !vectors::is_list(&shapes[*at].spec));
+        let graph = ordinal.and_then(|ordinal| self.sealed.graphs[ordinal].as_ref());
         graph.is_some_and(|(_, graph)| graph.has_codes())
     }
 

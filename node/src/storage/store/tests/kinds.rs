@@ -26,6 +26,7 @@ fn spec() -> Arc<CollectionSpec> {
         ("half-l2", dense(7, Datatype::F16, Distance::Euclidean, hnsw)),
         ("late", several(4, Datatype::F32, Distance::Cosine)),
         ("late-bits", several(40, Datatype::Bit, Distance::Hamming)),
+        ("late-graph", VectorSpec { index: hnsw, ..several(4, Datatype::F32, Distance::Dot) }),
         ("late-half", several(3, Datatype::F16, Distance::Dot)),
         ("sparse", VectorSpec { form: Form::Sparse, ..VectorSpec::new(0, Distance::Dot, IndexKind::Flat) }),
         ("l1", dense(3, Datatype::F32, Distance::Manhattan, hnsw)),
