@@ -1,26 +1,31 @@
 //! Short codes of vectors: what a search looks at first, so that it reads few whole vectors.
 //!
 //! Each row is taken from the block's centre and rotated ([`Rotation`]), and kept as one **byte** per value, and as a **sketch** of
-//! one bit per value, by itself and wherever a graph links to it. From each follows an estimate of the product of the centred query
-//! and the centred row, and from that of every [`Distance`]:
+//! one bit per value, by itself and wherever a graph links to it; or as one byte per **group** of eight values. From each follows an
+//! estimate of the product of the centred query and the centred row, and from that of every [`Distance`]:
 //!
 //! * bytes: values are rounded to 1/127 of the row's greatest one; the error is that of rounding, far below the differences that
 //!   decide about neighbours;
 //! * sketches: the signs of the values, as RaBitQ has them (Gao & Long, SIGMOD 2024). The estimate is unbiased over rotations,
-//!   and its error is below a bound, known for each row, with a probability that the bound's factor sets.
+//!   and its error is below a bound, known for each row, with a probability that the bound's factor sets;
+//! * groups: each is told by the nearest of 256 centroids that were learnt from the rows, as product quantization has them (Jégou,
+//!   Douze & Schmid, TPAMI 2011; see [`books`]). As small as sketches, and nearer to the rows.
 //!
 //! **A walk** reads the sketches of all rows that a vertex links to side by side, together with the links ([`fan`]), as in SymphonyQG
 //! (Gou, Gao, Xu & Long, SIGMOD 2025): what it reads of a vertex is one run of memory, and one pass of a kernel says which links
 //! can be near enough at all. Only their bytes are read then. **A scan** of scattered rows reads each one's own sketch ([`scan`]).
+//! By groups, a walk and a scan alike look up what each byte of a row counts in tables of the query ([`tables`]).
 //! **A build** of a graph measures by bytes ([`between`]), so the codes of the rows come first and those beside links last.
 //!
-//! What is kept is a [`Kind`]'s choice: `Scalar` has all three, `Binary` only each row's own sketch, in a tenth of the memory.
+//! What is kept is a [`Kind`]'s choice: `Scalar` has bytes and both sketches, `Binary` only each row's own sketch, in a tenth of the
+//! memory, `Product` only bytes of groups, in less still.
 //!
 //! ```text
 //! 64 bytes   magic (8), version u32, dims u32, rows u64, seed u64, distance u32, blocks of a vertex u32, kind u32, zeros, CRC-32
 //! centre     dims x f32, padded with zeros to a multiple of 64 bytes
-//! rows       for each: a byte per value, padded with zeros to a multiple of 32; what the row adds to each of its distances, and
-//!            what a byte's unit stands for, f32 each; all of them padded to a multiple of 64
+//! books      for each group, see [`books`]
+//! rows       for each: a byte per value, padded with zeros to a multiple of 32, or a byte per group; what the row adds to each of
+//!            its distances, and what a byte's unit or a centroid's stands for, f32 each; all of them padded to a multiple of 64
 //! sketches   for each row, see [`sketch`]; all of them padded to a multiple of 64
 //! fans       for each row, see [`fan`]
 //! ```
@@ -29,24 +34,31 @@
 //! costs nothing; what lies behind it is checked as whole files are. Damage there misleads a search, no more.
 
 pub mod between;
+pub mod books;
 pub mod fan;
 mod glance;
 pub mod packed;
 mod question;
 pub mod scan;
 pub mod sketch;
+pub mod tables;
+#[cfg(test)]
+mod tests;
 mod whole;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use self::between::Between;
+use self::books::Books;
 use self::fan::Fan;
 pub use self::glance::Glance;
 pub use self::question::Question;
+pub use self::tables::Tables;
 use self::whole::Whole;
 use super::distance::codes::{Block, Strided};
 use super::distance::prefetch::prefetch;
+use super::distance::tables::Eight;
 use super::rotation::Rotation;
 use super::{Backing, Cancelled, Damage, Distance, Graph, Progress, Rows};
 
@@ -65,6 +77,8 @@ pub enum Kind {
     Scalar,
     /// Sketches.
     Binary,
+    /// A byte per group of values, and the books of what it says.
+    Product,
 }
 
 /// The codes of a block of rows.
@@ -97,6 +111,7 @@ struct Head {
 /// Where the parts begin, and how long each row's share of them is.
 #[derive(Clone, Copy, Debug)]
 struct Places {
+    books: usize,
     rows: usize,
     row: usize,
     sketches: usize,
@@ -105,13 +120,13 @@ struct Places {
     end: usize,
 }
 
-/// A row's code: its bytes, and what they stand for.
+/// A row's code: its bytes, of values or of groups, and what they stand for.
 #[derive(Clone, Copy, Debug)]
 struct Row<'a> {
     bytes: &'a [i8],
     /// What the row adds to each of its distances.
     add: f32,
-    /// What a byte's unit stands for.
+    /// What a byte's unit stands for, or a product with the groups' centroids.
     unit: f32,
 }
 
@@ -149,6 +164,7 @@ impl Head {
         let kind = match self.kind {
             Kind::Scalar => 0u32,
             Kind::Binary => 1,
+            Kind::Product => 2,
         };
         bytes[40..44].copy_from_slice(&kind.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..HEADER - 4]);
@@ -176,6 +192,7 @@ impl Head {
         let kind = match words[10] {
             0 => Kind::Scalar,
             1 => Kind::Binary,
+            2 => Kind::Product,
             _ => return Err(Damage::Header),
         };
         let long = |at: usize| u64::from(words[at]) | u64::from(words[at + 1]) << 32;
@@ -192,21 +209,23 @@ impl Head {
         match self.kind {
             Kind::Scalar => self.dims.next_multiple_of(32),
             Kind::Binary => 0,
+            Kind::Product => books::groups(self.dims),
         }
     }
 
     /// Cannot overflow, because dims, rows and blocks are bounded.
     fn places(self) -> Places {
-        let row = match self.kind {
-            Kind::Scalar => self.width() + FACTORS,
-            Kind::Binary => 0,
+        let (row, sketch, book) = match self.kind {
+            Kind::Scalar => (self.width() + FACTORS, sketch::len(self.dims), 0),
+            Kind::Binary => (0, sketch::len(self.dims), 0),
+            Kind::Product => (self.width() + FACTORS, 0, books::len(self.dims, self.len)),
         };
-        let sketch = sketch::len(self.dims);
-        let rows = HEADER + (self.dims * 4).next_multiple_of(LINE);
+        let books = HEADER + (self.dims * 4).next_multiple_of(LINE);
+        let rows = books + book.next_multiple_of(LINE);
         let sketches = rows + (self.len * row).next_multiple_of(LINE);
         let fans = sketches + (self.len * sketch).next_multiple_of(LINE);
         let end = fans + self.len * fan::block_words(self.dims) * 4 * self.blocks;
-        Places { rows, row, sketches, sketch, fans, end }
+        Places { books, rows, row, sketches, sketch, fans, end }
     }
 }
 
@@ -228,7 +247,7 @@ impl Codes {
         let (dims, len) = (rows.dims(), rows.len());
         let blocks = match kind {
             Kind::Scalar => fan::blocks(links),
-            Kind::Binary => 0,
+            Kind::Binary | Kind::Product => 0,
         };
         let head = Head { dims, len, seed, distance, blocks, kind };
         let (places, centre, rotation) = (head.places(), centre(rows), Rotation::new(dims, seed));
@@ -236,24 +255,25 @@ impl Codes {
         whole.part_mut(0..HEADER).copy_from_slice(&head.encode());
         let values = whole.part_mut(HEADER..HEADER + dims * 4).chunks_exact_mut(4);
         values.zip(&centre).for_each(|(to, value)| to.copy_from_slice(&value.to_le_bytes()));
+        let offset = |row: u32| Offset::new(rows.row(row), &centre, &rotation, distance);
+        let books = match kind {
+            Kind::Product => Some(Books::train(dims, len, offset, seed, threads, progress)?),
+            Kind::Scalar | Kind::Binary => None,
+        };
+        let trained = books.as_ref().map_or(&[][..], Books::bytes);
+        whole.part_mut(places.books..places.books + trained.len()).copy_from_slice(trained);
         let (bytes, sketches) =
             whole.part_mut(places.rows..places.fans).split_at_mut(places.sketches - places.rows);
         let code = |row: u32, code: &mut [u8], sketch: &mut [u8]| {
-            let whole = rows.row(row);
-            let offset = Offset::new(whole, &centre, &rotation, distance);
+            let offset = offset(row);
             let add = match distance {
                 Distance::Euclidean => offset.length * offset.length,
-                _ => -dot(whole, &centre),
+                _ => -dot(rows.row(row), &centre),
             };
             sketch::write(&offset.values, offset.length, add, sketch);
-            if let Some((code, factors)) = code.split_last_chunk_mut::<FACTORS>() {
-                let unit = unit(&offset.values);
-                let scale = if unit > 0.0 { unit.recip() } else { 0.0 };
-                code.iter_mut()
-                    .zip(&offset.values)
-                    .for_each(|(to, value)| *to = nearest(value * scale) as u8);
-                factors[..4].copy_from_slice(&add.to_le_bytes());
-                factors[4..].copy_from_slice(&unit.to_le_bytes());
+            match &books {
+                Some(books) => books.write(&offset, add, code),
+                None => write_bytes(&offset.values, add, code),
             }
         };
         in_parallel(len, threads, (bytes, places.row), (sketches, places.sketch), progress, code)?;
@@ -345,6 +365,11 @@ impl Codes {
         Glance::new(self, &self.offset(query))
     }
 
+    /// A query ready to be compared with bytes of groups.
+    pub fn tables(&self, query: &[f32]) -> Tables<'_> {
+        Tables::new(self, &self.offset(query))
+    }
+
     /// A row ready to be compared with others by bytes.
     pub fn between(&self, row: u32) -> Between<'_> {
         Between::new(self, row)
@@ -363,14 +388,14 @@ impl Codes {
     /// A row's code; one that does not exist is far from everything.
     #[inline]
     fn row(&self, row: u32) -> Row<'_> {
-        match self.share(self.places.rows, row, self.places.row).split_last_chunk::<FACTORS>() {
-            Some((bytes, [a, b, c, d, e, f, g, h])) if (row as usize) < self.head.len => Row {
-                bytes: bytemuck::cast_slice(bytes),
-                add: f32::from_le_bytes([*a, *b, *c, *d]),
-                unit: f32::from_le_bytes([*e, *f, *g, *h]),
-            },
-            _ => Row { bytes: &[], add: f32::INFINITY, unit: 0.0 },
-        }
+        let exists = (row as usize) < self.head.len;
+        Row::read(if exists { self.share(self.places.rows, row, self.places.row) } else { &[] })
+    }
+
+    /// The book of each group.
+    fn books(&self) -> impl Iterator<Item = &[Eight]> {
+        let bytes = self.bytes().get(self.places.books..self.places.rows).unwrap_or_default();
+        books::read(bytes, books::eights(self.head.len))
     }
 
     /// Asks for a row's code.
@@ -410,6 +435,21 @@ impl Codes {
     }
 }
 
+impl Row<'_> {
+    /// A row's code where it lies; one that is not there is far from everything.
+    #[inline]
+    fn read(bytes: &[u8]) -> Row<'_> {
+        match bytes.split_last_chunk::<FACTORS>() {
+            Some((bytes, [a, b, c, d, e, f, g, h])) => Row {
+                bytes: bytemuck::cast_slice(bytes),
+                add: f32::from_le_bytes([*a, *b, *c, *d]),
+                unit: f32::from_le_bytes([*e, *f, *g, *h]),
+            },
+            _ => Row { bytes: &[], add: f32::INFINITY, unit: 0.0 },
+        }
+    }
+}
+
 impl Offset {
     fn new(vector: &[f32], centre: &[f32], rotation: &Rotation, distance: Distance) -> Offset {
         let mut values: Vec<f32> = vector.iter().zip(centre).map(|(value, mean)| value - mean).collect();
@@ -422,6 +462,13 @@ impl Offset {
         };
         rotation.apply(&mut values);
         Offset { values, length: length2.sqrt(), base, weight }
+    }
+
+    /// The values, if the length were one; zeros where it cannot be.
+    fn direction(&self) -> Vec<f32> {
+        let scale = self.length.recip();
+        let is_sound = self.length.is_finite() && scale.is_finite();
+        self.values.iter().map(|value| if is_sound { value * scale } else { 0.0 }).collect()
     }
 }
 
@@ -489,6 +536,17 @@ pub(super) fn centre(rows: Rows<'_>) -> Vec<f32> {
     }
     let count = rows.len().max(1) as f64;
     sums.into_iter().map(|sum| (sum / count) as f32).collect()
+}
+
+/// Writes a byte per value of a row that adds this to its distances, that, and what a byte's unit stands for; nothing where there
+/// is no room.
+fn write_bytes(values: &[f32], add: f32, to: &mut [u8]) {
+    let Some((code, factors)) = to.split_last_chunk_mut::<FACTORS>() else { return };
+    let unit = unit(values);
+    let scale = if unit > 0.0 { unit.recip() } else { 0.0 };
+    code.iter_mut().zip(values).for_each(|(to, value)| *to = nearest(value * scale) as u8);
+    factors[..4].copy_from_slice(&add.to_le_bytes());
+    factors[4..].copy_from_slice(&unit.to_le_bytes());
 }
 
 /// What a byte's unit stands for in these values: the greatest is 127. 0 if there is nothing to tell apart.

@@ -23,6 +23,7 @@ pub mod half;
 mod neon;
 pub mod prefetch;
 mod scalar;
+pub(super) mod tables;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

@@ -39,6 +39,8 @@ pub enum Quantization {
     Scalar,
     /// One-bit sketches of each row.
     Binary,
+    /// Eight bits for each group of eight values.
+    Product,
 }
 
 impl Quantization {
@@ -48,6 +50,7 @@ impl Quantization {
             Self::None => None,
             Self::Scalar => Some(Kind::Scalar),
             Self::Binary => Some(Kind::Binary),
+            Self::Product => Some(Kind::Product),
         }
     }
 }
@@ -175,7 +178,7 @@ impl VectorIndex for QuantizedGraph {
         let codes = Codes::build(rows, distance, kind, links, seed, threads, progress)?;
         let graph = match kind {
             Kind::Scalar => hnsw::build_by_codes(&codes, &params.graph, threads, progress)?,
-            Kind::Binary => Graph::build(rows, distance, &params.graph, threads, progress)?,
+            Kind::Binary | Kind::Product => Graph::build(rows, distance, &params.graph, threads, progress)?,
         };
         let codes = Some(codes.link(&graph, threads, progress)?);
         Ok(Self { graph, codes, calibration: Calibration::default() })
@@ -259,9 +262,67 @@ mod tests {
     use super::super::{exam, sample};
     use super::*;
 
+    const KINDS: [Quantization; 4] =
+        [Quantization::None, Quantization::Scalar, Quantization::Binary, Quantization::Product];
+
+    /// A graph with codes of one of the kinds, as it sits the exam.
+    struct Of<const KIND: usize>(QuantizedGraph);
+
+    struct ParamsOf<const KIND: usize>(Params);
+
+    impl<const KIND: usize> Default for ParamsOf<KIND> {
+        fn default() -> Self {
+            Self(Params { quantization: KINDS[KIND], ..Params::default() })
+        }
+    }
+
+    impl<const KIND: usize> VectorIndex for Of<KIND> {
+        type Params = ParamsOf<KIND>;
+
+        fn build(
+            rows: Rows<'_>,
+            distance: Distance,
+            params: &ParamsOf<KIND>,
+            threads: usize,
+            progress: &Progress,
+        ) -> Result<Self, Cancelled> {
+            QuantizedGraph::build(rows, distance, &params.0, threads, progress).map(Self)
+        }
+
+        fn search(
+            &self,
+            rows: Rows<'_>,
+            distance: Distance,
+            query: &[f32],
+            k: usize,
+            effort: usize,
+            accept: Accept<'_>,
+            stats: &mut Stats,
+        ) -> Vec<Neighbor> {
+            self.0.search(rows, distance, query, k, effort, accept, stats)
+        }
+
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn to_bytes(&self) -> Vec<u8> {
+            self.0.to_bytes()
+        }
+
+        fn open(backing: Backing) -> Result<Self, Damage> {
+            QuantizedGraph::open(backing).map(Self)
+        }
+    }
+
     #[test]
     fn sits_the_exam() {
         exam::sit::<QuantizedGraph>(false);
+    }
+
+    #[test]
+    fn sits_the_exam_by_product_codes() {
+        exam::sit::<Of<3>>(false);
     }
 
     fn built(quantization: Quantization) -> (sample::Sample, QuantizedGraph) {
@@ -280,6 +341,46 @@ mod tests {
         assert!(!opened.has_codes() && opened.len() == 3_000);
         let opened = QuantizedGraph::open(Arc::new(index.to_bytes())).unwrap();
         assert!(!opened.has_codes() && opened.len() == 3_000);
+    }
+
+    #[test]
+    fn each_kind_of_codes_is_walked_and_scanned() {
+        for quantization in KINDS.into_iter().skip(1) {
+            let (sample, index) = built(quantization);
+            let opened = QuantizedGraph::open(Arc::new(index.to_bytes())).unwrap();
+            let queries = sample::clustered(5, 50, 96, 30);
+            let third = Bitset::with_rows(3_000, (0..3_000).filter(|row| row % 3 == 0));
+            let packed = opened.pack(&third).unwrap();
+            assert_eq!((packed.len(), packed.is_empty()), (1_000, false));
+            assert!(packed.bytes() < 1_000 * 96 * 4 / 2);
+            let (mut hits, mut stats) = ([0; 4], Stats::default());
+            for query in 0..50 {
+                let (rows, query) = (sample.rows(), queries.rows().row(query));
+                let truth = |accept: Accept<'_>| -> Vec<Neighbor> {
+                    let mut top = super::super::TopK::new(10);
+                    super::super::scan(rows, Distance::Cosine, query, accept, 0, &mut top);
+                    top.into_sorted()
+                };
+                let (all, some) = (truth(Accept::All), truth(Accept::Bits(&third)));
+                let sixth = Bitset::with_rows(3_000, third.iter().filter(|row| row % 2 == 0));
+                let few = truth(Accept::Bits(&sixth));
+                let (distance, some_of, few_of) =
+                    (Distance::Cosine, Accept::Bits(&third), Accept::Bits(&sixth));
+                let mut scan =
+                    |accept| opened.scan_codes(rows, distance, query, 10, accept, &mut stats).unwrap();
+                let scanned = [scan(Accept::All), scan(some_of)];
+                let walked = opened.search(rows, distance, query, 10, 100, Accept::All, &mut stats);
+                let few_found = opened.scan_packed(rows, &packed, distance, query, 10, few_of, &mut stats);
+                let [all_scanned, some_scanned] = scanned;
+                let found =
+                    [(walked, &all), (all_scanned, &all), (some_scanned, &some), (few_found.unwrap(), &few)];
+                for (hits, (found, wanted)) in hits.iter_mut().zip(found) {
+                    assert!(found.is_sorted() && found.len() == 10);
+                    *hits += wanted.iter().filter(|near| found.iter().any(|it| it.row == near.row)).count();
+                }
+            }
+            assert!(hits.iter().all(|hits| *hits >= 475), "{quantization:?}: {hits:?} of 500");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Looking at scattered rows by their codes: every accepted one, where a graph would have to pass by too many that are not.
 //!
 //! Each row's sketch says how near the row can be at the least; what can be among the best so far is measured by its bytes, or, where
-//! there are none, by the row itself; the best by bytes are ordered by the rows in the end.
+//! there are none, by the row itself; the best by bytes are ordered by the rows in the end. By bytes of groups every row is measured.
 
 use super::super::distance::codes::RUN;
 use super::super::distance::prefetch::prefetch;
@@ -16,6 +16,10 @@ const NOTED: usize = 16;
 /// Of what was measured by bytes, so many times `k` are ordered by their rows, and at least so many more than `k`.
 const RESCORED: usize = 2;
 const RESCORED_MIN: usize = 8;
+/// The same of bytes of groups, which tell less. Measured on 100,000 x 384 for 10 hits at `ef` 100 (2026-11): recall 0.9608 with 40
+/// rows, 0.9752 with 60, 0.9789 with all 100; near rows that differ by chance alone need them all.
+const RESCORED_OF_GROUPS: usize = 10;
+const RESCORED_OF_GROUPS_MIN: usize = 90;
 /// Cache lines of a row that are asked for ahead.
 const LINES_AHEAD: usize = 8;
 
@@ -32,12 +36,12 @@ impl Default for Run {
 }
 
 impl Run {
-    /// Takes the next ones, and asks for their sketches.
+    /// Takes the next ones, and asks for what is looked at first.
     #[inline]
-    fn fill(&mut self, wanted: &mut impl Iterator<Item = u32>, codes: &Codes) {
+    fn fill(&mut self, wanted: &mut impl Iterator<Item = u32>, ask: impl Fn(u32)) {
         self.len = 0;
         for (to, row) in self.rows.iter_mut().zip(wanted) {
-            codes.prefetch_sketch(row);
+            ask(row);
             *to = row;
             self.len += 1;
         }
@@ -65,15 +69,23 @@ pub struct Scan<'a> {
 
 impl Scan<'_> {
     /// The `k` nearest of these rows, nearest first.
-    pub fn scattered(&self, mut wanted: impl Iterator<Item = u32>, stats: &mut Stats) -> Vec<Neighbor> {
+    pub fn scattered(&self, wanted: impl Iterator<Item = u32>, stats: &mut Stats) -> Vec<Neighbor> {
+        match self.codes.kind() {
+            Kind::Scalar | Kind::Binary => self.by_sketches(wanted, stats),
+            Kind::Product => self.by_tables(wanted, stats),
+        }
+    }
+
+    fn by_sketches(&self, mut wanted: impl Iterator<Item = u32>, stats: &mut Stats) -> Vec<Neighbor> {
         let offset = self.codes.offset(self.query);
         let glance = Glance::new(self.codes, &offset);
         let mut near = Near::new(self, Question::bytes_only(self.codes, &offset));
         let (mut run, mut ahead) = (Run::default(), Run::default());
-        ahead.fill(&mut wanted, self.codes);
+        let ask = |row| self.codes.prefetch_sketch(row);
+        ahead.fill(&mut wanted, ask);
         while ahead.len > 0 {
             std::mem::swap(&mut run, &mut ahead);
-            ahead.fill(&mut wanted, self.codes);
+            ahead.fill(&mut wanted, ask);
             let bound = near.top.bound();
             glance.each(run.rows(), |row, about, off| {
                 if about - CAUTION * off <= bound {
@@ -86,8 +98,36 @@ impl Scan<'_> {
         near.finish(stats)
     }
 
+    fn by_tables(&self, mut wanted: impl Iterator<Item = u32>, stats: &mut Stats) -> Vec<Neighbor> {
+        let tables = self.codes.tables(self.query);
+        let mut top = TopK::new(rescored(Kind::Product, self.k));
+        let (mut run, mut ahead) = (Run::default(), Run::default());
+        let ask = |row| tables.prefetch(row);
+        ahead.fill(&mut wanted, ask);
+        while ahead.len > 0 {
+            std::mem::swap(&mut run, &mut ahead);
+            ahead.fill(&mut wanted, ask);
+            measure(run.rows(), &mut top, |row| tables.one(row), |rows| tables.four(rows));
+            stats.visited += run.len as u64;
+            stats.distances += run.len as u64;
+        }
+        self.rescore(top, stats)
+    }
+
     /// The `k` nearest of the packed rows that are accepted, nearest first.
     pub fn packed(&self, packed: &Packed, accepts: impl Fn(u32) -> bool, stats: &mut Stats) -> Vec<Neighbor> {
+        match self.codes.kind() {
+            Kind::Scalar | Kind::Binary => self.packed_by_sketches(packed, accepts, stats),
+            Kind::Product => self.packed_by_tables(packed, accepts, stats),
+        }
+    }
+
+    fn packed_by_sketches(
+        &self,
+        packed: &Packed,
+        accepts: impl Fn(u32) -> bool,
+        stats: &mut Stats,
+    ) -> Vec<Neighbor> {
         let question = self.codes.ask(self.query).cautious(CAUTION);
         let mut near = Near::new(self, question);
         for block in packed.blocks() {
@@ -107,6 +147,27 @@ impl Scan<'_> {
         near.measure();
         near.finish(stats)
     }
+
+    fn packed_by_tables(
+        &self,
+        packed: &Packed,
+        accepts: impl Fn(u32) -> bool,
+        stats: &mut Stats,
+    ) -> Vec<Neighbor> {
+        let tables = self.codes.tables(self.query);
+        let mut top = TopK::new(rescored(Kind::Product, self.k));
+        for (row, code) in packed.rows().filter(|(row, _)| accepts(*row)) {
+            top.push(Neighbor { row, distance: tables.of(code) });
+            stats.distances += 1;
+        }
+        stats.visited += packed.len() as u64;
+        self.rescore(top, stats)
+    }
+
+    fn rescore(&self, best: TopK, stats: &mut Stats) -> Vec<Neighbor> {
+        let best = best.into_sorted();
+        rescore(self.rows, self.distance, self.query, self.k, best.iter().map(|near| near.row), stats)
+    }
 }
 
 /// Rows that may be near enough, and the nearest of those that were measured.
@@ -122,7 +183,7 @@ struct Near<'a> {
 impl<'a> Near<'a> {
     fn new(scan: &'a Scan<'a>, question: Question<'a>) -> Near<'a> {
         let has_bytes = scan.codes.kind() == Kind::Scalar;
-        let kept = if has_bytes { rescored(scan.k) } else { scan.k };
+        let kept = if has_bytes { rescored(Kind::Scalar, scan.k) } else { scan.k };
         let noted = Vec::with_capacity(RUN);
         Near { scan, question, has_bytes, top: TopK::new(kept), noted, measured: 0 }
     }
@@ -151,18 +212,18 @@ impl<'a> Near<'a> {
 
     fn finish(self, stats: &mut Stats) -> Vec<Neighbor> {
         stats.distances += self.measured;
-        let found = self.top.into_sorted();
-        if !self.has_bytes {
-            return found;
-        }
-        let Scan { rows, distance, query, k, .. } = *self.scan;
-        rescore(rows, distance, query, k, found.iter().map(|near| near.row), stats)
+        if self.has_bytes { self.scan.rescore(self.top, stats) } else { self.top.into_sorted() }
     }
 }
 
-/// Of what was measured by bytes for `k` hits, how many are ordered by the rows.
-pub fn rescored(k: usize) -> usize {
-    k.saturating_mul(RESCORED).max(k.saturating_add(RESCORED_MIN))
+/// Of what was measured by codes for `k` hits, how many are ordered by the rows.
+pub fn rescored(kind: Kind, k: usize) -> usize {
+    let (times, more) = match kind {
+        Kind::Scalar => (RESCORED, RESCORED_MIN),
+        Kind::Binary => return usize::MAX,
+        Kind::Product => (RESCORED_OF_GROUPS, RESCORED_OF_GROUPS_MIN),
+    };
+    k.saturating_mul(times).max(k.saturating_add(more))
 }
 
 /// The `k` nearest of these rows by the rows themselves.

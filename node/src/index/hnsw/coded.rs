@@ -2,7 +2,7 @@
 
 use super::super::Codes;
 use super::super::codes::between::Between;
-use super::super::codes::{Glance, Question};
+use super::super::codes::{Glance, Question, Tables};
 use super::super::neighbor::ordered;
 use super::layer::{Layer, Measure, Metric};
 use super::visited::Visited;
@@ -110,6 +110,37 @@ impl Measure for Sketched<'_> {
     #[inline]
     fn prefetch_row(&self, row: u32) {
         self.codes.prefetch_sketch(row);
+    }
+}
+
+/// A query ready to be compared with rows' bytes of groups.
+pub(super) struct Tabled<'a> {
+    tables: &'a Tables<'a>,
+    pub(super) distances: u64,
+}
+
+impl<'a> Tabled<'a> {
+    pub(super) fn new(tables: &'a Tables<'a>) -> Self {
+        Self { tables, distances: 0 }
+    }
+}
+
+impl Measure for Tabled<'_> {
+    #[inline]
+    fn one(&mut self, row: u32) -> u32 {
+        self.distances += 1;
+        ordered(self.tables.one(row))
+    }
+
+    #[inline]
+    fn four(&mut self, rows: [u32; 4]) -> [u32; 4] {
+        self.distances += 4;
+        self.tables.four(rows).map(ordered)
+    }
+
+    #[inline]
+    fn prefetch_row(&self, row: u32) {
+        self.tables.prefetch(row);
     }
 }
 

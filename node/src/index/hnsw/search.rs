@@ -12,7 +12,7 @@ use super::super::codes::scan::{rescore, rescored};
 use super::super::neighbor::from_ordered;
 use super::super::{Accept, Codes, Distance, Neighbor, Rows, Stats};
 use super::beam::Scratch;
-use super::coded::{Coded, Sketched};
+use super::coded::{Coded, Sketched, Tabled};
 use super::format::{FrozenLayer, Graph, View};
 use super::layer::{Layer, Measure, Probe, descend};
 
@@ -73,22 +73,28 @@ impl Graph {
         stats: &mut Stats,
     ) -> Vec<Neighbor> {
         let (len, width) = (rows.len().min(codes.len()), (k, ef));
-        let (found, measured, best) = match codes.kind() {
+        let (found, measured) = match codes.kind() {
             Kind::Scalar => {
                 let question = codes.ask(query);
                 let mut coded = Coded::new(codes, &question);
                 let found = self.look(&mut coded, len, width, accept, stats);
-                (found, coded.distances, rescored(k))
+                (found, coded.distances)
             }
             Kind::Binary => {
                 let glance = codes.glance(query);
                 let mut sketched = Sketched::new(codes, &glance);
                 let found = self.look(&mut sketched, len, width, accept, stats);
-                (found, sketched.distances, usize::MAX)
+                (found, sketched.distances)
+            }
+            Kind::Product => {
+                let tables = codes.tables(query);
+                let mut tabled = Tabled::new(&tables);
+                let found = self.look(&mut tabled, len, width, accept, stats);
+                (found, tabled.distances)
             }
         };
         stats.distances += measured;
-        let best = found.iter().take(best).map(|(row, _)| *row);
+        let best = found.iter().take(rescored(codes.kind(), k)).map(|(row, _)| *row);
         rescore(rows, distance, query, k, best, stats)
     }
 
