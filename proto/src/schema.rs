@@ -194,6 +194,8 @@ pub enum Quantization {
     Scalar,
     /// One-bit sketches alone; what they find is ordered by whole vectors, which may stay on disk.
     Binary,
+    /// A byte for each eight values (product quantization); what is found is ordered by whole vectors, which may stay on disk.
+    Product,
 }
 
 impl IndexKind {

@@ -287,6 +287,7 @@ fn quantization_word(index: &IndexKind) -> &'static str {
     match index.quantization() {
         Some(Quantization::Scalar) => "scalar",
         Some(Quantization::Binary) => "binary",
+        Some(Quantization::Product) => "product",
         None => "none",
     }
 }

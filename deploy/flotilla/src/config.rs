@@ -317,6 +317,7 @@ impl From<&Settings> for Config {
         let quantization = settings.flag("quantization.enabled").then(|| {
             match settings.text("quantization.type").as_str() {
                 "binary" => Quantization::Binary,
+                "product" => Quantization::Product,
                 _ => Quantization::Scalar,
             }
         });

@@ -255,13 +255,14 @@ impl ImportArgs {
     }
 }
 
-/// The index that a word means: a preset, with `/none`, `/scalar` or `/binary` behind it for its quantization, `flat` or `lsh`.
+/// The index that a word means: a preset, with `/none`, `/scalar`, `/binary` or `/product` behind it for its quantization, `flat` or `lsh`.
 pub fn index_kind(word: &str) -> anyhow::Result<IndexKind> {
     let (name, quantization) = match word.split_once('/') {
         None => (word, Some(Quantization::default())),
         Some((name, "none")) => (name, None),
         Some((name, "scalar")) => (name, Some(Quantization::Scalar)),
         Some((name, "binary")) => (name, Some(Quantization::Binary)),
+        Some((name, "product")) => (name, Some(Quantization::Product)),
         // No preset is called so.
         Some(_) => (word, None),
     };
@@ -273,7 +274,7 @@ pub fn index_kind(word: &str) -> anyhow::Result<IndexKind> {
         (None, _) => {
             let known: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
             bail!(
-                "there is no index `{word}`; there are {} (each also with /scalar, /binary or /none for its quantization), flat and lsh",
+                "there is no index `{word}`; there are {} (each also with /scalar, /binary, /product or /none for its quantization), flat and lsh",
                 known.join(", ")
             )
         }
@@ -301,6 +302,7 @@ mod tests {
         assert_eq!(index_kind("balanced").unwrap(), quantized(Quantization::Scalar));
         assert_eq!(index_kind("balanced/scalar").unwrap(), quantized(Quantization::Scalar));
         assert_eq!(index_kind("balanced/binary").unwrap(), quantized(Quantization::Binary));
+        assert_eq!(index_kind("balanced/product").unwrap(), quantized(Quantization::Product));
         assert_eq!(index_kind("balanced/none").unwrap(), IndexKind::Hnsw(balanced));
         assert_eq!(index_kind("flat").unwrap(), IndexKind::Flat);
         assert_eq!(index_kind("lsh").unwrap(), IndexKind::Lsh(Lsh::default()));

@@ -178,7 +178,11 @@ impl VectorIndex for QuantizedGraph {
         let codes = Codes::build(rows, distance, kind, links, seed, threads, progress)?;
         let graph = match kind {
             Kind::Scalar => hnsw::build_by_codes(&codes, &params.graph, threads, progress)?,
-            Kind::Binary | Kind::Product => Graph::build(rows, distance, &params.graph, threads, progress)?,
+            // Bytes are quicker to measure by than rows, and go when the graph is there.
+            Kind::Binary | Kind::Product => {
+                let bytes = Codes::build(rows, distance, Kind::Scalar, 0, seed, threads, progress)?;
+                hnsw::build_by_codes(&bytes, &params.graph, threads, progress)?
+            }
         };
         let codes = Some(codes.link(&graph, threads, progress)?);
         Ok(Self { graph, codes, calibration: Calibration::default() })

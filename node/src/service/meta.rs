@@ -76,6 +76,7 @@ impl Defaults {
                 vector.set_quantization(match self.quantization {
                     Some(Quantization::Scalar) => v1::Quantization::Scalar,
                     Some(Quantization::Binary) => v1::Quantization::Binary,
+                    Some(Quantization::Product) => v1::Quantization::Product,
                     None => v1::Quantization::None,
                 });
             }

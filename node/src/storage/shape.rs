@@ -58,6 +58,7 @@ impl VectorShape {
             _ if self.spec.dims < QUANTIZED_DIMS_MIN || !self.spec.has_codes() => Quantization::None,
             Some(schema::Quantization::Scalar) => Quantization::Scalar,
             Some(schema::Quantization::Binary) => Quantization::Binary,
+            Some(schema::Quantization::Product) => Quantization::Product,
             None => Quantization::None,
         };
         Some(any::Params::Graph(quantized::Params { graph, quantization }))

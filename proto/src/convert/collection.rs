@@ -98,6 +98,7 @@ fn vector_from_wire(name: &str, params: v1::VectorParams) -> Result<VectorSpec, 
                     IndexKind::Quantized(hnsw, Quantization::Scalar)
                 }
                 Ok(v1::Quantization::Binary) => IndexKind::Quantized(hnsw, Quantization::Binary),
+                Ok(v1::Quantization::Product) => IndexKind::Quantized(hnsw, Quantization::Product),
                 Ok(v1::Quantization::None) => IndexKind::Hnsw(hnsw),
                 Err(_) => {
                     return Err(Violation::new(
@@ -209,6 +210,9 @@ pub fn spec_to_wire(spec: &CollectionSpec) -> v1::CollectionSpec {
             IndexKind::Hnsw(_) => (v1::IndexKind::Hnsw, v1::Quantization::None),
             IndexKind::Quantized(_, Quantization::Scalar) => (v1::IndexKind::Hnsw, v1::Quantization::Scalar),
             IndexKind::Quantized(_, Quantization::Binary) => (v1::IndexKind::Hnsw, v1::Quantization::Binary),
+            IndexKind::Quantized(_, Quantization::Product) => {
+                (v1::IndexKind::Hnsw, v1::Quantization::Product)
+            }
         };
         let hnsw = v.index.hnsw().map(|h| v1::HnswParams {
             preset: String::new(),

@@ -14,9 +14,12 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use flotilla_node::index::hnsw::Params;
 use flotilla_node::index::{
-    Accept, Distance, Flat, Neighbor, Progress, Quantization, QuantizedGraph, Rows, Stats, VectorIndex,
-    quantized,
+    Accept, Distance, Flat, Lsh, Neighbor, Progress, Quantization, QuantizedGraph, Rows, Stats, VectorIndex,
+    lsh, quantized,
 };
+use flotilla_node::storage::vectors;
+use flotilla_proto::record::Vector;
+use flotilla_proto::schema::{self, Datatype, Form, IndexKind, VectorSpec};
 use serde::Serialize;
 
 use crate::npy;
@@ -54,6 +57,12 @@ pub struct EngineArgs {
     /// What a search looks at before it reads whole vectors.
     #[arg(long, value_enum, default_value = "scalar")]
     pub quantization: QuantizationName,
+    /// What is built.
+    #[arg(long, value_enum, default_value = "hnsw", conflicts_with = "records")]
+    pub index: IndexName,
+    /// How each component is held; narrower ones have no codes.
+    #[arg(long, value_enum, default_value = "f32", conflicts_with = "records")]
+    pub datatype: DatatypeName,
     /// Measure the exact scan instead of the graph.
     #[arg(long)]
     pub exact: bool,
@@ -79,14 +88,28 @@ pub enum DistanceName {
     Euclidean,
 }
 
-impl From<DistanceName> for Distance {
-    fn from(name: DistanceName) -> Self {
-        match name {
-            DistanceName::Cosine => Self::Cosine,
-            DistanceName::Dot => Self::Dot,
-            DistanceName::Euclidean => Self::Euclidean,
-        }
-    }
+/// An index as users write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IndexName {
+    /// A graph.
+    Hnsw,
+    /// Hashes in buckets.
+    Lsh,
+    /// Nothing: each search scans.
+    Flat,
+}
+
+/// A datatype as users write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DatatypeName {
+    /// 32 bits.
+    F32,
+    /// 16 bits, rounded.
+    F16,
+    /// 8 bits: each vector is scaled until its greatest component is 127, and rounded.
+    I8,
+    /// One bit: whether the component is above 0; compared by hamming.
+    Bit,
 }
 
 /// A quantization as users write it.
@@ -98,6 +121,8 @@ pub enum QuantizationName {
     Scalar,
     /// One-bit sketches.
     Binary,
+    /// A byte for each eight values.
+    Product,
 }
 
 /// One line of the result.
@@ -132,11 +157,45 @@ pub fn run(args: EngineArgs) -> Result<()> {
     let input = Input::read(&args)?;
     if args.records.is_some() {
         super::segment::lines(&args, &input)?.iter().try_for_each(Line::print)
-    } else if args.exact {
+    } else if args.exact || args.index == IndexName::Flat {
         measure::<Flat>(&args, &input, &())
+    } else if args.index == IndexName::Lsh {
+        measure::<Lsh>(&args, &input, &lsh::Params::default())
     } else {
         measure::<QuantizedGraph>(&args, &input, &params(&args))
     }
+}
+
+/// What the vectors are, as a collection would describe them.
+fn described(args: &EngineArgs, dims: usize) -> Result<VectorSpec> {
+    let datatype = match args.datatype {
+        DatatypeName::F32 => Datatype::F32,
+        DatatypeName::F16 => Datatype::F16,
+        DatatypeName::I8 => Datatype::I8,
+        DatatypeName::Bit => Datatype::Bit,
+    };
+    let distance = match args.distance {
+        _ if datatype == Datatype::Bit => schema::Distance::Hamming,
+        DistanceName::Cosine => schema::Distance::Cosine,
+        DistanceName::Dot => schema::Distance::Dot,
+        DistanceName::Euclidean => schema::Distance::Euclidean,
+    };
+    let spec = VectorSpec::new(u32::try_from(dims)?, distance, IndexKind::Flat);
+    Ok(VectorSpec { form: Form::Dense(datatype), ..spec })
+}
+
+/// The rows as the datatype holds them.
+fn packed(args: &EngineArgs, spec: &VectorSpec, data: &[f32], dims: usize) -> Vec<f32> {
+    let pack = |row: &[f32]| {
+        let most = row.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        let row = match args.datatype {
+            DatatypeName::I8 if most > 0.0 => row.iter().map(|value| value * 127.0 / most).collect(),
+            DatatypeName::Bit => row.iter().map(|value| f32::from(*value > 0.0)).collect(),
+            _ => row.to_vec(),
+        };
+        vectors::query(spec, &Vector::Dense(row))
+    };
+    data.chunks_exact(dims).flat_map(pack).collect()
 }
 
 fn params(args: &EngineArgs) -> quantized::Params {
@@ -145,6 +204,7 @@ fn params(args: &EngineArgs) -> quantized::Params {
         QuantizationName::None => Quantization::None,
         QuantizationName::Scalar => Quantization::Scalar,
         QuantizationName::Binary => Quantization::Binary,
+        QuantizationName::Product => Quantization::Product,
     };
     quantized::Params { graph, quantization }
 }
@@ -153,7 +213,9 @@ fn params(args: &EngineArgs) -> quantized::Params {
 pub(super) struct Input {
     pub(super) vectors: Vec<f32>,
     pub(super) queries: Vec<f32>,
+    /// Words of a row.
     pub(super) dims: usize,
+    pub(super) distance: Distance,
     pub(super) truth: Vec<Vec<i64>>,
 }
 
@@ -172,7 +234,13 @@ impl Input {
             [&mut vectors.data, &mut queries.data].into_iter().for_each(|data| normalise(data, dims));
         }
         let truth = read_truth(args, queries.data.len() / dims)?;
-        Ok(Self { vectors: vectors.data, queries: queries.data, dims, truth })
+        let spec = described(args, dims)?;
+        let distance = vectors::distance(&spec);
+        let [vectors, queries] = match args.datatype {
+            DatatypeName::F32 => [vectors.data, queries.data],
+            _ => [vectors.data, queries.data].map(|data| packed(args, &spec, &data, dims)),
+        };
+        Ok(Self { vectors, queries, dims: vectors::words(&spec), distance, truth })
     }
 
     pub(super) fn rows(&self) -> Result<Rows<'_>> {
@@ -204,8 +272,7 @@ fn measure<I: VectorIndex>(args: &EngineArgs, input: &Input, params: &I::Params)
     let rows = input.rows()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let started = Instant::now();
-    let index =
-        I::build(rows, args.distance.into(), params, args.threads.unwrap_or(cores), &Progress::new())?;
+    let index = I::build(rows, input.distance, params, args.threads.unwrap_or(cores), &Progress::new())?;
     let build_s = started.elapsed().as_secs_f64();
     let bytes = (input.vectors.len() * size_of::<f32>() + index.to_bytes().len()) as f64;
     for ef in &args.ef {
@@ -224,7 +291,7 @@ fn measure<I: VectorIndex>(args: &EngineArgs, input: &Input, params: &I::Params)
 
 /// The index at one `ef`.
 fn search<I: VectorIndex>(args: &EngineArgs, input: &Input, index: &I, ef: usize) -> Result<Line> {
-    let (rows, distance) = (input.rows()?, Distance::from(args.distance));
+    let (rows, distance) = (input.rows()?, input.distance);
     let mut stats = Stats::default();
     let one =
         |query: &[f32]| Ok(index.search(rows, distance, query, args.limit, ef, Accept::All, &mut stats));
@@ -239,7 +306,7 @@ pub(super) fn passes(
     input: &Input,
     mut one: impl FnMut(&[f32]) -> Result<Vec<Neighbor>>,
 ) -> Result<Line> {
-    let (rows, distance) = (input.rows()?, Distance::from(args.distance));
+    let (rows, distance) = (input.rows()?, input.distance);
     let queries = || input.queries.chunks_exact(input.dims);
     let (mut hit, mut wanted) = (0, 0);
     for (query, truth) in queries().zip(&input.truth) {
@@ -315,6 +382,8 @@ mod tests {
             distance: DistanceName::Cosine,
             threads: Some(1),
             quantization: QuantizationName::Scalar,
+            index: IndexName::Hnsw,
+            datatype: DatatypeName::F32,
             exact: false,
             passes: 1,
             records: None,
@@ -330,10 +399,28 @@ mod tests {
             let input = Input::read(&args).unwrap();
             let rows = input.rows().unwrap();
             let graph =
-                QuantizedGraph::build(rows, distance.into(), &params(&args), 1, &Progress::new()).unwrap();
+                QuantizedGraph::build(rows, input.distance, &params(&args), 1, &Progress::new()).unwrap();
             assert_eq!(search(&args, &input, &graph, 20).unwrap().recall, 1.0);
-            let flat = Flat::build(rows, distance.into(), &(), 1, &Progress::new()).unwrap();
+            let flat = Flat::build(rows, input.distance, &(), 1, &Progress::new()).unwrap();
             assert_eq!(search(&args, &input, &flat, 0).unwrap().recall, 1.0);
+        }
+    }
+
+    #[test]
+    fn every_kind_is_measured() {
+        let folder = tempfile::tempdir().unwrap();
+        let args = files(folder.path());
+        for (index, datatype) in [
+            (IndexName::Hnsw, DatatypeName::F16),
+            (IndexName::Flat, DatatypeName::I8),
+            (IndexName::Lsh, DatatypeName::F32),
+            (IndexName::Flat, DatatypeName::Bit),
+        ] {
+            let args = EngineArgs { index, datatype, ..args.clone() };
+            let input = Input::read(&args).unwrap();
+            let flat = Flat::build(input.rows().unwrap(), input.distance, &(), 1, &Progress::new()).unwrap();
+            assert!(search(&args, &input, &flat, 0).unwrap().recall > 0.9, "{index:?} {datatype:?}");
+            run(args).unwrap();
         }
     }
 

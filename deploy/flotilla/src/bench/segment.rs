@@ -114,6 +114,7 @@ fn spec(args: &EngineArgs, input: &Input, records: &Path) -> Result<CollectionSp
         QuantizationName::None => IndexKind::Hnsw(hnsw),
         QuantizationName::Scalar => IndexKind::Quantized(hnsw, schema::Quantization::Scalar),
         QuantizationName::Binary => IndexKind::Quantized(hnsw, schema::Quantization::Binary),
+        QuantizationName::Product => IndexKind::Quantized(hnsw, schema::Quantization::Product),
     };
     let distance = match args.distance {
         DistanceName::Cosine => schema::Distance::Cosine,

@@ -195,9 +195,9 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "quantization.type",
-        kind: Kind::Word { default: "scalar", of: &["scalar", "binary"] },
+        kind: Kind::Word { default: "scalar", of: &["scalar", "binary", "product"] },
         unit: "",
-        doc: "Those codes: 8 bits for each value beside one-bit sketches, or the sketches alone (least memory).",
+        doc: "Those codes: 8 bits for each value beside one-bit sketches, the sketches alone, or a byte for each eight values.",
     },
     number("cluster.partitions", [4, 1, 256], "", "Partitions of a new collection that names none."),
     number(

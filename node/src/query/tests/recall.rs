@@ -122,7 +122,8 @@ fn whatever_passes_and_wherever_it_lies() {
     const ROWS: u64 = 8_000;
     let mut aside: Vec<f64> = (0..ROWS).map(|n| f64::from(vector(n)[0])).collect();
     aside.sort_by(f64::total_cmp);
-    for quantization in [None, Some(Quantization::Scalar), Some(Quantization::Binary)] {
+    let quantizations = [Quantization::Scalar, Quantization::Binary, Quantization::Product];
+    for quantization in [None].into_iter().chain(quantizations.map(Some)) {
         let dir = tempfile::tempdir().unwrap();
         let mut house = House::new(dir.path(), graph(quantization));
         house.write(0..ROWS);
