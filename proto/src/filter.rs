@@ -9,8 +9,12 @@
 //! (by bytes), booleans with booleans (equality only). A field declared `datetime` compares as a point in time, whichever
 //! spelling the record or the filter uses. `prefix` and `glob` ask text values only. `exists` holds if the path reaches a value that is not null (a map counts,
 //! an empty list does not).
+//!
+//! A filter has three spellings: the protobuf message ([`crate::convert`]), JSON on the command line, and [`text`]. All three
+//! become a [`Filter`], and what it means stands here only.
 
 mod glob;
+pub mod text;
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
