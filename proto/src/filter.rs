@@ -7,8 +7,8 @@
 //!
 //! Values compare within their class only: numbers with numbers (integers and floats exactly, by value), text with text
 //! (by bytes), booleans with booleans (equality only). A field declared `datetime` compares as a point in time, whichever
-//! spelling the record or the filter uses. `prefix` and `glob` ask text values only. `exists` holds if the path reaches a value that is not null (a map counts,
-//! an empty list does not).
+//! spelling the record or the filter uses. `prefix` and `glob` ask text values only. `exists` holds if the path reaches a
+//! value that is not null (a map counts, an empty list does not).
 //!
 //! A filter has three spellings: the protobuf message ([`crate::convert`]), JSON on the command line, and [`text`]. All three
 //! become a [`Filter`], and what it means stands here only.
