@@ -237,7 +237,7 @@ impl<'a> Parser<'a> {
 
     fn between(&mut self, at: usize, is_negated: bool, field: String) -> Result<Read, Wrong> {
         let from = (Symbol::GreaterEqual, self.ordered(&field)?);
-        self.expect(&Kind::Word(Word::And), "`and` between the bounds")?;
+        self.needs(&Kind::Word(Word::And), "`and` between the bounds")?;
         let to = (Symbol::LessEqual, self.ordered(&field)?);
         self.leaf(at, is_negated, Filter::Range(field, bounds([from, to])))
     }
@@ -264,7 +264,7 @@ impl<'a> Parser<'a> {
         mut item: impl FnMut(&mut Self) -> Result<T, Wrong>,
     ) -> Result<Vec<T>, Wrong> {
         let open = self.token.at;
-        self.expect(&Kind::Symbol(Symbol::Open), &format!("`(` before the {what}"))?;
+        self.needs(&Kind::Symbol(Symbol::Open), &format!("`(` before the {what}"))?;
         let mut items = Vec::new();
         if self.takes(&Kind::Symbol(Symbol::Close))? {
             return Ok(items);
@@ -351,7 +351,7 @@ impl<'a> Parser<'a> {
         Err(self.expected(&format!("{others} or the `)` for the `(` in {line}column {column}")))
     }
 
-    fn expect(&mut self, wanted: &Kind<'a>, told: &str) -> Result<(), Wrong> {
+    fn needs(&mut self, wanted: &Kind<'a>, told: &str) -> Result<(), Wrong> {
         if self.takes(wanted)? { Ok(()) } else { Err(self.expected(told)) }
     }
 
