@@ -1,8 +1,9 @@
 //! Conditions on records, to be combined: `eq("cpu", 4).and(exists("owner"))`.
 //!
 //! A condition on a field holds if any value that the dotted path reaches satisfies it; nulls and missing fields satisfy
-//! none.
+//! none. Or read from text: `parse("cpu = 4 and exists owner")?`, see [`text`].
 
+pub use flotilla_proto::filter::text::{self, SyntaxError, parse};
 pub use flotilla_proto::filter::{Bounds, Filter};
 use flotilla_proto::record::{Key, Value};
 
@@ -45,6 +46,11 @@ pub fn between(field: &str, from: impl Into<Value>, to: impl Into<Value>) -> Fil
 /// A text value starts with `prefix`.
 pub fn prefix(field: &str, prefix: &str) -> Filter {
     Filter::Prefix(field.to_owned(), prefix.to_owned())
+}
+
+/// A text value is, as a whole, what the pattern says: `*` is any run of characters, `?` one, `\*` and `\?` are themselves.
+pub fn glob(field: &str, pattern: &str) -> Filter {
+    Filter::Glob(field.to_owned(), pattern.to_owned())
 }
 
 /// There is a value that is not null.
@@ -103,5 +109,11 @@ mod tests {
         let Filter::All(parts) = filter else { panic!("not all: {filter:?}") };
         assert_eq!(parts.len(), 3);
         assert_eq!(parts[0], Filter::Equal("a".into(), Value::Int(1)));
+    }
+
+    #[test]
+    fn a_text_is_the_filter_that_is_built() {
+        let built = eq("a", 1).and(glob("b", "x*y").or(exists("c")).negate());
+        assert_eq!(parse(r#"a = 1 and not (b ~ "x*y" or exists c)"#), Ok(built));
     }
 }

@@ -7,8 +7,14 @@
 //!
 //! Values compare within their class only: numbers with numbers (integers and floats exactly, by value), text with text
 //! (by bytes), booleans with booleans (equality only). A field declared `datetime` compares as a point in time, whichever
-//! spelling the record or the filter uses. `exists` holds if the path reaches a value that is not null (a map counts,
-//! an empty list does not).
+//! spelling the record or the filter uses. `prefix` and `glob` ask text values only. `exists` holds if the path reaches a
+//! value that is not null (a map counts, an empty list does not).
+//!
+//! A filter has three spellings: the protobuf message ([`crate::convert`]), JSON on the command line, and [`text`]. All three
+//! become a [`Filter`], and what it means stands here only.
+
+mod glob;
+pub mod text;
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -20,6 +26,8 @@ use crate::limits::*;
 use crate::record::{Key, Payload, Value, reach};
 use crate::refusal::Violation;
 use crate::schema::{CollectionSpec, FieldType, at_most, check_key, check_path, datetime_micros};
+
+pub use glob::{Glob, LoneBackslash};
 
 /// A condition on records, in its domain shape.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +50,8 @@ pub enum Filter {
     Exists(String),
     /// The record's key is one of these.
     Keys(Vec<Key>),
+    /// A text value is, as a whole, what the pattern says: see [`Glob`].
+    Glob(String, String),
 }
 
 /// The bounds of a range; each may be open.
@@ -169,6 +179,8 @@ pub enum Test {
     },
     /// It is text and starts with this.
     Prefix(String),
+    /// It is text and, as a whole, what the pattern says.
+    Glob(Glob),
     /// It is there.
     Exists,
     /// It makes a group, and none of these: see [`crate::group`]. No filter of a request says so; a grouped search
@@ -183,6 +195,7 @@ impl Test {
             Test::Exists => true,
             Test::OtherGroup(known) => GroupKey::of(value, kind).is_some_and(|key| !known.contains(&key)),
             Test::Prefix(prefix) => matches!(value, Value::Text(text) if text.starts_with(prefix.as_str())),
+            Test::Glob(glob) => matches!(value, Value::Text(text) if glob.matches(text)),
             Test::In(wanted) => Scalar::of(value, kind)
                 .is_some_and(|have| wanted.iter().any(|want| have.compare(want) == Some(Ordering::Equal))),
             Test::Range { from, to } => Scalar::of(value, kind).is_some_and(|have| {
@@ -263,15 +276,29 @@ fn compile(
             })?
         }
         Filter::Range(field, bounds) => leaf(field, spec, |kind| range(field, bounds, kind))?,
-        Filter::Prefix(field, prefix) => leaf(field, spec, |kind| match kind {
-            None | Some(FieldType::Keyword | FieldType::Text) => Ok(Test::Prefix(prefix.clone())),
-            Some(kind) => Err(Violation::new(
-                format!("filter.{field}.prefix"),
-                format!("prefix needs text, the field is declared as {}", kind.name()),
-            )),
+        Filter::Prefix(field, prefix) => leaf(field, spec, |kind| {
+            needs_text(field, "prefix", kind)?;
+            Ok(Test::Prefix(prefix.clone()))
+        })?,
+        Filter::Glob(field, pattern) => leaf(field, spec, |kind| {
+            needs_text(field, "glob", kind)?;
+            let at = || format!("filter.{field}.glob");
+            at_most(&at(), "bytes", GLOB_BYTES_MAX, pattern.len())?;
+            let glob = Glob::new(pattern).map_err(|why| Violation::new(at(), why.to_string()))?;
+            Ok(Test::Glob(glob))
         })?,
         Filter::Exists(field) => leaf(field, spec, |_| Ok(Test::Exists))?,
     })
+}
+
+fn needs_text(field: &str, test: &str, kind: Option<FieldType>) -> Result<(), Violation> {
+    match kind {
+        None | Some(FieldType::Keyword | FieldType::Text) => Ok(()),
+        Some(kind) => Err(Violation::new(
+            format!("filter.{field}.{test}"),
+            format!("{test} needs text, the field is declared as {}", kind.name()),
+        )),
+    }
 }
 
 fn leaf(

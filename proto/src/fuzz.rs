@@ -8,7 +8,8 @@ use std::fmt::Debug;
 use prost::Message;
 
 use crate::convert::*;
-use crate::filter::{Compiled, Filter};
+use crate::filter::{Compiled, Filter, text};
+use crate::limits::FILTER_TEXT_BYTES_MAX;
 use crate::placement::CollectionPlacement;
 use crate::record::{Key, Record, Value};
 use crate::refusal::Violation;
@@ -133,6 +134,33 @@ fn filter(bytes: &[u8]) {
     }
 }
 
+/// What may be a filter as text.
+///
+/// **Promise.** It is read, or the error names a line and a column of the text and draws them, without a panic. What is read is
+/// written as text that reads the same, goes over the wire and comes back the same, and is never too large for a
+/// collection.
+pub fn filter_text(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let filter = match text::parse(&text) {
+        Ok(filter) => filter,
+        Err(why) => {
+            let line = text.split('\n').nth(why.line - 1).map(|line| line.chars().count());
+            assert!(line.is_some_and(|chars| (1..=chars + 1).contains(&why.column)), "{why}");
+            assert_eq!(why.picture(&text).split('\n').count(), 2);
+            return;
+        }
+    };
+    let written = text::print(&filter);
+    if written.len() <= FILTER_TEXT_BYTES_MAX {
+        assert_eq!(format!("{:?}", text::parse(&written)), format!("{:?}", Ok::<_, Violation>(&filter)));
+    }
+    let back = filter_from_wire(filter_to_wire(&filter));
+    assert_eq!(format!("{back:?}"), format!("{:?}", Ok::<_, Violation>(&filter)));
+    if let Err(why) = Compiled::new(&filter, &CollectionSpec::default()) {
+        assert!(!why.description.contains("limit"), "{why}");
+    }
+}
+
 fn spec(bytes: &[u8]) {
     let Some(spec) = comes_back(bytes, spec_from_wire, spec_to_wire) else { return };
     if spec.check().is_ok() {
@@ -174,6 +202,28 @@ mod tests {
     }
 
     #[test]
+    fn the_corpus_of_filter_text_holds() {
+        replay("filter_text", 4_000, filter_text);
+    }
+
+    #[test]
+    #[ignore = "writes the corpus anew"]
+    fn seeds_of_filter_text() {
+        for (n, text) in [
+            r#"power_state = "on" and cpu >= 8 and name ~ "web*""#,
+            "not (a != -1.5e3 or `b c`.0 not in (1, 'x', true)) and 8 <= cpu < 64 and load between 0 and 1",
+            r"name !~ 'w\*\u{e4}?\\' or owner is null",
+            "key in (1, \"a\") or exists b\n  and key != 7 or false",
+            "a == (\"",
+        ]
+        .iter()
+        .enumerate()
+        {
+            keep("filter_text", &format!("seed-{n}"), text.as_bytes());
+        }
+    }
+
+    #[test]
     #[ignore = "writes the corpus anew"]
     fn seeds() {
         let vector = [("v".to_owned(), v1::Vector { values: vec![0.6, 0.8], ..Default::default() })];
@@ -193,6 +243,7 @@ mod tests {
             Filter::Range(field("i"), range),
             Filter::Equal(field("d"), "2026-11-21T13:00:00+01:00".into()),
             Filter::Prefix(field("t"), "some".into()),
+            Filter::Glob(field("k"), "a*\\?".into()),
             Filter::Keys(vec![7.into(), "key".into()]),
         ]);
         let filter = filter_to_wire(&filter);

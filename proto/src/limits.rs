@@ -49,6 +49,10 @@ pub const FILTER_DEPTH_MAX: usize = 32;
 pub const FILTER_NODES_MAX: usize = 1_024;
 /// Values of one `in`, at most.
 pub const FILTER_VALUES_MAX: usize = 10_000;
+/// Bytes of a pattern in a filter, at most: a value is compared with each of its characters at worst.
+pub const GLOB_BYTES_MAX: usize = 256;
+/// Bytes of a filter's text form, at most.
+pub const FILTER_TEXT_BYTES_MAX: usize = 1 << 20;
 /// Collections of one cluster, at most.
 pub const COLLECTIONS_MAX: usize = 1_000;
 /// Partitions of one collection, at most.

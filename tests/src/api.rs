@@ -352,6 +352,11 @@ pub fn prefix(field: &str, prefix: &str) -> v1::Filter {
     }))
 }
 
+/// The field is text and, as a whole, what the pattern says.
+pub fn glob(field: &str, pattern: &str) -> v1::Filter {
+    filter(v1::filter::Kind::Glob(v1::filter::Glob { field: field.to_owned(), pattern: pattern.to_owned() }))
+}
+
 /// The field is there.
 pub fn exists(field: &str) -> v1::Filter {
     filter(v1::filter::Kind::Exists(v1::filter::Exists { field: field.to_owned() }))

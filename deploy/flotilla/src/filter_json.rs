@@ -1,4 +1,4 @@
-//! Filters as small JSON, for the command line.
+//! Filters as small JSON, for the command line: see [`crate::filter_arg`] for the other form.
 //!
 //! An object is a list of conditions that must all hold. `and`, `or`, `not`, `exists` and `keys` are operators, any
 //! other name is a field (a dotted path):
@@ -8,7 +8,7 @@
 //! {"or": [{"name": {"prefix": "web"}}, {"not": {"exists": "owner"}}]}
 //! ```
 //!
-//! Tests of a field: a plain value (equality), or an object of `eq`, `in`, `gt`, `gte`, `lt`, `lte`, `prefix`. An error
+//! Tests of a field: a plain value (equality), or an object of `eq`, `in`, `gt`, `gte`, `lt`, `lte`, `prefix`, `glob`. An error
 //! names the place inside the filter. Whether the filter fits the collection is the server's to say. Fields that are
 //! called like an operator cannot be named here.
 
@@ -18,7 +18,7 @@ use serde_json::Value as Json;
 
 use crate::json;
 
-const TESTS: [&str; 7] = ["eq", "in", "gt", "gte", "lt", "lte", "prefix"];
+const TESTS: [&str; 8] = ["eq", "in", "gt", "gte", "lt", "lte", "prefix", "glob"];
 
 /// What is wrong with a filter, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ fn bad<T>(at: &str, what: impl Into<String>) -> Result<T, BadFilter> {
     Err(BadFilter { at: at.to_owned(), what: what.into() })
 }
 
-/// Reads a filter. Usable as a clap value parser.
+/// Reads a filter.
 pub fn parse(text: &str) -> Result<Filter, BadFilter> {
     match serde_json::from_str(text) {
         Ok(json) => condition("filter", &json),
@@ -126,6 +126,10 @@ fn tests(at: &str, field: &str, json: &Json) -> Result<Filter, BadFilter> {
                 Json::String(prefix) => parts.push(Filter::Prefix(field.to_owned(), prefix.clone())),
                 other => return bad(&at, format!("expected text, got {}", kind(other))),
             },
+            "glob" => match json {
+                Json::String(pattern) => parts.push(Filter::Glob(field.to_owned(), pattern.clone())),
+                other => return bad(&at, format!("expected a pattern, got {}", kind(other))),
+            },
             other => return unknown_test(&at, field, other),
         }
     }
@@ -207,6 +211,7 @@ mod tests {
         assert_eq!(parse(r#"{"a": 1, "b": 2.5}"#), Ok(Filter::All(vec![equal("a", 1), equal("b", 2.5)])));
         let range = Bounds { gt: Some(1.into()), lte: Some(2.into()), ..Bounds::default() };
         assert_eq!(parse(r#"{"a": {"gt": 1, "lte": 2}}"#), Ok(Filter::Range("a".into(), range)));
+        assert_eq!(parse(r#"{"a": {"glob": "w*b"}}"#), Ok(Filter::Glob("a".into(), "w*b".into())));
         assert_eq!(parse("{}"), Ok(Filter::All(vec![])));
         assert_eq!(parse(r#"{"or": []}"#), Ok(Filter::Any(vec![])));
         assert_eq!(parse(r#"{"keys": [1, "a"]}"#), Ok(Filter::Keys(vec![1.into(), "a".into()])));
@@ -229,7 +234,8 @@ mod tests {
                 "filter.a.in[1]: null equals nothing; absent values are found by {\"not\": {\"exists\": ...}}",
             ),
             (r#"{"keys": [-1]}"#, "filter.keys[0]: a key is text or a whole number from 0, got a number"),
-            (r#"{"a": {}}"#, "filter.a: needs one of eq, in, gt, gte, lt, lte, prefix"),
+            (r#"{"a": {}}"#, "filter.a: needs one of eq, in, gt, gte, lt, lte, prefix, glob"),
+            (r#"{"a": {"glob": 7}}"#, "filter.a.glob: expected a pattern, got a number"),
             (r#"{"a": 1"#, "filter, line 1 column 7: not JSON: EOF while parsing an object"),
         ] {
             assert_eq!(parse(text).unwrap_err().to_string(), expected, "{text}");

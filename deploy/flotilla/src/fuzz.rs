@@ -14,7 +14,7 @@ use flotilla_proto::schema::CollectionSpec;
 
 pub use crate::config::fuzz::config;
 
-/// What may be a filter in JSON. (There is no other text of filters yet; when there is, its parser gets a door beside.)
+/// What may be a filter in JSON. (The door of the other text form is beside its parser, `flotilla_proto::fuzz::filter_text`.)
 ///
 /// **Promise.** It parses, or the error names a place inside the filter, without a panic. What parses goes over the wire and
 /// comes back the same, or is refused for its depth there; a collection that takes it can ask it.

@@ -32,8 +32,8 @@
 //! ```
 //!
 //! [`embedded`] runs a whole Flotilla in this process over one folder; [`config`] says how. Every other module is a command
-//! of the binary, named as the user types it, or what several commands share: [`filter_json`], [`json`], [`npy`],
-//! [`output`], [`progress`], [`table`], [`target`]. Commands talk to the database through `flotilla_client` only, as any
+//! of the binary, named as the user types it, or what several commands share: [`filter_arg`], [`filter_json`], [`json`],
+//! [`npy`], [`output`], [`progress`], [`table`], [`target`]. Commands talk to the database through `flotilla_client` only, as any
 //! other user does.
 
 pub mod bench;
@@ -44,6 +44,7 @@ pub mod ctl;
 pub mod datetime;
 pub mod demo;
 pub mod embedded;
+pub mod filter_arg;
 pub mod filter_json;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;

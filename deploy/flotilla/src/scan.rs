@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::output::{self, Output};
 use crate::reading::{self, ReadArgs};
 use crate::target::{self, Target};
-use crate::{filter_json, json};
+use crate::{filter_arg, json};
 
 /// Arguments of `flotilla scan`.
 #[derive(Args, Debug)]
@@ -33,8 +33,8 @@ pub struct ScanArgs {
     /// Collection to read
     #[arg(long, value_name = "NAME")]
     collection: String,
-    /// Condition on the records, as JSON
-    #[arg(long, value_name = "JSON", value_parser = filter_json::parse)]
+    /// Condition on the records, as text or JSON
+    #[arg(long, value_name = "FILTER", value_parser = filter_arg::parse)]
     filter: Option<Filter>,
     /// Records of the page, 1 to 10,000
     #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "all")]
@@ -124,8 +124,8 @@ pub struct CountArgs {
     /// Collection to count in
     #[arg(long, value_name = "NAME")]
     collection: String,
-    /// Condition on the records, as JSON
-    #[arg(long, value_name = "JSON", value_parser = filter_json::parse)]
+    /// Condition on the records, as text or JSON
+    #[arg(long, value_name = "FILTER", value_parser = filter_arg::parse)]
     filter: Option<Filter>,
 }
 

@@ -14,13 +14,13 @@ use serde_json::json;
 use crate::output::{self, Output};
 use crate::reading::ReadArgs;
 use crate::target::{self, Target};
-use crate::{filter_json, json, npy};
+use crate::{filter_arg, json, npy};
 
 /// Arguments of `flotilla search`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   flotilla search --collection vms --key vm-000042 --with-payload
-  flotilla search --collection vms --key vm-000042 --filter '{\"power_state\":\"on\",\"cpu\":{\"gte\":8}}'
+  flotilla search --collection vms --key vm-000042 --filter 'power_state = \"on\" and cpu >= 8 and name ~ \"web*\"'
   flotilla search --collection docs --vector '[0.1, 0.2, 0.3]' --limit 5 --output json
   flotilla search --collection docs --vector-name words --vector '{\"indices\": [7, 40], \"values\": [0.5, 1.5]}'
   flotilla search --collection docs --vector-file queries.npy --row 7 --ef 200 --explain
@@ -28,8 +28,11 @@ use crate::{filter_json, json, npy};
   flotilla search --collection docs --positive 42 --positive 57 --negative 99
   flotilla search --collection docs --key 42 --group-by author --group-size 2 --limit 5
 
-Filters are JSON: an object's entries must all hold; \"and\", \"or\", \"not\", \"exists\" and \"keys\" are operators, any other
-name is a field, tested by a plain value or by eq, in, gt, gte, lt, lte, prefix:
+Filters are text: and, or, not and brackets around = != < <= > >= ~ (a pattern with * and ?), in (..), between .. and ..,
+is null, exists FIELD, and key = .. for the record's key; a field of such a name is written in backquotes:
+  owner is null or 8 <= cpu < 64 and tags in (\"prod\", \"dmz\") and key != 7
+Or JSON: an object's entries must all hold; \"and\", \"or\", \"not\", \"exists\" and \"keys\" are operators, any other name is a
+field, tested by a plain value or by eq, in, gt, gte, lt, lte, prefix, glob:
   {\"or\":[{\"name\":{\"prefix\":\"web\"}},{\"not\":{\"exists\":\"owner\"}}]}
 
 The score is larger for nearer records: the cosine similarity, the dot product, or minus the euclidean, manhattan or
@@ -51,8 +54,8 @@ pub struct SearchArgs {
     /// Hits, at most; groups, with --group-by
     #[arg(long, value_name = "N", default_value_t = 10)]
     limit: u32,
-    /// Condition on the hits, as JSON
-    #[arg(long, value_name = "JSON", value_parser = filter_json::parse)]
+    /// Condition on the hits, as text or JSON
+    #[arg(long, value_name = "FILTER", value_parser = filter_arg::parse)]
     filter: Option<Filter>,
     /// Candidates kept while searching: more is slower and finds more [default: the collection's]
     #[arg(long, value_name = "N", default_value_t = 0)]

@@ -90,13 +90,14 @@ pub(super) fn filter(dice: &mut Dice, depth: usize) -> Filter {
         };
     }
     let int = |dice: &mut Dice| Value::Int(dice.below(10) as i64);
-    match dice.below(7) {
+    match dice.below(8) {
         0 => Filter::Equal("n".into(), int(dice)),
         1 => Filter::In("t".into(), vec!["ab".into(), "c".into()]),
         2 => Filter::Range("n".into(), Bounds { gte: Some(int(dice)), ..Bounds::default() }),
         3 => Filter::Prefix("t".into(), "ab".into()),
         4 => Filter::Exists(["free", "t", "deep"][dice.below(3)].into()),
-        5 => Filter::Range("deep.x".into(), Bounds { lt: Some(Value::Float(2.0)), ..Bounds::default() }),
+        5 => Filter::Glob("t".into(), ["?", "*b", "a*c", "a?*"][dice.below(4)].into()),
+        6 => Filter::Range("deep.x".into(), Bounds { lt: Some(Value::Float(2.0)), ..Bounds::default() }),
         _ => Filter::Keys((0..4).map(|_| key(dice, 40)).collect()),
     }
 }

@@ -41,6 +41,7 @@ fn nested(filter: v1::Filter, depth: usize) -> Result<Filter, Violation> {
             Filter::Range(r.field.clone(), bounds)
         }
         Some(Kind::Prefix(p)) => Filter::Prefix(p.field, p.prefix),
+        Some(Kind::Glob(g)) => Filter::Glob(g.field, g.pattern),
         Some(Kind::Exists(e)) => Filter::Exists(e.field),
         Some(Kind::Keys(k)) => {
             let keys = k.keys.into_iter().map(|key| key_from_wire("filter.keys", Some(key)));
@@ -74,6 +75,9 @@ pub fn filter_to_wire(filter: &Filter) -> v1::Filter {
         Filter::Prefix(field, prefix) => {
             Kind::Prefix(v1::filter::Prefix { field: field.clone(), prefix: prefix.clone() })
         }
+        Filter::Glob(field, pattern) => {
+            Kind::Glob(v1::filter::Glob { field: field.clone(), pattern: pattern.clone() })
+        }
         Filter::Exists(field) => Kind::Exists(v1::filter::Exists { field: field.clone() }),
         Filter::Keys(keys) => Kind::Keys(v1::filter::Keys { keys: keys.iter().map(key_to_wire).collect() }),
     };
@@ -92,6 +96,7 @@ mod tests {
             Filter::Not(Box::new(Filter::In("d".into(), vec!["x".into(), 3.into()]))),
             Filter::Range("e".into(), range),
             Filter::Prefix("f".into(), "p".into()),
+            Filter::Glob("g".into(), "a*\\?".into()),
             Filter::Keys(vec![1.into(), "k".into()]),
         ]);
         assert_eq!(filter_from_wire(filter_to_wire(&filter)), Ok(filter));

@@ -73,6 +73,21 @@ fn a_datetime_field_compares_as_a_point_in_time() {
 }
 
 #[test]
+fn a_pattern_asks_text_values_only_and_the_whole_of_each() {
+    let like = |pattern: &str| Filter::Glob("name".into(), pattern.into());
+    let names = Value::List(vec![7.into(), Value::Null, "web-01".into(), "db-01".into()]);
+    for (pattern, expected) in [("*", true), ("db*1", true), ("web", false), ("?", false), ("web-??", true)] {
+        assert_eq!(passes(like(pattern), &[("name", names.clone())]), expected, "{pattern}");
+        assert!(!passes(like(pattern), &[("name", 7.into())]));
+        assert!(!passes(like(pattern), &[]));
+    }
+    assert!(passes(Filter::Not(Box::new(like("*"))), &[]));
+    assert!(refused(Filter::Glob("cpu".into(), "1*".into())).contains("filter.cpu.glob: glob needs text"));
+    assert!(refused(like("web\\")).contains("filter.name.glob: the pattern ends in a lone backslash"));
+    assert!(refused(like(&"a".repeat(257))).contains("filter.name.glob: 257 bytes, the limit is 256"));
+}
+
+#[test]
 fn all_of_nothing_is_true_and_any_of_nothing_is_false() {
     assert!(passes(Filter::All(vec![]), &[]));
     assert!(!passes(Filter::Any(vec![]), &[]));

@@ -240,6 +240,13 @@ fn filters() -> Vec<Row> {
         ),
         filtered("no datetime", api::between("at", Some(api::text("now")), None), &["filter.at", "datetime"]),
         filtered("prefix of a number", api::prefix("n", "1"), &["filter.n.prefix", "needs text"]),
+        filtered("glob of a number", api::glob("n", "1*"), &["filter.n.glob", "needs text"]),
+        filtered("half an escape", api::glob("free", "a\\"), &["filter.free.glob", "lone backslash"]),
+        filtered(
+            "a long pattern",
+            api::glob("free", &"*a".repeat(129)),
+            &["filter.free.glob", "limit is 256"],
+        ),
         filtered("an empty step", api::exists("a..b"), &["filter", "a..b", "a step is empty"]),
         filtered("an empty path", api::exists(""), &["filter", "a step is empty"]),
         filtered("an empty key", keys(vec![api::key("")]), &["filter.keys", "at least 1 byte"]),

@@ -72,8 +72,8 @@ pub struct EngineArgs {
     /// Measure a sealed segment of these records (.parquet, .jsonl; one per vector), fields declared as they look.
     #[arg(long, value_name = "FILE")]
     pub records: Option<PathBuf>,
-    /// Only records that pass, as JSON; the truth must be of this filter. Needs `--records`.
-    #[arg(long, value_name = "JSON", requires = "records")]
+    /// Only records that pass, as text or JSON; the truth must be of this filter. Needs `--records`.
+    #[arg(long, value_name = "FILTER", requires = "records")]
     pub filter: Option<String>,
 }
 

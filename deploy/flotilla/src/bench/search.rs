@@ -20,7 +20,7 @@ use flotilla_proto::record::Key;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::filter_json;
+use crate::filter_arg;
 use crate::npy::{self, Matrix};
 use crate::target::{self, Target};
 
@@ -61,8 +61,8 @@ pub struct BenchSearchArgs {
     /// Connections that search at a time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     clients: u32,
-    /// Condition on the hits, as JSON; the truth must be that of the same condition
-    #[arg(long, value_name = "JSON", value_parser = filter_json::parse)]
+    /// Condition on the hits, as text or JSON; the truth must be that of the same condition
+    #[arg(long, value_name = "FILTER", value_parser = filter_arg::parse)]
     filter: Option<Filter>,
     /// Timed passes over the queries
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]

@@ -16,7 +16,7 @@ use flotilla_proto::record::{Key, Record};
 use flotilla_proto::schema::{self, CollectionSpec, Hnsw, IndexKind, VectorSpec};
 
 use super::engine::{DistanceName, EngineArgs, Input, Line, QuantizationName, passes};
-use crate::filter_json;
+use crate::filter_arg;
 use crate::import::infer::Survey;
 use crate::import::records::Records;
 
@@ -29,7 +29,7 @@ pub(super) fn lines(args: &EngineArgs, input: &Input) -> Result<Vec<Line>> {
     let folder = tempfile::tempdir().context("a folder for the segment")?;
     let (spec, store, build_s) = build(args, input, folder.path())?;
     let filter = args.filter.as_deref().map(|text| -> Result<Compiled> {
-        let filter = filter_json::parse(text)?;
+        let filter = filter_arg::parse(text)?;
         Compiled::new(&filter, &spec).map_err(|why| anyhow!("{}: {}", why.field, why.description))
     });
     let filter = filter.transpose()?;

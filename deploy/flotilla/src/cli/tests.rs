@@ -95,6 +95,8 @@ fn the_limits_of_the_readme_are_the_limits() {
         FILTER_DEPTH_MAX as u64,
         FILTER_NODES_MAX as u64,
         FILTER_VALUES_MAX as u64,
+        GLOB_BYTES_MAX as u64,
+        FILTER_TEXT_BYTES_MAX as u64,
         COLLECTIONS_MAX as u64,
         u64::from(PARTITIONS_MAX),
         MESSAGE_BYTES_MAX as u64,

@@ -45,6 +45,7 @@ fn seeds() {
         r#"{"or": [{"name": {"prefix": "web"}}, {"not": {"exists": "owner"}}]}"#,
         r#"{"and": [{"a": {"eq": true, "gt": -1.5e3}}, {}], "keys": [1, "a"]}"#,
         r#"{"a": ["x"]}"#,
+        r#"{"a": {"glob": "we?*b"}}"#,
     ]
     .iter()
     .enumerate()

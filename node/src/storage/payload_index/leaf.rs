@@ -148,6 +148,22 @@ fn add_terms(
                 postings.add(info, found)?;
             }
         }
+        Test::Glob(glob) => {
+            // What a match starts with narrows the terms; each of those is asked.
+            let head = glob.head();
+            let mut stream = terms.terms().range().ge(&head).into_stream()?;
+            let mut postings = Postings::new(terms);
+            while let Some((term, info)) = stream.next() {
+                if !term.starts_with(head.as_bytes()) {
+                    break;
+                }
+                match std::str::from_utf8(term) {
+                    Ok(text) if glob.matches(text) => postings.add(info, found)?,
+                    Ok(_) => {}
+                    Err(_) => return Ok(false),
+                }
+            }
+        }
         Test::Range { from, to } => {
             let mut range = terms.terms().range();
             for (bound, is_lower) in [(from, true), (to, false)] {

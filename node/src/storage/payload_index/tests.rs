@@ -172,6 +172,12 @@ fn payload() -> impl Strategy<Value = Payload> {
     })
 }
 
+/// Patterns of the letters that words have; some hold only their first letters, some any.
+fn pattern() -> impl Strategy<Value = String> {
+    let pieces = vec!["*", "*", "?", "a", "b", "ab", "ä", "日", " ", "\0", "\\*", "\\a"];
+    prop::collection::vec(select(pieces), 0..4).prop_map(|pieces| pieces.concat())
+}
+
 fn leaf() -> BoxedStrategy<Filter> {
     let paths = [
         "word",
@@ -213,6 +219,7 @@ fn leaf() -> BoxedStrategy<Filter> {
                     Value::Text(prefix) => Filter::Prefix(path, prefix),
                     _ => Filter::Exists(path),
                 }),
+                1 => (p(), pattern()).prop_map(|(path, pattern)| Filter::Glob(path, pattern)),
                 1 => p().prop_map(Filter::Exists),
             ]
         })
@@ -348,6 +355,9 @@ fn many_rows_in_several_parts() {
     for filter in [
         Filter::Equal("word".into(), "host-00042".into()),
         Filter::Prefix("word".into(), "host-012".into()),
+        Filter::Glob("word".into(), "host-0?2*7".into()),
+        Filter::Glob("word".into(), "*99".into()),
+        Filter::Glob("prose".into(), "*number 1*house".into()),
         between("word", "host-00100", "host-00700"),
         Filter::Equal("whole".into(), 3.into()),
         between("disks.gb", 65_000, 66_000),
@@ -399,6 +409,7 @@ fn read_all(dir: &Path, payloads: &[Payload]) -> Result<(), Fault> {
     let index = PayloadIndex::open(dir, &declared(), payloads.len() as u32)?;
     for filter in [
         Filter::Prefix("word".into(), String::new()),
+        Filter::Glob("word".into(), "host-*7".into()),
         between("whole", 2, 9),
         between("real", 1.0, 30.0),
         Filter::Equal("truth".into(), true.into()),
