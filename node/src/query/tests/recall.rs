@@ -208,7 +208,7 @@ fn a_share_that_is_asked_for_is_found() {
 /// Records of several vectors, found by a graph over all of them.
 #[test]
 fn records_of_several_vectors_are_found_by_their_vectors() {
-    const RECORDS: u64 = 1_200;
+    const RECORDS: u64 = 2_400;
     let several = |n: u64, count: u64| -> Vec<Vec<f32>> {
         (0..count).map(|at| vector((n * 13 + at * at * 7) % 600 + n * 10_000)).collect()
     };
@@ -238,7 +238,7 @@ fn records_of_several_vectors_are_found_by_their_vectors() {
             for n in 0..QUERIES {
                 let query = several(RECORDS + n, 4).concat();
                 let ask =
-                    Search { vector: "v", query: &query, filter, limit: LIMIT, ef: 40, ..Search::default() };
+                    Search { vector: "v", query: &query, filter, limit: LIMIT, ef: 48, ..Search::default() };
                 let view = house.store.view();
                 let segments: Vec<&dyn SegmentView> = view.segments().collect();
                 let answer = search(&segments, &house.spec, &ask, &|| false).unwrap();

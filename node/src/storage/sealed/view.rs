@@ -15,8 +15,9 @@ use crate::storage::column::{Alive, Column, stored_vectors};
 use crate::storage::shape::ordinal;
 use crate::storage::{Fault, Matching, Method, Nearest, SegmentView, StoredRow, vectors};
 
-/// Of records with several vectors, so many times those wanted are compared whole, or as many as candidates are kept.
-const RESCORED: usize = 4;
+/// Of records with several vectors, so many times those wanted are compared whole, or so many times the candidates kept.
+const RESCORED: usize = 8;
+const RESCORED_OF_EF: usize = 2;
 
 /// A sealed segment as a view sees it. All its versions are older than any view.
 #[derive(Debug)]
@@ -154,7 +155,7 @@ impl SealedView {
         }
         let mut best: Vec<(u32, f32)> = gains.into_iter().collect();
         best.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        best.truncate(ef.max(ask.limit.saturating_mul(RESCORED)));
+        best.truncate(ef.saturating_mul(RESCORED_OF_EF).max(ask.limit.saturating_mul(RESCORED)));
         let mut top = TopK::new(ask.limit);
         for (slot, _) in best {
             let similarity = |distance| column.shape.spec.distance.score(distance);
