@@ -142,9 +142,9 @@ fn shapes() -> Vec<Row> {
             &["default].datatype", "is bit", "are f32"],
         ),
         invalid(
-            "a graph of several",
-            vector(|v| (v.kind, v.index) = (multi, v1::IndexKind::Hnsw.into())),
-            &["default].index", "has no graph"],
+            "hashes of several",
+            vector(|v| (v.kind, v.index) = (multi, v1::IndexKind::Lsh.into())),
+            &["default].index", "hashes are of"],
         ),
         invalid(
             "several of 0 dims",

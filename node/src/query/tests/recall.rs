@@ -232,13 +232,13 @@ fn records_of_several_vectors_are_found_by_their_vectors() {
         house.store.upsert(1, rows.collect()).unwrap();
         house.delete((0..RECORDS).filter(|n| n % 7 == 0));
         house.settle();
-        let half = house.below("anywhere", 0.7);
-        for (filter, what) in [(None, "graph"), (Some(&half), "filtered_graph")] {
+        let most = house.below("anywhere", 0.95);
+        for (filter, what) in [(None, "graph"), (Some(&most), "filtered_graph")] {
             let (mut found, mut all) = (0, 0);
             for n in 0..QUERIES {
                 let query = several(RECORDS + n, 4).concat();
                 let ask =
-                    Search { vector: "v", query: &query, filter, limit: LIMIT, ef: 48, ..Search::default() };
+                    Search { vector: "v", query: &query, filter, limit: LIMIT, ef: EF, ..Search::default() };
                 let view = house.store.view();
                 let segments: Vec<&dyn SegmentView> = view.segments().collect();
                 let answer = search(&segments, &house.spec, &ask, &|| false).unwrap();
