@@ -89,5 +89,5 @@ async fn an_import_waits_for_the_index_and_searches_scan_little() {
     });
     let recall = watched.await.unwrap();
     assert!((0.5..=1.0).contains(&recall), "{recall}");
-    server.drained().unwrap();
+    server.terminate().unwrap();
 }

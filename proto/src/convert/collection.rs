@@ -315,8 +315,13 @@ mod tests {
             assert_eq!(vector.index.quantization(), None);
             assert_eq!(spec_from_wire(spec_to_wire(&spec)), Ok(spec));
         }
-        let graph = v1::VectorParams { kind: multi, dims: 4, index: v1::IndexKind::Hnsw.into(), ..default() };
-        assert!(spec(graph).unwrap().check().unwrap_err().to_string().contains("has no graph"));
+        let graph = |kind, dims| {
+            let index = v1::IndexKind::Hnsw.into();
+            spec(v1::VectorParams { kind, dims, index, ..default() }).unwrap()
+        };
+        graph(multi, 4).check().unwrap();
+        assert_eq!(graph(multi, 4).vectors["v"].index.quantization(), Some(Quantization::Scalar));
+        assert!(graph(sparse, 0).check().unwrap_err().to_string().contains("has no graph"));
         let bits = spec(v1::VectorParams { kind: sparse, datatype: bit, ..default() });
         assert!(bits.unwrap_err().to_string().contains("sparse vectors are f32"));
     }
