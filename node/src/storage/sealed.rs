@@ -413,6 +413,11 @@ impl Mapped {
     fn open(dir: &Path, header: &Header, ordinal: usize) -> Result<Mapped, Fault> {
         let (column, shape) = (&header.columns[ordinal], &header.shapes[ordinal]);
         let values = header.file(dir, &header::vectors_name(ordinal, shape))?.map(dir)?;
+        if shape.stays_on_disk()
+            && let Err(why) = values.advise(Advice::Random)
+        {
+            tracing::debug!(%why, "vectors are read ahead of searches that want few of them");
+        }
         let map = column.has_map.then(|| header.file(dir, &header::rows_name(ordinal))?.map_checked(dir));
         let norms =
             column.has_norms.then(|| header.file(dir, &header::norms_name(ordinal))?.map_checked(dir));

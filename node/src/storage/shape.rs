@@ -45,6 +45,13 @@ impl VectorShape {
         (&self.name, self.spec.dims, self.spec.form) == (&other.name, other.spec.dims, other.spec.form)
     }
 
+    /// Whether the vectors may be more than memory holds: searches look at small codes, and read a few scattered vectors. Reading
+    /// ahead of those would throw out of memory what was just read (2026-11: 100,000 x 384 in 138 MiB answered nothing in minutes).
+    pub fn stays_on_disk(&self) -> bool {
+        let small = [Some(schema::Quantization::Binary), Some(schema::Quantization::Product)];
+        self.spec.has_codes() && small.contains(&self.spec.index.quantization())
+    }
+
     /// How to build its graph, or its hashes; `None` for a vector that is scanned.
     pub fn graph(&self) -> Option<any::Params> {
         if let IndexKind::Lsh(schema::Lsh { coarse, fine }) = self.spec.index {
