@@ -213,6 +213,7 @@ impl Draft {
                     }
                 }
             }
+            reader.finish()?;
         }
         files.push(file.finish()?);
         let count = u32::try_from(map.len()).unwrap_or(u32::MAX);
@@ -288,14 +289,17 @@ enum ValueReader<'a> {
     Sealed(FileReader<'a>),
 }
 
-/// Reads slots of a sealed column from its file, a block at a time.
+/// Reads slots of a sealed column from its file, a block at a time: each byte of the file once, in order, so that what is copied is
+/// held against the file's checksum. A copy of bytes that were read wrong would have a checksum of its own, and be believed.
 struct FileReader<'a> {
     sealed: &'a Sealed,
     ordinal: usize,
+    entry: &'a Entry,
     file: fs::File,
     path: PathBuf,
+    crc: crc32fast::Hasher,
+    /// Words that were read and may still be wanted, and where they begin in the file.
     block: Vec<f32>,
-    /// The block's first word in the file.
     first: usize,
 }
 
@@ -310,11 +314,21 @@ impl<'a> ValueReader<'a> {
                 Ok(ValueReader::Absent)
             }
             Source::Sealed(sealed) => {
-                let path = sealed.dir().join(vectors_name(ordinal, shape));
+                let entry = sealed.files.header.file(sealed.dir(), &vectors_name(ordinal, shape))?;
+                let path = entry.path(sealed.dir());
                 let file = fs::open(&path).map_err(|error| Fault::io(&path, &error))?;
-                let reader = FileReader { sealed, ordinal, file, path, block: Vec::new(), first: 0 };
+                let (crc, block) = (crc32fast::Hasher::new(), Vec::new());
+                let reader = FileReader { sealed, ordinal, entry, file, path, crc, block, first: 0 };
                 Ok(ValueReader::Sealed(reader))
             }
+        }
+    }
+
+    /// No more are read: refuses them all if the file was read wrong.
+    fn finish(self) -> Result<(), Fault> {
+        match self {
+            ValueReader::Absent | ValueReader::Frozen(..) => Ok(()),
+            ValueReader::Sealed(reader) => reader.finish(),
         }
     }
 
@@ -343,15 +357,48 @@ impl FileReader<'_> {
             None => (slot, slot + 1),
         };
         let (start, end) = (start as usize * dims, end as usize * dims);
-        if start < self.first || end > self.first + self.block.len() {
-            let left = column.rows.data().len().saturating_sub(start);
-            self.block.resize((BLOCK / 4).max(end - start).min(left), 0.0);
-            self.file
-                .read_exact_at(bytemuck::cast_slice_mut(&mut self.block), start as u64 * 4)
-                .map_err(|error| Fault::io(&self.path, &error))?;
-            self.first = start;
+        while end > self.read_to() {
+            // What lies before the row is not asked for again: rows ascend.
+            let passed = start.saturating_sub(self.first).min(self.block.len());
+            self.block.drain(..passed);
+            self.first += passed;
+            if self.read_block()? == 0 {
+                return Err(Fault::damaged(
+                    &self.path,
+                    self.read_to() as u64 * 4,
+                    "it ends before its last row",
+                ));
+            }
         }
         let words = self.block.get(start - self.first..end - self.first);
         Ok(words.map(|words| (words, column.norm(slot))))
+    }
+
+    /// The word up to which the file was read.
+    fn read_to(&self) -> usize {
+        self.first + self.block.len()
+    }
+
+    /// Reads on; returns how many words.
+    fn read_block(&mut self) -> Result<usize, Fault> {
+        let (at, kept) = (self.read_to() as u64 * 4, self.block.len());
+        let left = self.entry.len.saturating_sub(at) / 4;
+        let words = usize::try_from(left).unwrap_or(usize::MAX).min(BLOCK / 4);
+        self.block.resize(kept + words, 0.0);
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.block[kept..]);
+        self.file.read_exact_at(bytes, at).map_err(|error| Fault::io(&self.path, &error))?;
+        self.crc.update(bytes);
+        Ok(words)
+    }
+
+    /// Reads what is left, and compares.
+    fn finish(mut self) -> Result<(), Fault> {
+        loop {
+            self.first = self.read_to();
+            self.block.clear();
+            if self.read_block()? == 0 {
+                return self.entry.same_crc(&self.path, self.crc.finalize());
+            }
+        }
     }
 }

@@ -112,7 +112,8 @@ impl Entry {
         self.same_crc(&path, crc)
     }
 
-    fn same_crc(&self, path: &Path, crc: u32) -> Result<(), Fault> {
+    /// Refuses the checksum of bytes that are not those written.
+    pub fn same_crc(&self, path: &Path, crc: u32) -> Result<(), Fault> {
         let reason = || format!("checksum {crc:08x}, written with {:08x}", self.crc);
         if crc == self.crc { Ok(()) } else { Err(Fault::damaged(path, 0, reason())) }
     }
