@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "flotilla/v1/record.proto",
         "flotilla/v1/collections.proto",
+        "flotilla/v1/aggregate.proto",
         "flotilla/v1/records.proto",
         "flotilla/v1/search.proto",
         "flotilla/v1/cluster.proto",

@@ -38,8 +38,10 @@ fn hits(c: &mut Criterion) {
 }
 
 fn pages(c: &mut Criterion) {
-    let run =
-        |at: u64| Run { records: (0..1_000).map(|n| (Key::Number(n * 4 + at), n)).collect(), more: false };
+    let run = |at: u64| Run {
+        records: (0..1_000).map(|n| (Key::Number(n * 4 + at).to_bytes(), n)).collect(),
+        more: false,
+    };
     let runs: Vec<Run<u64>> = (0..4).map(run).collect();
     c.bench_function("merge/page/4x1000", |b| {
         let page = |mut runs: Vec<Run<u64>>| {

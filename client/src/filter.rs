@@ -53,6 +53,21 @@ pub fn glob(field: &str, pattern: &str) -> Filter {
     Filter::Glob(field.to_owned(), pattern.to_owned())
 }
 
+/// A text value holds all words of `query`, in whatever order.
+pub fn matches(field: &str, query: &str) -> Filter {
+    Filter::Match { field: field.to_owned(), query: query.to_owned(), any: false }
+}
+
+/// A text value holds one of the words of `query`, or several.
+pub fn matches_any(field: &str, query: &str) -> Filter {
+    Filter::Match { field: field.to_owned(), query: query.to_owned(), any: true }
+}
+
+/// A text value holds the words of `query` in a row.
+pub fn phrase(field: &str, query: &str) -> Filter {
+    Filter::Phrase(field.to_owned(), query.to_owned())
+}
+
 /// There is a value that is not null.
 pub fn exists(field: &str) -> Filter {
     Filter::Exists(field.to_owned())
@@ -115,5 +130,8 @@ mod tests {
     fn a_text_is_the_filter_that_is_built() {
         let built = eq("a", 1).and(glob("b", "x*y").or(exists("c")).negate());
         assert_eq!(parse(r#"a = 1 and not (b ~ "x*y" or exists c)"#), Ok(built));
+        let built = matches("t", "disk full").and(matches_any("t", "raid zfs").or(phrase("t", "no space")));
+        let text = r#"t match "disk full" and (t match any "raid zfs" or t phrase "no space")"#;
+        assert_eq!(parse(text), Ok(built));
     }
 }

@@ -40,6 +40,7 @@
 
 pub mod filter;
 
+mod aggregate;
 mod client;
 mod cluster;
 mod collections;
@@ -50,17 +51,21 @@ mod read;
 mod records;
 mod search;
 mod session;
+mod write;
 
+pub use aggregate::{Aggregate, Aggregated, Aggregation, Bucket, Figure, Unit};
 pub use client::{Client, Options, Owned};
 pub use collections::Collection;
 pub use error::{Error, Kind};
 pub use hosts::Hosts;
 pub use read::{Consistency, Read, ReadPreference, Tokens};
 pub use records::{Count, Counted, Deleted, Get, Got, Page, Scan, Upserted, With};
-pub use search::{Found, Group, Hit, Recommend, Search};
+pub use search::{Found, Fusion, Group, Highlight, Hit, Recommend, Search, TextQuery};
+pub use write::{Conflict, Patched, WriteMode};
 
 pub use filter::Filter;
 pub use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};
+pub use flotilla_proto::patch::{Edit, Patch};
 pub use flotilla_proto::placement::{CollectionPlacement, Node, Partition, PlacementMap};
 pub use flotilla_proto::record::{Key, Payload, Record, Value};
 pub use flotilla_proto::schema::{

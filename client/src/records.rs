@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use flotilla_proto::convert::{filter_to_wire, key_to_wire, record_from_wire, record_to_wire};
+use flotilla_proto::convert::{filter_to_wire, key_to_wire, record_from_wire};
 use flotilla_proto::filter::Filter;
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::v1;
@@ -11,7 +11,8 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use tonic::Status;
 
 use crate::identity;
-use crate::{Client, Error, Read, ReadPreference, Result, Tokens};
+use crate::write::{Conflict, upsert_request};
+use crate::{Client, Error, Read, ReadPreference, Result, Tokens, WriteMode};
 
 /// What comes with a record besides its key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +48,20 @@ impl Scan {
     /// Only what passes `filter`.
     pub fn filter(mut self, filter: Filter) -> Scan {
         self.wire.filter = Some(filter_to_wire(&filter));
+        self
+    }
+
+    /// In the order of this field's least value and not of the keys; records without one come last.
+    pub fn order_by(mut self, field: &str) -> Scan {
+        self.wire.order_by = field.to_owned();
+        self.wire.descending = false;
+        self
+    }
+
+    /// In the order of this field's greatest value, the greatest first; records without one come last.
+    pub fn order_by_descending(mut self, field: &str) -> Scan {
+        self.wire.order_by = field.to_owned();
+        self.wire.descending = true;
         self
     }
 
@@ -86,7 +101,7 @@ impl Scan {
 /// A page of a scan.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
-    /// The records, by key.
+    /// The records, by key or in the order asked for.
     pub records: Vec<Record>,
     /// For [`Scan::after`]; none: that was the last page.
     pub next: Option<String>,
@@ -176,6 +191,8 @@ pub struct Counted {
 pub struct Upserted {
     /// How many records were written.
     pub upserted: u64,
+    /// Records that their condition left as they were, in order.
+    pub conflicts: Vec<Conflict>,
     /// A read that carries them sees this write on any replica.
     pub tokens: Tokens,
 }
@@ -192,12 +209,7 @@ pub struct Deleted {
 impl Client {
     /// Inserts the records or replaces their namesakes: at most 1,000, all of them or, if one is wrong, none.
     pub async fn upsert(&self, collection: &str, records: Vec<Record>) -> Result<Upserted> {
-        let held = self.identity();
-        let message = upsert_request(collection, records, held.id);
-        let send = |channel, request| async move { Client::records(channel).upsert(request).await };
-        let answer = self.repeated(message, ReadPreference::Master, send).await?;
-        let tokens = self.written(collection, answer.coverage);
-        Ok(Upserted { upserted: answer.upserted, tokens })
+        self.upsert_with(collection, records, WriteMode::Upsert).await
     }
 
     /// Writes batches as they come, one after the other; the server slows the stream down to what it can take. It is not sent
@@ -224,7 +236,7 @@ impl Client {
         };
         let answer = self.begun(send).await?.into_inner();
         let tokens = self.written(collection, answer.coverage);
-        Ok(Upserted { upserted: answer.upserted, tokens })
+        Ok(Upserted { upserted: answer.upserted, conflicts: Vec::new(), tokens })
     }
 
     /// The records of these keys that exist.
@@ -275,7 +287,7 @@ impl Client {
         Ok(Deleted { deleted: answer.deleted, tokens })
     }
 
-    fn written(&self, collection: &str, coverage: Option<v1::Coverage>) -> Tokens {
+    pub(crate) fn written(&self, collection: &str, coverage: Option<v1::Coverage>) -> Tokens {
         let tokens = Tokens::from(&coverage.unwrap_or_default());
         self.note(collection, &tokens);
         tokens
@@ -345,11 +357,6 @@ impl Client {
         let answer = self.repeated(message, read.preferred(), send).await?;
         Ok(Counted { count: answer.count, coverage: answer.coverage.unwrap_or_default() })
     }
-}
-
-fn upsert_request(collection: &str, records: Vec<Record>, id: v1::RequestId) -> v1::UpsertRequest {
-    let records = records.into_iter().map(record_to_wire).collect();
-    v1::UpsertRequest { collection: collection.to_owned(), records, request: Some(id) }
 }
 
 fn wire<K: Into<Key>>(keys: impl IntoIterator<Item = K>) -> Vec<v1::Key> {

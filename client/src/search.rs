@@ -46,11 +46,106 @@ impl Recommend {
     }
 }
 
+/// Words to look for in a field declared as text: records with at least one of them.
+#[derive(Clone, Debug, Default)]
+pub struct TextQuery {
+    wire: v1::TextQuery,
+}
+
+impl TextQuery {
+    /// The words of `query` in `field`.
+    pub fn new(field: &str, query: &str) -> TextQuery {
+        let (field, query) = (field.to_owned(), query.to_owned());
+        TextQuery { wire: v1::TextQuery { field, query, ..Default::default() } }
+    }
+
+    /// Only records with all of the words.
+    pub fn all(mut self) -> TextQuery {
+        self.wire.operator = v1::TextOperator::All.into();
+        self
+    }
+
+    /// Only records with the words in a row.
+    pub fn phrase(mut self) -> TextQuery {
+        self.wire.phrase = true;
+        self
+    }
+
+    /// The last word stands for all that begin with it.
+    pub fn prefix_last(mut self) -> TextQuery {
+        self.wire.prefix_last = true;
+        self
+    }
+
+    /// A word stands for those at most so many edits away too: 0 to 2, not with a phrase.
+    pub fn fuzzy_edits(mut self, edits: u32) -> TextQuery {
+        self.wire.fuzzy_edits = edits;
+        self
+    }
+}
+
+/// How hits by vector and hits by words become one list.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fusion {
+    wire: v1::Fusion,
+}
+
+impl Fusion {
+    /// By their ranks in both.
+    pub fn rrf() -> Fusion {
+        Fusion::default()
+    }
+
+    /// By their scores in both, each list's brought to 0 to 1 and weighed: 0 to 1,000,000, not both 0.
+    pub fn weighted(vector_weight: f32, text_weight: f32) -> Fusion {
+        let (vector_weight, text_weight) = (Some(vector_weight), Some(text_weight));
+        let kind = v1::FusionKind::Weighted.into();
+        Fusion { wire: v1::Fusion { kind, vector_weight, text_weight, candidates: 0 } }
+    }
+
+    /// So many hits of each search: offset and limit together to 10,000; by default 100, or those if they are more.
+    pub fn candidates(mut self, candidates: u32) -> Fusion {
+        self.wire.candidates = candidates;
+        self
+    }
+}
+
+/// How words found are shown.
+#[derive(Clone, Debug, Default)]
+pub struct Highlight {
+    wire: v1::Highlight,
+}
+
+impl Highlight {
+    /// A passage of at most 150 characters, with `<em>` and `</em>` around each word found.
+    pub fn new() -> Highlight {
+        Highlight::default()
+    }
+
+    /// So many passages, at most: 1 to 100.
+    pub fn fragments(mut self, fragments: u32) -> Highlight {
+        self.wire.fragments = fragments;
+        self
+    }
+
+    /// Passages of so many characters, at most: 1 to 10,000.
+    pub fn length(mut self, chars: u32) -> Highlight {
+        self.wire.length = chars;
+        self
+    }
+
+    /// With these before and behind each word found: at most 64 bytes each.
+    pub fn marks(mut self, before: &str, after: &str) -> Highlight {
+        (self.wire.before, self.wire.after) = (Some(before.to_owned()), Some(after.to_owned()));
+        self
+    }
+}
+
 fn example(kind: v1::example::Kind) -> v1::Example {
     v1::Example { kind: Some(kind) }
 }
 
-/// A search, built up from its vector.
+/// A search, built up from its vector, its examples or its words.
 #[derive(Clone, Debug, Default)]
 pub struct Search {
     wire: v1::SearchRequest,
@@ -70,6 +165,27 @@ impl Search {
             wire: v1::SearchRequest { recommend: Some(examples.wire), ..Default::default() },
             read: Read::default(),
         }
+    }
+
+    /// The ten records that score best for the words of `text`.
+    pub fn text(text: TextQuery) -> Search {
+        Search {
+            wire: v1::SearchRequest { text: Some(text.wire), ..Default::default() },
+            read: Read::default(),
+        }
+    }
+
+    /// For the words of `text` too: hits of both searches as one list.
+    pub fn with_text(mut self, text: TextQuery, fusion: Fusion) -> Search {
+        self.wire.text = Some(text.wire);
+        self.wire.fusion = Some(fusion.wire);
+        self
+    }
+
+    /// With passages that show the words found: [`Hit::highlights`].
+    pub fn highlight(mut self, highlight: Highlight) -> Search {
+        self.wire.highlight = Some(highlight.wire);
+        self
     }
 
     /// Hits in groups of one value of `field` each: [`Found::groups`] instead of [`Found::hits`]. The limit counts
@@ -134,7 +250,8 @@ impl Search {
         self
     }
 
-    /// Leaves out hits that score below: the cosine similarity, the dot product, or minus the euclidean distance.
+    /// Leaves out hits that score below: the cosine similarity, the dot product, or minus the euclidean distance; for words BM25,
+    /// for both what the fusion makes of them.
     pub fn score_threshold(mut self, score: f32) -> Search {
         self.wire.score_threshold = Some(score);
         self
@@ -158,8 +275,10 @@ impl Search {
 pub struct Hit {
     /// The record, with what was asked for.
     pub record: Record,
-    /// Larger is better; what it is depends on the vector's distance.
+    /// Larger is better; what it is depends on the vector's distance, or on words and fusion.
     pub score: f32,
+    /// Passages that show the words found, if asked for: the best first.
+    pub highlights: Vec<String>,
 }
 
 /// The hits that share a value.
@@ -184,10 +303,12 @@ pub struct Found {
     pub coverage: v1::Coverage,
     /// How each partition answered, if asked.
     pub plans: Vec<v1::PartitionPlan>,
+    /// What the words weigh, if asked.
+    pub text_plan: Option<v1::TextPlan>,
 }
 
 impl Client {
-    /// The records nearest to a vector, or to what examples come to.
+    /// The records nearest to a vector, or to what examples come to, or with the words of a query, or both.
     pub async fn search(&self, collection: &str, search: Search) -> Result<Found> {
         let read = self.read(collection, search.read);
         let message = v1::SearchRequest {
@@ -199,7 +320,7 @@ impl Client {
         let answer = self.repeated(message, read.preferred(), send).await?;
         let hit = |hit: v1::Hit| {
             let record = hit.record.ok_or_else(|| Error::nonsense("a hit holds no record"))?;
-            Ok(Hit { record: one(record)?, score: hit.score })
+            Ok(Hit { record: one(record)?, score: hit.score, highlights: hit.highlights })
         };
         let group = |group: v1::Group| {
             let value = value_from_wire("groups.value", group.value.unwrap_or_default());
@@ -214,6 +335,7 @@ impl Client {
             groups_cut: answer.groups_cut,
             coverage: answer.coverage.unwrap_or_default(),
             plans: answer.plans,
+            text_plan: answer.text_plan,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use flotilla_proto::convert::record_to_wire;
+use flotilla_proto::convert::{record_to_wire, value_to_wire};
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::v1;
 use flotilla_proto::v1::records_server::{Records, RecordsServer};
@@ -14,7 +14,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    Client, Consistency, Count, Get, Hosts, Kind, Options, Page, Read, ReadPreference, Record, Scan,
+    Aggregate, Aggregation, Client, Conflict, Consistency, Count, Figure, Get, Hosts, Kind, Options, Page,
+    Patch, Read, ReadPreference, Record, Scan, Value, WriteMode,
 };
 
 #[derive(Clone, Default)]
@@ -41,7 +42,14 @@ impl Records for Fake {
         let upserted = r.get_ref().records.len() as u64;
         let indexes = vec![v1::PartitionIndex { partition: 4, log_index: 40 + upserted, node: 1 }];
         let coverage = Some(v1::Coverage { indexes, ..Default::default() });
-        Ok(Response::new(v1::UpsertResponse { upserted, coverage }))
+        let conflicts = match r.get_ref().mode() {
+            v1::WriteMode::InsertOnly => {
+                let key = r.get_ref().records[0].key.clone();
+                vec![v1::Conflict { key, version: 7, reason: "there".into(), place: 0 }]
+            }
+            _ => Vec::new(),
+        };
+        Ok(Response::new(v1::UpsertResponse { upserted, coverage, conflicts }))
     }
 
     async fn upsert_stream(
@@ -69,6 +77,20 @@ impl Records for Fake {
         Err(Violation::new("keys", "wrong").into())
     }
 
+    async fn patch(&self, r: Request<v1::PatchRequest>) -> Result<Response<v1::PatchResponse>, Status> {
+        let Some(v1::patch_request::Target::Patches(list)) = r.into_inner().target else {
+            return Err(Violation::new("matching.filter", "matches too much").into());
+        };
+        let conflicts = list.patches.iter().skip(1).map(|patch| v1::Conflict {
+            key: patch.key.clone(),
+            reason: "missing".into(),
+            ..Default::default()
+        });
+        let conflicts: Vec<v1::Conflict> = conflicts.collect();
+        let conflicted = conflicts.len() as u64;
+        Ok(Response::new(v1::PatchResponse { patched: 1, conflicts, conflicted, coverage: None }))
+    }
+
     async fn scan(&self, r: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {
         self.reads.lock().unwrap().extend(r.into_inner().read);
         Ok(Response::new(v1::ScanResponse { next: "token".into(), ..Default::default() }))
@@ -86,6 +108,19 @@ impl Records for Fake {
             Ok(v1::ScanResponse { items, ..Default::default() })
         };
         Ok(Response::new(Box::pin(tokio_stream::iter([page(0..3), page(3..5)]))))
+    }
+
+    async fn aggregate(
+        &self,
+        r: Request<v1::AggregateRequest>,
+    ) -> Result<Response<v1::AggregateResponse>, Status> {
+        self.reads.lock().unwrap().push(r.into_inner().read.unwrap());
+        self.strike()?;
+        let told = |kind| v1::AggregationResult { kind: Some(kind) };
+        let value = v1::aggregation_result::Kind::Value(value_to_wire(&Value::Null));
+        let stats = v1::aggregation_result::Kind::Stats(Default::default());
+        let results = [("a".to_owned(), told(value)), ("b".to_owned(), told(stats))].into();
+        Ok(Response::new(v1::AggregateResponse { count: 3, results, coverage: None }))
     }
 
     async fn count(&self, _: Request<v1::CountRequest>) -> Result<Response<v1::CountResponse>, Status> {
@@ -176,6 +211,20 @@ async fn a_write_of_unknown_fate_is_sent_again_as_the_same_request() {
 }
 
 #[tokio::test]
+async fn what_was_left_as_it_was_is_told() {
+    let (_, client) = house().await;
+    let done = client.upsert_with("c", vec![Record::new(9)], WriteMode::InsertOnly).await.unwrap();
+    let conflict = Conflict { key: 9.into(), version: 7, reason: "there".into(), place: 0 };
+    assert_eq!(done.conflicts, [conflict]);
+    let patches = vec![Patch::new(1).set("a.b", 1), Patch::new(2).unset("a")];
+    let done = client.patch("c", patches).await.unwrap();
+    assert_eq!((done.patched, done.conflicted, &done.conflicts[0].key), (1, 1, &2.into()));
+    let edit = Patch::new(0).set("a", 1).edit;
+    let refused = client.patch_filter("c", &crate::filter::exists("a"), edit).await.unwrap_err();
+    assert_eq!(refused.violations()[0].field, "matching.filter");
+}
+
+#[tokio::test]
 async fn streams_and_pages_give_domain_records() {
     let (_, client) = house().await;
     let batches = tokio_stream::iter([vec![Record::new(1), Record::new(2)], vec![Record::new(3)]]);
@@ -209,10 +258,24 @@ fn calls_can_be_sent_between_threads() {
     sent(|c| async move { c.get_collection("c").await.is_ok() });
     sent(|c| async move { c.delete_collection("c").await.is_ok() });
     sent(|c| async move { c.upsert("c", Vec::new()).await.is_ok() });
+    sent(|c| async move { c.upsert_with("c", Vec::new(), WriteMode::InsertOnly).await.is_ok() });
+    sent(|c| async move { c.patch("c", Vec::new()).await.is_ok() });
     sent(|c| async move { c.delete_keys("c", [1u64]).await.is_ok() });
     sent(|c| async move { c.search("c", crate::Search::new(vec![1.0])).await.is_ok() });
     sent(|c| async move { c.scan_all("c", Scan::new()).await.is_ok() });
     sent(|c| async move { c.count("c", Count::new()).await.is_ok() });
     sent(|c| async move { c.get("c", Get::new([1u64])).await.is_ok() });
     sent(|c| async move { c.upsert_stream("c", futures::stream::empty()).await.is_ok() });
+}
+
+#[tokio::test]
+async fn an_aggregation_is_asked_again_and_read_as_the_client_reads() {
+    let (fake, client) = house().await;
+    fake.refusals.store(1, Ordering::SeqCst);
+    let ask = Aggregate::new().with("a", Aggregation::sum("x")).read(Read::new().allow_partial(true));
+    let told = client.aggregate("c", ask).await.unwrap();
+    assert_eq!((told.count, &told.results["a"]), (3, &Figure::Value(Value::Null)));
+    assert!(matches!(told.results["b"], Figure::Stats { count: 0, sum: None, .. }));
+    let reads = fake.reads.lock().unwrap();
+    assert_eq!((reads.len(), reads[1].partial()), (2, v1::Partial::Allow));
 }

@@ -22,6 +22,7 @@ mod tests;
 use bytes::Bytes;
 use flotilla_proto::ids::LogIndex;
 
+pub use dedup::Refused;
 pub use digests::{Digests, VIEW_AGE_MAX};
 pub use partition::{PartitionMachine, Signals};
 
@@ -44,6 +45,17 @@ pub enum Reply {
     Rejected(Rejection),
     /// The catalogue's answer, encoded by the meta layer.
     Catalogue(Vec<u8>),
+    /// It was decided record by record.
+    Decided {
+        /// Records that were written.
+        affected: u64,
+        /// Where the command that did it stands in the log.
+        log_index: LogIndex,
+        /// Those that were not: each with its place in the command, ascending.
+        refused: Vec<(u32, Refused)>,
+        /// How many more there are; of a command that names its records, none.
+        unnamed: u64,
+    },
 }
 
 /// Why a command was refused by every replica alike.
@@ -64,6 +76,18 @@ pub enum Rejection {
     Moved,
     /// The step of a move does not fit.
     Step(moves::StepRejection),
+    /// The request was applied, and which of its records were refused is forgotten.
+    AnswerForgotten {
+        /// The request's serial.
+        serial: u64,
+    },
+    /// It would change more than one command may.
+    TooMuch {
+        /// What of the request.
+        field: String,
+        /// How much it is, and the limit.
+        why: String,
+    },
 }
 
 /// What a Raft group replicates: see the module's story.

@@ -10,6 +10,7 @@
 //! payloads of the winners come from the very state that was searched.
 
 mod admit;
+mod aggregate;
 #[cfg(test)]
 mod damage;
 pub mod equality;
@@ -24,13 +25,15 @@ pub mod recall;
 pub mod registry;
 mod search;
 mod views;
+mod write;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_proto::filter::{Compiled, Filter};
+use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
+use flotilla_proto::order::OrderBy;
 use flotilla_proto::placement::CollectionPlacement;
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
@@ -38,6 +41,7 @@ use flotilla_proto::schema::{CollectionSpec, at_most};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+pub use self::aggregate::Aggregate;
 use self::fresh::Fresh;
 use self::lag::Watched;
 pub use self::owned::Owned;
@@ -46,13 +50,13 @@ use self::reading::read_record;
 use self::recall::Recall;
 pub use self::search::{Groups, Search};
 use self::views::Views;
+pub use self::write::{Write, Written};
 use crate::env::{clock, task};
 use crate::log::Lanes;
-use crate::machine::command::{Body, Command, RequestId};
+use crate::machine::command::Body;
 use crate::machine::moves::{Ledger, Step, StepRejection};
 use crate::machine::{Digests, PartitionMachine, Rejection, Reply, Signals, VIEW_AGE_MAX};
 use crate::peers::Peers;
-use crate::planted::{self, Bug};
 use crate::query::{self, Curtain};
 use crate::raft::door::Door;
 use crate::raft::{self, Group, inbox};
@@ -63,37 +67,39 @@ use crate::worker::{self, Worker};
 /// How long opening waits for the replay of the log; after that, calls wait by themselves.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// What to write.
-#[derive(Debug)]
-pub enum Write {
-    /// Records.
-    Upsert(Vec<Record>),
-    /// Keys to delete.
-    Delete(Vec<Key>),
-    /// A condition for what to delete.
-    DeleteFilter(Filter),
-}
-
-/// What was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Written {
-    /// Records written or deleted.
-    pub affected: u64,
-    /// Where the write stands in the log.
-    pub log_index: LogIndex,
-}
-
-/// A page by key.
+/// A page in order.
 #[derive(Debug)]
 pub struct Scan {
     /// The condition.
     pub filter: Option<Compiled>,
-    /// The last key of the page before.
-    pub after: Option<Key>,
+    /// In which order, and where it begins.
+    pub from: Start,
     /// Records wanted.
     pub limit: usize,
     /// What comes with each.
     pub parts: Parts,
+}
+
+/// The order of a page, and where the page before ended.
+#[derive(Debug)]
+pub enum Start {
+    /// By key.
+    Key(Option<Key>),
+    /// By a field, then by key.
+    Place(OrderBy, Option<Vec<u8>>),
+}
+
+/// A page.
+#[derive(Debug)]
+pub struct Scanned {
+    /// Its records.
+    pub records: Vec<Record>,
+    /// The place of each in the order of a field; none by key.
+    pub places: Vec<Vec<u8>>,
+    /// Whether there are more.
+    pub more: bool,
+    /// The view's log index.
+    pub at: LogIndex,
 }
 
 /// What comes back with a record.
@@ -179,8 +185,8 @@ impl Replica {
         {
             tracing::warn!(partition = id.0, %late, "the replica is opened but not ready yet");
         }
-        let worker =
-            Worker::start(store.clone(), group.clone(), signals, shared.work_permits.clone(), shared.worker);
+        let (permits, options) = (shared.work_permits.clone(), shared.worker);
+        let worker = Worker::start(collection, store.clone(), group.clone(), signals, permits, options);
         let worker = Arc::new(worker);
         let warden = watch_over(group.clone(), worker.clone(), quarantine.clone(), digests.clone());
         let warden = Mutex::new(Some(task::spawn(warden)));
@@ -235,6 +241,7 @@ impl Replica {
     /// The collection's description changed.
     pub fn set_spec(&self, spec: Arc<CollectionSpec>) {
         self.store.set_spec(spec);
+        self.worker.look();
     }
 
     /// The collection's placement changed.
@@ -278,44 +285,6 @@ impl Replica {
         self.quarantined().map_or(Ok(()), |why| Err(registry::quarantined(self.id, why)))
     }
 
-    /// Writes: returns when the write is durable, applied and visible here. The keys must be among those `owned`.
-    pub async fn write(
-        &self,
-        request: Option<RequestId>,
-        write: Write,
-        owned: &Owned,
-    ) -> Result<Written, Refusal> {
-        self.serves()?;
-        if let Some(step) = admit::due(&self.ledger.moves(), owned) {
-            let _is_taken = self.step(step).await?;
-        }
-        let body = admit::admit(&self.store.spec(), &self.ledger.moves(), owned, write)?;
-        self.worker.wait_while_behind().await.map_err(|why| self.serves().err().unwrap_or(why))?;
-        let proposed = self.propose(request, body).await;
-        match proposed.map_err(|why| self.serves().err().unwrap_or(why))? {
-            Reply::Written { affected, log_index } => Ok(Written { affected, log_index }),
-            Reply::Rejected(Rejection::Moved) => Err(owned.stale()),
-            Reply::Rejected(rejection) => Err(self.rejected(rejection)),
-            other => Err(Refusal::Internal(format!("partition {} answered {other:?}", self.id))),
-        }
-    }
-
-    /// Proposes a command of this collection's.
-    async fn propose(&self, request: Option<RequestId>, body: Body) -> Result<Reply, Refusal> {
-        let affected = match &body {
-            Body::Upsert(rows) => rows.len() as u64,
-            _ => 1,
-        };
-        let command = Command { collection: self.collection, request, body };
-        let command = command.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
-        if planted::has(Bug::AckBeforeCommit) && self.group.leads() {
-            let (group, log_index) = (self.group.clone(), self.group.applied() + 1);
-            task::spawn(async move { group.propose(command).await });
-            return Ok(Reply::Written { affected, log_index });
-        }
-        self.group.propose(command).await
-    }
-
     /// A step of a move of slots. Returns its log index, or why the machine refused it.
     pub async fn step(&self, step: Step) -> Result<Result<LogIndex, StepRejection>, Refusal> {
         match self.propose(None, Body::Move(step)).await? {
@@ -323,20 +292,6 @@ impl Replica {
             Reply::Rejected(Rejection::Step(rejection)) => Ok(Err(rejection)),
             Reply::Rejected(rejection) => Err(self.rejected(rejection)),
             other => Err(Refusal::Internal(format!("partition {} answered {other:?}", self.id))),
-        }
-    }
-
-    fn rejected(&self, rejection: Rejection) -> Refusal {
-        match rejection {
-            Rejection::OtherIncarnation => Refusal::NotFound("collection", self.collection.to_string()),
-            Rejection::TooOld { serial, forgotten } => Refusal::Aborted(format!(
-                "request {serial} is older than all that are remembered of its client (up to {forgotten} are forgotten): \
-                 whether it was applied cannot be told"
-            )),
-            Rejection::Unreadable(why) => Refusal::Internal(format!("the command was refused: {why}")),
-            Rejection::Moved | Rejection::Step(_) => {
-                Refusal::Unavailable(format!("slots of partition {} are moving: {rejection:?}", self.id))
-            }
         }
     }
 
@@ -385,32 +340,46 @@ impl Replica {
         Ok((records, at))
     }
 
-    /// A page by key: records, whether there are more, and the view's log index.
+    /// A page.
     pub async fn scan(
         &self,
-        Scan { filter, after, limit, parts }: Scan,
+        Scan { filter, from, limit, parts }: Scan,
         at: LogIndex,
         fresh: Fresh,
         owned: &Owned,
-    ) -> Result<(Vec<Record>, bool, LogIndex), Refusal> {
+    ) -> Result<Scanned, Refusal> {
         let view = self.view_at(at, fresh).await?;
         let curtain = self.seat.curtain(&view, owned)?;
         let at = view.at;
         let spec = self.store.spec();
-        let (records, more) = self
-            .compute(move |_| {
+        let (records, places, more) = self
+            .compute(move |cancelled| {
                 let segments: Vec<&dyn SegmentView> = view.segments().collect();
-                let (rows, more) = Curtain::over(curtain.as_deref(), &segments, |segments| {
-                    query::scan(segments, filter.as_ref(), after.as_ref(), limit)
+                let (rows, places, more) = Curtain::over(curtain.as_deref(), &segments, |segments| {
+                    let filter = filter.as_ref();
+                    match &from {
+                        Start::Key(after) => {
+                            let (rows, more) = query::scan(segments, filter, after.as_ref(), limit)?;
+                            Ok((rows, vec![], more))
+                        }
+                        Start::Place(order, after) => {
+                            let after = after.as_deref();
+                            let (placed, more) =
+                                query::ordered(segments, order, filter, after, limit, cancelled)?;
+                            let rows = placed.iter().map(|placed| (placed.segment, placed.row)).collect();
+                            Ok((rows, placed.into_iter().map(|placed| placed.place).collect(), more))
+                        }
+                    }
                 })?;
                 let read = |&(segment, row): &(usize, u32)| {
                     let segment: &dyn SegmentView = segments[segment];
                     read_record(segment, row, segment.key(row)?, &spec, parts)
                 };
-                Ok((rows.iter().map(read).collect::<Result<Vec<Record>, Fault>>()?, more))
+                let records = rows.iter().map(read).collect::<Result<Vec<Record>, Fault>>()?;
+                Ok((records, places, more))
             })
             .await?;
-        Ok((records, more, at))
+        Ok(Scanned { records, places, more, at })
     }
 
     /// Shows every key that is the partition's, in order, as they are here now.
@@ -463,9 +432,9 @@ impl Replica {
         self.store.status()
     }
 
-    /// How fast its graphs are built, in vectors per second, and for how long; see [`worker::pace::Pace`].
-    pub fn pace(&self) -> (Option<f64>, Option<Duration>) {
-        self.worker.pace()
+    /// How fast its graphs are built, in vectors per second, and for how long where it stands so; see [`worker::pace::Pace`].
+    pub fn pace(&self, status: &Status) -> (Option<f64>, Option<Duration>) {
+        self.worker.pace(status.waiting_vectors)
     }
 
     /// The share of the nearest records that its searches find, as far as that was watched, and over how many.

@@ -7,7 +7,10 @@
 //! plan (per segment: exact, codes, graph, filtered graph)  ->  execute  ->  merge (distance, then key)
 //! ```
 //!
-//! A search in **groups** ([`group`]) is a few such searches, each narrowed by what the ones before found.
+//! A search for **words** ([`text`]) has one plan, and its distance is minus its score. A search in **groups** ([`group`]) is a
+//! few such searches, each narrowed by what the ones before found.
+//!
+//! An **aggregation** ([`aggregate`]) reads the rows that pass field by field, and counts each segment on its own.
 //!
 //! **Invariants.**
 //! * A filter is evaluated once per segment, to the set of live rows that pass; every plan reads the same set, so plans
@@ -19,12 +22,15 @@
 //!
 //! **What it does not do.** It does not choose the view, read payloads of hits, or convert distances to scores.
 
+pub mod aggregate;
 mod curtain;
 mod execute;
 mod group;
 mod merge;
+mod order;
 mod plan;
 mod scan;
+mod text;
 
 #[cfg(test)]
 mod naive;
@@ -43,8 +49,10 @@ pub use self::curtain::{Curtain, Shown};
 pub use self::group::{Group, Grouping, grouped};
 pub use self::merge::PartialHit;
 use self::merge::Placed;
+pub use self::order::ordered;
 pub use self::plan::Step;
 pub use self::scan::scan;
+pub use self::text::{TextSearch, Weighing, Weights, weigh};
 
 /// What to search for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -67,6 +75,8 @@ pub struct Search<'a> {
     pub max_distance: Option<f32>,
     /// Records that are not to be found.
     pub without: &'a [Key],
+    /// Words to search for, instead of the vector.
+    pub text: Option<&'a TextSearch>,
 }
 
 /// What a search found, and how.
@@ -117,7 +127,7 @@ impl PlanReport {
     pub fn ef(&self) -> usize {
         let kept = self.steps.iter().map(|step| match step {
             Step::Graph { ef } | Step::FilteredGraph { ef } => *ef,
-            Step::Exact | Step::Codes => 0,
+            Step::Exact | Step::Codes | Step::Postings | Step::Texts => 0,
         });
         kept.max().unwrap_or(0)
     }
@@ -142,7 +152,7 @@ impl PlanReport {
     }
 }
 
-/// The nearest records of the view. Nothing is found for a vector that `spec` does not have.
+/// The nearest records of the view, or the best by words. Nothing is found for a vector that `spec` does not have.
 ///
 /// # Errors
 /// [`Fault::Cancelled`] once `cancelled` says so (asked between segments); the faults of the segments.
@@ -164,20 +174,25 @@ fn placed(
     cancelled: &dyn Fn() -> bool,
 ) -> Result<(Vec<Placed>, PlanReport), Fault> {
     let mut plan = PlanReport { rounds: 1, segments: segments.len() as u64, ..PlanReport::default() };
-    let Some(vector) = spec.vectors.get(ask.vector) else { return Ok((vec![], plan)) };
-    if ask.limit == 0 {
+    let vector = spec.vectors.get(ask.vector);
+    if ask.limit == 0 || vector.is_none() && ask.text.is_none() {
         return Ok((vec![], plan));
     }
-    let query = if vectors::is_scaled(vector) { unit(ask.query) } else { ask.query.to_vec() };
+    let query = if vector.is_some_and(vectors::is_scaled) { unit(ask.query) } else { ask.query.to_vec() };
     // As many more as may be left out. What indexes sparse vectors is exact.
     let limit = ask.limit.saturating_add(ask.without.len());
-    let ask = Search { limit, exact: ask.exact || vector.form == Form::Sparse, ..*ask };
+    let is_sparse = vector.is_some_and(|vector| vector.form == Form::Sparse);
+    let ask = Search { limit, exact: ask.exact || is_sparse, ..*ask };
     let mut found = merge::Merge::new(ask.limit, ask.max_distance);
     for (number, segment) in segments.iter().enumerate() {
         if cancelled() {
             return Err(Fault::Cancelled);
         }
-        found.add(number, execute::segment(*segment, &ask, &query, &mut plan)?);
+        let neighbors = match ask.text {
+            Some(text) => text::segment(*segment, &ask, text, &mut plan)?,
+            None => execute::segment(*segment, &ask, &query, &mut plan)?,
+        };
+        found.add(number, neighbors);
     }
     Ok((found.finish(segments, ask.without)?, plan))
 }

@@ -3,12 +3,14 @@
 mod appends;
 pub mod digests;
 pub mod facts;
+mod fulltext;
 mod meta;
 mod moves;
 mod peer;
 mod raft;
 mod shard;
 mod splits;
+mod write;
 
 use std::time::Duration;
 

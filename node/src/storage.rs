@@ -37,12 +37,14 @@ mod sealed;
 mod shape;
 mod stamped;
 pub mod store;
+mod text;
 pub mod vectors;
 mod view;
 
 use std::path::PathBuf;
 
 use flotilla_proto::filter::Compiled;
+use flotilla_proto::fulltext::{Kin, Need};
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::{Key, Payload, Vector};
 
@@ -50,10 +52,12 @@ use crate::index::{Neighbor, Stats};
 
 pub use digest::Digest;
 pub use matching::Matching;
+pub use payload_index::{Cell, FieldColumn, Scratch};
 pub use presence::{Elsewhere, Presence};
 pub use quarantine::Quarantine;
 pub use row::StoredRow;
 pub use store::{Options, Restored, Status, Store};
+pub use text::{Listed, Sought, Tally, TextField, Weighed};
 pub use view::View;
 
 /// Local breakage: this replica must stop answering from what is broken. Never an answer to a caller's mistake.
@@ -157,6 +161,8 @@ pub trait SegmentView: Send + Sync {
     fn key(&self, row: u32) -> Result<Key, Fault>;
     /// The row's version.
     fn version(&self, row: u32) -> LogIndex;
+    /// When the row's record expires, if ever: milliseconds since 1970.
+    fn expires_at_ms(&self, row: u32) -> Result<Option<u64>, Fault>;
     /// The live row of `key`.
     fn find(&self, key: &Key) -> Result<Option<u32>, Fault>;
     /// The row's payload.
@@ -166,6 +172,23 @@ pub trait SegmentView: Send + Sync {
     /// The row's vector of this name as the user gave it (to within rounding where it was scaled); `None` if the row has
     /// none.
     fn vector(&self, name: &str, row: u32) -> Option<Vector>;
+    /// The values of a declared field by row; `None` where payloads have to tell.
+    fn column(&self, _field: &str) -> Result<Option<FieldColumn>, Fault> {
+        Ok(None)
+    }
+    /// In how many live rows each term of a keyword field is, in their order, where that is known without reading them; the field
+    /// has at most so many terms then.
+    fn term_counts(&self, _field: &str, _terms_max: usize) -> Result<Option<Vec<(String, u64)>>, Fault> {
+        Ok(None)
+    }
+    /// The live rows, ascending.
+    fn live_rows(&self) -> Box<dyn Iterator<Item = u32> + Send + '_> {
+        Box::new((0..self.rows()).filter(|row| self.is_live(*row)))
+    }
+    /// Whether the rows that pass are known without reading many of them: by indexes, or because they are few.
+    fn answers(&self, _filter: &Compiled) -> bool {
+        false
+    }
     /// The live rows that pass.
     fn matching(&self, filter: &Compiled) -> Result<Matching, Fault>;
     /// The nearest live rows, by distance then row.
@@ -181,6 +204,39 @@ pub trait SegmentView: Send + Sync {
     /// Whether the vector's rows have codes.
     fn has_codes(&self, _vector: &str) -> bool {
         false
+    }
+    /// Hands the row's texts at `field` to `each`, in order.
+    fn texts(&self, row: u32, field: &TextField, each: &mut dyn FnMut(&str)) -> Result<(), Fault> {
+        field.texts(&self.payload(row)?, each);
+        Ok(())
+    }
+    /// Whether the words of `field` are found without reading its texts.
+    fn has_words(&self, _field: &TextField) -> bool {
+        false
+    }
+    /// What there is of words in `field`, in the live rows, or in `rows` of them.
+    fn weigh(&self, field: &TextField, sought: &Sought, rows: Option<&Matching>) -> Result<Weighed, Fault> {
+        text::weigh(self, field, sought, rows)
+    }
+    /// Lists the kin of a word in `field`, with how many of the live rows (or of `rows`) have each.
+    fn list_kin(
+        &self,
+        field: &TextField,
+        kin: &Kin,
+        rows: Option<&Matching>,
+        listed: &mut Listed,
+    ) -> Result<(), Fault> {
+        text::list_kin(self, field, kin, rows, listed)
+    }
+    /// Hands each live row (or each of `rows`) that has what is needed to `each`, by row.
+    fn occurrences(
+        &self,
+        field: &TextField,
+        sought: (&Sought, Need),
+        rows: Option<&Matching>,
+        each: &mut dyn FnMut(u32, &Tally<'_>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        text::occurrences(self, field, sought, rows, each)
     }
     /// The live rows whose key is greater than `after`, by key.
     fn by_key<'a>(

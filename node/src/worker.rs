@@ -10,12 +10,15 @@
 //! When no write came for [`IDLE`], rows that are still growing are frozen too, if they are enough for a graph: a
 //! collection at rest is indexed whole.
 //!
+//! Beside them one more task looks for records whose time has come ([`expiry`]).
+//!
 //! **Writers wait** while sealing or indexing is too far behind ([`Worker::wait_while_behind`]): memory is bounded, and so is what a
 //! search has to scan while data pours in.
 //!
 //! A job that fails for want of space is tried again after a pause; one that fails otherwise stops this worker and takes the
 //! replica into quarantine: what a sync or a read could not do is not to be trusted, and another replica has it whole.
 
+pub(crate) mod expiry;
 pub mod pace;
 pub mod slots;
 
@@ -23,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use flotilla_proto::ids::CollectionId;
 use flotilla_proto::refusal::Refusal;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -110,6 +114,8 @@ struct Job {
     index_wake: Notify,
     /// Told of segments that may want to be merged.
     merge_wake: Notify,
+    /// Told when the look at what expires is to end.
+    expiry_wake: Notify,
     permits: Permits,
     indexing: Progress,
     merging: Progress,
@@ -133,6 +139,7 @@ struct Verified {
 impl Worker {
     /// Starts the worker; it looks for work at once.
     pub fn start(
+        collection: CollectionId,
         store: Arc<Store>,
         group: Arc<Group<PartitionMachine>>,
         signals: Signals,
@@ -147,6 +154,7 @@ impl Worker {
             wake,
             index_wake: Notify::new(),
             merge_wake: Notify::new(),
+            expiry_wake: Notify::new(),
             permits,
             indexing: Progress::new(),
             merging: Progress::new(),
@@ -159,7 +167,9 @@ impl Worker {
             is_stopping: AtomicBool::new(false),
         });
         let tracks = [Track::Sealing, Track::Indexing, Track::Merging];
-        let tasks = Mutex::new(tracks.map(|track| task::spawn(job.clone().follow(track))).into());
+        let mut tasks: Vec<_> = tracks.map(|track| task::spawn(job.clone().follow(track))).into();
+        tasks.push(task::spawn(job.clone().expire(collection)));
+        let tasks = Mutex::new(tasks);
         Worker { job, done: counted, tasks }
     }
 
@@ -198,10 +208,14 @@ impl Worker {
         }
     }
 
-    /// How fast graphs are built here, and for how long there is work of that kind; see [`Pace`].
-    pub fn pace(&self) -> (Option<f64>, Option<Duration>) {
-        let waiting = self.job.store.status().waiting_vectors;
+    /// How fast graphs are built here, and for how long there is work of that kind with `waiting` vectors; see [`Pace`].
+    pub fn pace(&self, waiting: u64) -> (Option<f64>, Option<Duration>) {
         self.job.pace.figures(waiting, self.job.indexing.done(), clock::now())
+    }
+
+    /// Looks for work now: what is due may have changed.
+    pub fn look(&self) {
+        self.job.look();
     }
 
     /// Interrupts the work and waits for it to end. Idempotent.
@@ -217,11 +231,18 @@ impl Worker {
 }
 
 impl Job {
+    /// Looks whether something is due now.
+    fn look(&self) {
+        [&*self.wake, &self.index_wake, &self.merge_wake, &self.expiry_wake]
+            .into_iter()
+            .for_each(Notify::notify_one);
+    }
+
     fn stop(&self) {
         self.is_stopping.store(true, Ordering::SeqCst);
         self.indexing.cancel();
         self.merging.cancel();
-        [&*self.wake, &self.index_wake, &self.merge_wake].into_iter().for_each(Notify::notify_one);
+        self.look();
     }
 
     async fn follow(self: Arc<Job>, track: Track) {

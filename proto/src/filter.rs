@@ -7,7 +7,8 @@
 //!
 //! Values compare within their class only: numbers with numbers (integers and floats exactly, by value), text with text
 //! (by bytes), booleans with booleans (equality only). A field declared `datetime` compares as a point in time, whichever
-//! spelling the record or the filter uses. `prefix` and `glob` ask text values only. `exists` holds if the path reaches a
+//! spelling the record or the filter uses. `prefix`, `glob`, `match` and `phrase` ask text values only, the last two for their
+//! words ([`crate::fulltext`]): all, any, or all in a row, in one value. `exists` holds if the path reaches a
 //! value that is not null (a map counts, an empty list does not).
 //!
 //! A filter has three spellings: the protobuf message ([`crate::convert`]), JSON on the command line, and [`text`]. All three
@@ -21,6 +22,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fulltext::{self, PlacesOf, query_words};
 use crate::group::GroupKey;
 use crate::limits::*;
 use crate::record::{Key, Payload, Value, reach};
@@ -52,6 +54,17 @@ pub enum Filter {
     Keys(Vec<Key>),
     /// A text value is, as a whole, what the pattern says: see [`Glob`].
     Glob(String, String),
+    /// A text value holds the words of a query: see [`crate::fulltext`].
+    Match {
+        /// The field.
+        field: String,
+        /// The words, in whatever order.
+        query: String,
+        /// Whether one of them will do.
+        any: bool,
+    },
+    /// A text value holds the words of the query in a row.
+    Phrase(String, String),
 }
 
 /// The bounds of a range; each may be open.
@@ -181,6 +194,15 @@ pub enum Test {
     Prefix(String),
     /// It is text and, as a whole, what the pattern says.
     Glob(Glob),
+    /// It is text and holds these words (each once, sorted; at most 64), or one of them.
+    Match {
+        /// The words.
+        words: Vec<String>,
+        /// Whether one will do.
+        any: bool,
+    },
+    /// It is text and holds these words (at most 64) in a row.
+    Phrase(Vec<String>),
     /// It is there.
     Exists,
     /// It makes a group, and none of these: see [`crate::group`]. No filter of a request says so; a grouped search
@@ -194,8 +216,9 @@ impl Test {
         match self {
             Test::Exists => true,
             Test::OtherGroup(known) => GroupKey::of(value, kind).is_some_and(|key| !known.contains(&key)),
-            Test::Prefix(prefix) => matches!(value, Value::Text(text) if text.starts_with(prefix.as_str())),
-            Test::Glob(glob) => matches!(value, Value::Text(text) if glob.matches(text)),
+            Test::Prefix(_) | Test::Glob(_) | Test::Match { .. } | Test::Phrase(_) => {
+                matches!(value, Value::Text(text) if self.holds_text(text))
+            }
             Test::In(wanted) => Scalar::of(value, kind)
                 .is_some_and(|have| wanted.iter().any(|want| have.compare(want) == Some(Ordering::Equal))),
             Test::Range { from, to } => Scalar::of(value, kind).is_some_and(|have| {
@@ -213,6 +236,40 @@ impl Test {
             }),
         }
     }
+
+    /// Whether a test that asks text values only holds of this one; false for any other test.
+    pub fn holds_text(&self, text: &str) -> bool {
+        match self {
+            Test::Prefix(prefix) => text.starts_with(prefix.as_str()),
+            Test::Glob(glob) => glob.matches(text),
+            Test::Match { words, any } => has_words(text, words, *any),
+            Test::Phrase(phrase) => {
+                let mut places = PlacesOf::default();
+                places.add(text, |word| bits_of(phrase, word));
+                places.phrases(phrase.len()) > 0
+            }
+            Test::In(_) | Test::Range { .. } | Test::Exists | Test::OtherGroup(_) => false,
+        }
+    }
+}
+
+/// Which words of a phrase this one is.
+fn bits_of(phrase: &[String], word: &str) -> u64 {
+    let same = phrase.iter().take(TEXT_WORDS_MAX).enumerate().filter(|(_, other)| *other == word);
+    same.map(|(place, _)| 1 << place).sum()
+}
+
+/// Whether the text holds the words, which are sorted, or any of them.
+fn has_words(text: &str, words: &[String], any: bool) -> bool {
+    let mut missing: BTreeSet<&str> = words.iter().map(String::as_str).collect();
+    let mut buffer = String::new();
+    for written in fulltext::words(text) {
+        written.lower_into(&mut buffer);
+        if missing.remove(buffer.as_str()) && (any || missing.is_empty()) {
+            return true;
+        }
+    }
+    false
 }
 
 impl Leaf {
@@ -286,6 +343,17 @@ fn compile(
             at_most(&at(), "bytes", GLOB_BYTES_MAX, pattern.len())?;
             let glob = Glob::new(pattern).map_err(|why| Violation::new(at(), why.to_string()))?;
             Ok(Test::Glob(glob))
+        })?,
+        Filter::Match { field, query, any } => leaf(field, spec, |kind| {
+            needs_text(field, "match", kind)?;
+            let mut words = query_words(&format!("filter.{field}.match"), query, false)?;
+            words.sort_unstable();
+            words.dedup();
+            Ok(Test::Match { words, any: *any })
+        })?,
+        Filter::Phrase(field, query) => leaf(field, spec, |kind| {
+            needs_text(field, "phrase", kind)?;
+            Ok(Test::Phrase(query_words(&format!("filter.{field}.phrase"), query, true)?))
         })?,
         Filter::Exists(field) => leaf(field, spec, |_| Ok(Test::Exists))?,
     })

@@ -17,7 +17,7 @@ use crate::schema::{CollectionSpec, Distance, FieldType, Hnsw, IndexKind, Vector
 use crate::{peer, shard, v1};
 
 /// Messages that [`wire`] knows: the first byte says which.
-const MESSAGES: u8 = 24;
+const MESSAGES: u8 = 26;
 
 /// The first byte names a message, the others are the message as a stranger might send it.
 ///
@@ -51,7 +51,9 @@ pub fn wire(bytes: &[u8]) {
         20 => same::<peer::SnapshotOffer>(message),
         21 => same::<peer::SnapshotPiece>(message),
         22 => same::<peer::JoinRequest>(message),
-        _ => same::<peer::StatusResponse>(message),
+        23 => same::<peer::StatusResponse>(message),
+        24 => weigh(message),
+        _ => text(message),
     }
 }
 
@@ -94,6 +96,30 @@ fn collection() -> CollectionSpec {
         fields: fields.map(|(path, kind)| (path.to_owned(), kind)).into(),
         partitions: 4,
         ..Default::default()
+    }
+}
+
+/// What a router asks of words.
+fn weigh(bytes: &[u8]) {
+    same::<shard::WeighRequest>(bytes);
+    let Ok(ask) = shard::WeighRequest::decode(bytes) else { return };
+    let kin = kin_from_wire("kin", ask.kin);
+    let clauses = clauses_from_wire("clauses", ask.clauses);
+    for kin in kin.iter().flatten() {
+        assert_eq!(kin.edits_to(kin.word()), Some(0));
+    }
+    if let Ok(clauses) = clauses {
+        let sent = clauses.iter().map(clause_to_wire).collect();
+        assert_eq!(clauses_from_wire("clauses", sent), Ok(clauses));
+    }
+}
+
+/// What a user asks of words: those of an admitted query find themselves.
+fn text(bytes: &[u8]) {
+    let Ok(query) = v1::TextQuery::decode(bytes) else { return };
+    if let Ok(checked) = text_query_from_wire(&query, &collection()) {
+        assert!(!checked.words.is_empty());
+        assert!(checked.words.iter().all(|kin| kin.edits_to(kin.word()) == Some(0)));
     }
 }
 
@@ -245,6 +271,8 @@ mod tests {
             Filter::Prefix(field("t"), "some".into()),
             Filter::Glob(field("k"), "a*\\?".into()),
             Filter::Keys(vec![7.into(), "key".into()]),
+            Filter::Match { field: field("t"), query: "some words".into(), any: true },
+            Filter::Phrase(field("t"), "some text".into()),
         ]);
         let filter = filter_to_wire(&filter);
         seed("filter", 1, &|| filter.encode_to_vec());
@@ -292,6 +320,14 @@ mod tests {
             ..Default::default()
         };
         seed("search", 11, &|| search.encode_to_vec());
+        let kin = shard::TextKin { word: "so".into(), prefix: true, edits: 1 };
+        let term = shard::TextTerm { word: "some".into(), edits: 1 };
+        let clauses = vec![shard::TextClause { terms: vec![term], weight: 0.5 }];
+        let ask = shard::WeighRequest { field: "t".into(), kin: vec![kin], clauses, ..Default::default() };
+        seed("weigh", 24, &|| ask.encode_to_vec());
+        let query = v1::TextQuery { field: "t".into(), query: "some te".into(), ..Default::default() };
+        let query = v1::TextQuery { prefix_last: true, fuzzy_edits: 2, ..query };
+        seed("text", 25, &|| query.encode_to_vec());
         let file = peer::SnapshotFile { path: "MANIFEST".into(), bytes: 70, crc: 9 };
         let offer = peer::SnapshotOffer { files: vec![file], ..Default::default() };
         seed("offer", 20, &|| offer.encode_to_vec());

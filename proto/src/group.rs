@@ -14,7 +14,7 @@ use crate::filter::{Compiled, Leaf, Scalar, Test};
 use crate::limits::{GROUP_BYTES_MAX, GROUP_SIZE_DEFAULT, GROUP_SIZE_MAX, LIMIT_MAX};
 use crate::record::{Payload, Value, reach};
 use crate::refusal::Violation;
-use crate::schema::{CollectionSpec, FieldType, check_path, datetime_micros};
+use crate::schema::{CollectionSpec, FieldType, datetime_micros};
 
 /// The identity of a group. The order breaks ties between groups of one best hit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,7 +55,7 @@ impl GroupKey {
 }
 
 /// The integer that equals the float.
-fn whole(float: f64) -> Option<i64> {
+pub(crate) fn whole(float: f64) -> Option<i64> {
     const TWO_63: f64 = 9_223_372_036_854_775_808.0;
     (float.trunc() == float && (-TWO_63..TWO_63).contains(&float)).then_some(float as i64)
 }
@@ -74,17 +74,7 @@ impl GroupBy {
     /// # Errors
     /// If it is no path, if a strict collection does not declare it, or if it is declared as a float.
     pub fn new(field: &str, spec: &CollectionSpec) -> Result<GroupBy, Violation> {
-        check_path("group_by", field)?;
-        let kind = spec.fields.get(field).copied();
-        if spec.strict && kind.is_none() {
-            let known: Vec<&str> = spec.fields.keys().map(String::as_str).collect();
-            let why = format!(
-                "collection `{}` is strict and does not declare `{field}`; it declares [{}]",
-                spec.name,
-                known.join(", ")
-            );
-            return Err(Violation::new("group_by", why));
-        }
+        let kind = spec.kind_of("group_by", field)?;
         if kind == Some(FieldType::Float) {
             let why = format!(
                 "field `{field}` is declared as float; text, integers, booleans and datetimes make groups"

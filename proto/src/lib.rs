@@ -1,5 +1,5 @@
 //! What two Flotilla processes must agree on, and nothing else: the wire messages, ids, the way from a key to its
-//! slot and partition ([`ring`]), the placement map, the meaning of a filter, every bound ([`limits`]), every
+//! slot and partition ([`ring`]), the placement map, the meaning of a filter and of a word ([`fulltext`]), every bound ([`limits`]), every
 //! status ([`refusal`]) and who may call what ([`access`]). Pure: no I/O, no runtime, no clock. A thing belongs here only if two processes that disagree
 //! on it would lose data or fail to talk.
 //!
@@ -7,15 +7,19 @@
 //! Each conversion between wire and domain stands in one file of [`convert`].
 
 pub mod access;
+pub mod aggregate;
 pub mod area;
 pub mod convert;
 pub mod filter;
+pub mod fulltext;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod group;
 pub mod ids;
 pub mod limits;
 mod nesting;
+pub mod order;
+pub mod patch;
 pub mod placement;
 pub mod record;
 pub mod refusal;

@@ -25,6 +25,18 @@ pub const PAYLOAD_DEPTH_MAX: usize = 32;
 pub const NESTING_MAX: usize = 64;
 /// Records of one upsert, keys of one get or delete, at most.
 pub const BATCH_MAX: usize = 1_000;
+/// Paths that one patch sets and unsets, at most.
+pub const PATCH_PATHS_MAX: usize = 256;
+/// Records of one partition that a patch by filter may match, at most: it is done whole or not at all.
+pub const PATCH_MATCHES_MAX: usize = 10_000;
+/// Bytes that the records of one partition may have after a patch, at most, all of those that it changes together.
+pub const PATCH_BYTES_MAX: usize = 64 << 20;
+/// Conflicts that one answer names; beyond, they are only counted.
+pub const CONFLICTS_MAX: usize = 1_000;
+/// Milliseconds since 1970 at which a record may expire: at most, the end of the year 9999.
+pub const EXPIRES_AT_MS_MAX: u64 = 253_402_300_799_999;
+/// Milliseconds that records of an upsert may live, at most: 100 years.
+pub const TTL_MS_MAX: u64 = 3_155_760_000_000;
 /// `limit` of a search, and `offset + limit`, at most.
 pub const LIMIT_MAX: u32 = 10_000;
 /// `limit` of a search that names none.
@@ -37,6 +49,24 @@ pub const GROUP_SIZE_MAX: u32 = 100;
 pub const GROUP_SIZE_DEFAULT: u32 = 3;
 /// Bytes of a text that makes a group, at most.
 pub const GROUP_BYTES_MAX: usize = 1_024;
+/// Aggregations of one request, those within others included, at most.
+pub const AGGREGATIONS_MAX: usize = 64;
+/// Levels of aggregations, at most.
+pub const AGGREGATION_DEPTH_MAX: usize = 3;
+/// Groups of terms in an answer, at most.
+pub const TERMS_MAX: u32 = 10_000;
+/// Groups of terms in an answer where the request does not say.
+pub const TERMS_DEFAULT: u32 = 10;
+/// Ranges of one aggregation, at most.
+pub const RANGES_MAX: usize = 256;
+/// Percents of one aggregation, at most.
+pub const PERCENTS_MAX: usize = 64;
+/// Groups that a partition tells apart for one aggregation, at most.
+pub const GROUPS_MAX: usize = 1_000_000;
+/// Bytes that a partition's groups and figures may take for one request, at most.
+pub const TALLY_BYTES_MAX: usize = 128 << 20;
+/// Bytes of a text that tell its place in an order.
+pub const ORDER_BYTES_MAX: usize = 32 << 10;
 /// `limit` of a page that names none.
 pub const PAGE_DEFAULT: u32 = 100;
 /// `ef` of a search, `ef_construction` of an index, at most.
@@ -51,6 +81,28 @@ pub const FILTER_NODES_MAX: usize = 1_024;
 pub const FILTER_VALUES_MAX: usize = 10_000;
 /// Bytes of a pattern in a filter, at most: a value is compared with each of its characters at worst.
 pub const GLOB_BYTES_MAX: usize = 256;
+/// Bytes of a query of full-text search or of a condition on words, at most.
+pub const TEXT_QUERY_BYTES_MAX: usize = 4_096;
+/// Words of such a query, at most.
+pub const TEXT_WORDS_MAX: usize = 64;
+/// Bytes of a word, as it is written, at most: longer ones are in no index.
+pub const TEXT_WORD_BYTES_MAX: usize = 39;
+/// Words that those of one query stand for, with a prefix or with edits, at most.
+pub const TEXT_KIN_MAX: usize = 1_000;
+/// Such words that a partition lists for one query, at most: of those that most records have.
+pub const TEXT_LISTED_MAX: usize = 20_000;
+/// Edits that a word found may be away from one asked for, at most.
+pub const FUZZY_EDITS_MAX: u32 = 2;
+/// What one of two fused lists may weigh, at most.
+pub const FUSION_WEIGHT_MAX: f32 = 1_000_000.0;
+/// Passages of one hit that show the words found, at most.
+pub const HIGHLIGHT_FRAGMENTS_MAX: u32 = 100;
+/// Characters of such a passage, at most.
+pub const HIGHLIGHT_CHARS_MAX: u32 = 10_000;
+/// Characters of such a passage where nobody says otherwise.
+pub const HIGHLIGHT_CHARS_DEFAULT: u32 = 150;
+/// Bytes of what stands before or behind a word found, at most.
+pub const HIGHLIGHT_MARK_BYTES_MAX: usize = 64;
 /// Bytes of a filter's text form, at most.
 pub const FILTER_TEXT_BYTES_MAX: usize = 1 << 20;
 /// Collections of one cluster, at most.

@@ -233,14 +233,23 @@ pub struct Record {
     pub vectors: BTreeMap<String, Vector>,
     /// The structured part.
     pub payload: Payload,
-    /// Log index of the write that made it; 0 in a write.
+    /// Log index of the write that made it; in a write 0, or the version that it replaces.
     pub version: u64,
+    /// When it is deleted, in milliseconds since 1970; none: never.
+    pub expires_at_ms: Option<u64>,
 }
 
 impl Record {
     /// A record of `key` with nothing in it yet.
     pub fn new(key: impl Into<Key>) -> Record {
-        Record { key: key.into(), vectors: BTreeMap::new(), payload: Payload::new(), version: 0 }
+        let (vectors, payload) = (BTreeMap::new(), Payload::new());
+        Record { key: key.into(), vectors, payload, version: 0, expires_at_ms: None }
+    }
+
+    /// To be deleted at this time, in milliseconds since 1970.
+    pub fn expires_at(mut self, unix_ms: u64) -> Record {
+        self.expires_at_ms = Some(unix_ms);
+        self
     }
 
     /// With the vector `name`.

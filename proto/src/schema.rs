@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::*;
-use crate::record::{Key, Payload, Record, Value};
+use crate::record::{Key, Payload, Record, Value, Vector};
 use crate::refusal::Violation;
 
 pub use vector::{Datatype, Form, VectorSpec};
@@ -298,6 +298,25 @@ impl Strategy {
 }
 
 impl CollectionSpec {
+    /// The declared type of the field at `path`, which a request names as its `at`; none if it is not declared.
+    ///
+    /// # Errors
+    /// If it is no path, or if the collection is strict and does not declare it.
+    pub fn kind_of(&self, at: &str, path: &str) -> Result<Option<FieldType>, Violation> {
+        check_path(at, path)?;
+        let kind = self.fields.get(path).copied();
+        if self.strict && kind.is_none() {
+            let known: Vec<&str> = self.fields.keys().map(String::as_str).collect();
+            let why = format!(
+                "collection `{}` is strict and does not declare `{path}`; it declares [{}]",
+                self.name,
+                known.join(", ")
+            );
+            return Err(Violation::new(at, why));
+        }
+        Ok(kind)
+    }
+
     /// Refuses a description that breaks a limit or contradicts itself.
     pub fn check(&self) -> Result<(), Violation> {
         check_name("spec.name", &self.name)?;
@@ -353,7 +372,16 @@ impl CollectionSpec {
     /// Refuses a record that does not fit. `at` names its place in the request, such as `records[3]`.
     pub fn check_record(&self, at: &str, record: &Record) -> Result<(), Violation> {
         check_key(&format!("{at}.key"), &record.key)?;
-        for (name, values) in &record.vectors {
+        if let Some(when) = record.expires_at_ms.filter(|when| !(1..=EXPIRES_AT_MS_MAX).contains(when)) {
+            return Err(Violation::range(format!("{at}.expires_at_ms"), 1, EXPIRES_AT_MS_MAX, when));
+        }
+        self.check_vectors(at, &record.vectors)?;
+        self.check_payload(at, &record.payload)
+    }
+
+    /// Refuses vectors that the collection does not have, or that do not fit.
+    pub fn check_vectors(&self, at: &str, vectors: &BTreeMap<String, Vector>) -> Result<(), Violation> {
+        for (name, values) in vectors {
             let field = format!("{at}.vectors[{name}]");
             let Some(spec) = self.vectors.get(name) else {
                 return Err(Violation::new(
@@ -363,10 +391,11 @@ impl CollectionSpec {
             };
             spec.check_vector(&field, values)?;
         }
-        self.check_payload(at, &record.payload)
+        Ok(())
     }
 
-    fn check_payload(&self, at: &str, payload: &Payload) -> Result<(), Violation> {
+    /// Refuses a payload that breaks a limit or does not fit the declared fields.
+    pub fn check_payload(&self, at: &str, payload: &Payload) -> Result<(), Violation> {
         let bytes = check_shape(&format!("{at}.payload"), payload, 1)?;
         at_most(&format!("{at}.payload"), "bytes", PAYLOAD_BYTES_MAX, bytes)?;
         for (path, kind) in &self.fields {
@@ -447,12 +476,21 @@ pub fn check_key(field: &str, key: &Key) -> Result<(), Violation> {
     }
 }
 
+/// Refuses a time to live beyond [`TTL_MS_MAX`]; 0 is none.
+pub fn check_ttl(ttl_ms: u64) -> Result<(), Violation> {
+    if ttl_ms <= TTL_MS_MAX { Ok(()) } else { Err(Violation::range("ttl_ms", 0, TTL_MS_MAX, ttl_ms)) }
+}
+
 /// Refuses more than `max` of something.
 pub fn at_most(field: &str, what: &str, max: usize, got: usize) -> Result<(), Violation> {
     if got <= max { Ok(()) } else { Err(Violation::new(field, format!("{got} {what}, the limit is {max}"))) }
 }
 
-/// Refuses a payload nested too deep or with a float that is not finite; returns its size in bytes, roughly as stored.
+/// Refuses values nested too deep or with a float that is not finite; returns their size in bytes, roughly as stored.
+pub fn check_values(at: &str, values: &Payload) -> Result<usize, Violation> {
+    check_shape(at, values, 1)
+}
+
 fn check_shape(at: &str, fields: &Payload, depth: usize) -> Result<usize, Violation> {
     at_most(at, "levels", PAYLOAD_DEPTH_MAX, depth)?;
     let mut bytes = 1;

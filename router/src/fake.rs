@@ -2,6 +2,9 @@
 //! of them may share one store, as replicas that never lag would.
 
 mod groups;
+mod hits;
+mod meta;
+mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,16 +14,14 @@ use flotilla_proto::convert::*;
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::group::GroupBy;
 use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};
-use flotilla_proto::placement::{CollectionPlacement, Node, Partition, PlacementMap};
+use flotilla_proto::order::OrderBy;
+use flotilla_proto::placement::{CollectionPlacement, Node, PlacementMap};
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
-use flotilla_proto::schema::Distance;
-use flotilla_proto::shard::meta_server::{Meta, MetaServer};
+use flotilla_proto::shard::meta_server::MetaServer;
 use flotilla_proto::shard::shard_server::{Shard, ShardServer};
-use flotilla_proto::{ring, shard, v1};
+use flotilla_proto::{shard, v1};
 use futures::Stream;
-use futures::StreamExt as _;
-use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tonic::transport::server::Connected;
@@ -265,41 +266,6 @@ impl Fake {
         let passes = |r: &&Record| compiled.as_ref().is_none_or(|c| c.matches(&r.key, &r.payload));
         Ok((store.records.values().filter(passes).cloned().collect(), store.log_index))
     }
-
-    /// Carries a write out, once per request id.
-    fn apply(
-        &self,
-        partition: PartitionId,
-        message: shard::WriteRequest,
-        doomed: &[Record],
-    ) -> Result<shard::WriteResponse, Status> {
-        use shard::write_request::Command;
-        let mut stores = self.0.common.stores.lock();
-        let store = stores.entry(partition).or_default();
-        let id = message.request.map(|r| (r.client, r.serial)).filter(|(client, _)| *client != 0);
-        let is_new = id.is_none_or(|id| store.serials.insert(id));
-        store.log_index += u64::from(is_new);
-        let log_index = store.log_index;
-        let affected = match message.command.unwrap() {
-            _ if !is_new => 0,
-            Command::Upsert(batch) => {
-                for record in &batch.records {
-                    let mut record = record_from_wire("r", record.clone())?;
-                    record.version = log_index;
-                    store.records.insert(record.key.clone(), record);
-                }
-                batch.records.len()
-            }
-            Command::Delete(list) => {
-                let key = |key: &v1::Key| key_from_wire("k", Some(key.clone())).unwrap();
-                list.keys.iter().filter(|k| store.records.remove(&key(k)).is_some()).count()
-            }
-            Command::DeleteFilter(_) => {
-                doomed.iter().filter(|r| store.records.remove(&r.key).is_some()).count()
-            }
-        };
-        Ok(shard::WriteResponse { affected: affected as u64, log_index })
-    }
 }
 
 fn wire(record: Record, with_payload: bool, with_vectors: bool) -> v1::Record {
@@ -311,16 +277,6 @@ fn wire(record: Record, with_payload: bool, with_vectors: bool) -> v1::Record {
         record.vectors.clear();
     }
     record
-}
-
-fn distance(kind: Distance, a: &[f32], b: &[f32]) -> f32 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
-    match kind {
-        Distance::Dot => -dot(a, b),
-        Distance::Cosine => 1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt(),
-        Distance::Euclidean => a.iter().zip(b).map(|(x, y)| (x - y) * (x - y)).sum(),
-        Distance::Manhattan | Distance::Hamming => a.iter().zip(b).map(|(x, y)| (x - y).abs()).sum(),
-    }
 }
 
 #[tonic::async_trait]
@@ -347,6 +303,7 @@ impl Shard for Fake {
         let message = r.into_inner();
         let doomed = match &message.command {
             Some(Command::DeleteFilter(f)) => self.matching(&placement, partition, Some(f.clone()))?.0,
+            Some(Command::PatchMatching(m)) => self.matching(&placement, partition, m.filter.clone())?.0,
             _ => Vec::new(),
         };
         let written = self.apply(partition, message, &doomed)?;
@@ -369,18 +326,11 @@ impl Shard for Fake {
     ) -> Result<Response<shard::SearchResponse>, Status> {
         let view = r.get_ref().view;
         let (placement, partition) = self.enter("search", &r, r.get_ref().target.as_ref(), view).await?;
-        let shard::SearchRequest { search, without, groups: only, .. } = r.into_inner();
+        let shard::SearchRequest { search, without, groups: only, scoring, .. } = r.into_inner();
         let search = search.unwrap();
-        assert_eq!((search.offset, search.with_payload, search.recommend), (0, false, None));
-        let kind = placement.spec.vectors[&search.vector_name].distance;
-        let asked = search.vector.unwrap().values;
-        let (records, log_index) = self.matching(&placement, partition, search.filter)?;
-        let hit = |r: &Record| {
-            let vector = r.vectors.get(&search.vector_name)?.dense()?;
-            Some((distance(kind, &asked, vector), r.key.clone(), r.version))
-        };
-        let mut hits: Vec<(f32, Key, u64)> = records.iter().filter_map(hit).collect();
-        hits.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        assert_eq!((search.offset, search.with_payload, &search.recommend), (0, false, &None));
+        let (records, log_index) = self.matching(&placement, partition, search.filter.clone())?;
+        let mut hits = hits::hits(&placement.spec, &search, scoring, &records);
         hits.retain(|hit| !without.contains(&key_to_wire(&hit.1)));
         let limit = search.limit.unwrap() as usize;
         let hits = hits.into_iter().map(|(distance, key, version)| {
@@ -402,6 +352,13 @@ impl Shard for Fake {
         Ok(Response::new(answer))
     }
 
+    async fn weigh(&self, r: Request<shard::WeighRequest>) -> Result<Response<shard::WeighResponse>, Status> {
+        let view = r.get_ref().view;
+        let (placement, partition) = self.enter("weigh", &r, r.get_ref().target.as_ref(), view).await?;
+        let (records, log_index) = self.matching(&placement, partition, None)?;
+        Ok(Response::new(hits::weigh(r.into_inner(), &records, log_index)))
+    }
+
     async fn get(&self, r: Request<shard::GetRequest>) -> Result<Response<shard::GetResponse>, Status> {
         let view = r.get_ref().view;
         let (_, partition) = self.enter("get", &r, r.get_ref().target.as_ref(), view).await?;
@@ -418,17 +375,41 @@ impl Shard for Fake {
         let (placement, partition) = self.enter("scan", &r, r.get_ref().target.as_ref(), 0).await?;
         let message = r.into_inner();
         let (records, log_index) = self.matching(&placement, partition, message.filter)?;
-        let after = message.after.map(|k| key_from_wire("after", Some(k)).unwrap());
-        let mut rest = records.into_iter().filter(|r| after.as_ref().is_none_or(|after| r.key > *after));
+        let key = |record: &Record| record.key.to_bytes();
+        let order = (!message.order_by.is_empty())
+            .then(|| OrderBy::new(&message.order_by, message.descending, &placement.spec))
+            .transpose()?;
+        let place =
+            |r: &Record| order.as_ref().map_or_else(|| key(r), |order| order.place(&r.payload, &r.key));
+        let after = message.after.map(|k| key_from_wire("after", Some(k)).unwrap().to_bytes());
+        let after = after.or(Some(message.after_place)).filter(|after| !after.is_empty());
+        let mut records: Vec<(Vec<u8>, Record)> = records.into_iter().map(|r| (place(&r), r)).collect();
+        records.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut rest = records.into_iter().filter(|r| after.as_ref().is_none_or(|after| r.0 > *after));
         let page = rest.by_ref().take(message.limit as usize);
-        let records = page.map(|r| wire(r, message.with_payload, message.with_vectors)).collect();
-        Ok(Response::new(shard::ScanResponse { records, more: rest.next().is_some(), log_index }))
+        let (places, records): (Vec<_>, Vec<_>) =
+            page.map(|(place, r)| (place, wire(r, message.with_payload, message.with_vectors))).unzip();
+        let places = if order.is_some() { places } else { vec![] };
+        Ok(Response::new(shard::ScanResponse { records, more: rest.next().is_some(), log_index, places }))
     }
 
     async fn count(&self, r: Request<shard::CountRequest>) -> Result<Response<shard::CountResponse>, Status> {
         let (placement, partition) = self.enter("count", &r, r.get_ref().target.as_ref(), 0).await?;
         let (records, log_index) = self.matching(&placement, partition, r.into_inner().filter)?;
         Ok(Response::new(shard::CountResponse { count: records.len() as u64, log_index }))
+    }
+
+    async fn aggregate(
+        &self,
+        r: Request<shard::AggregateRequest>,
+    ) -> Result<Response<shard::AggregateResponse>, Status> {
+        let (placement, partition) = self.enter("aggregate", &r, r.get_ref().target.as_ref(), 0).await?;
+        let message = r.into_inner();
+        let (records, log_index) = self.matching(&placement, partition, message.filter)?;
+        let payloads: Vec<_> = records.iter().map(|record| &record.payload).collect();
+        let aggregations = aggregations_from_wire(message.aggregations, &placement.spec)?;
+        let counted = flotilla_tests::aggregate::naive(&payloads, &aggregations).encode().unwrap();
+        Ok(Response::new(shard::AggregateResponse { counted, log_index }))
     }
 
     async fn status(
@@ -445,114 +426,6 @@ impl Shard for Fake {
             ..Default::default()
         };
         Ok(Response::new(shard::StatusResponse { status: Some(status), log_index }))
-    }
-}
-
-fn not_here<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("the fake node has none of it"))
-}
-
-#[tonic::async_trait]
-impl Meta for Fake {
-    async fn plan(&self, _: Request<v1::PlanRequest>) -> Result<Response<v1::PlanResponse>, Status> {
-        not_here()
-    }
-
-    async fn apply(&self, _: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
-        not_here()
-    }
-
-    async fn moves(&self, _: Request<v1::MovesRequest>) -> Result<Response<v1::MovesResponse>, Status> {
-        not_here()
-    }
-
-    async fn control(&self, _: Request<v1::ControlRequest>) -> Result<Response<v1::ControlResponse>, Status> {
-        not_here()
-    }
-
-    async fn create(
-        &self,
-        r: Request<v1::CreateCollectionRequest>,
-    ) -> Result<Response<v1::CreateCollectionResponse>, Status> {
-        self.strike("create").await?;
-        let spec = spec_from_wire(r.into_inner().spec.unwrap())?;
-        let known = self.map();
-        if known.collection(&spec.name).is_some() {
-            return Err(Refusal::AlreadyExists("collection", spec.name).into());
-        }
-        let epoch = Epoch(known.epoch.0 + 1);
-        let nodes: Vec<NodeId> = known.nodes.iter().map(|n| n.id).collect();
-        let partition = |n: u32| {
-            let mut replicas = nodes.clone();
-            let first = n as usize % replicas.len();
-            replicas.rotate_left(first);
-            Partition::new(PartitionId(epoch.0 * 100 + u64::from(n)), replicas)
-        };
-        let partitions: Vec<Partition> = (0..spec.partitions).map(partition).collect();
-        let slots = ring::propose(&partitions.iter().map(|p| (p.id.0, 1.0)).collect::<Vec<_>>());
-        let id = uuid::Uuid::from_u128(epoch.0.into());
-        let placement = CollectionPlacement { id, spec, epoch, partitions, slots, slot_move: None };
-        let collection = Some(collection_to_wire(&placement));
-        self.change(true, |map| {
-            map.epoch = epoch;
-            map.collections.push(placement);
-            map.collections.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
-        });
-        Ok(Response::new(v1::CreateCollectionResponse { collection }))
-    }
-
-    async fn update(
-        &self,
-        r: Request<v1::UpdateCollectionRequest>,
-    ) -> Result<Response<v1::UpdateCollectionResponse>, Status> {
-        self.strike("update").await?;
-        let message = r.into_inner();
-        let mut updated = Err(Refusal::NotFound("collection", message.name.clone()).into());
-        self.change(true, |map| {
-            map.epoch.0 += 1;
-            let epoch = map.epoch;
-            if let Some(c) = map.collections.iter_mut().find(|c| c.spec.name == message.name) {
-                for (path, kind) in &message.add_fields {
-                    c.spec.fields.insert(path.clone(), field_type_from_wire("f", path, *kind).unwrap());
-                }
-                c.epoch = epoch;
-                updated = Ok(collection_to_wire(c));
-            }
-        });
-        updated.map(|c| Response::new(v1::UpdateCollectionResponse { collection: Some(c) }))
-    }
-
-    async fn delete(
-        &self,
-        r: Request<v1::DeleteCollectionRequest>,
-    ) -> Result<Response<v1::DeleteCollectionResponse>, Status> {
-        self.strike("delete").await?;
-        let name = r.into_inner().name;
-        if self.map().collection(&name).is_none() {
-            return Err(Refusal::NotFound("collection", name).into());
-        }
-        self.change(true, |map| {
-            map.epoch.0 += 1;
-            map.collections.retain(|c| c.spec.name != name);
-        });
-        Ok(Response::new(v1::DeleteCollectionResponse {}))
-    }
-
-    async fn describe(
-        &self,
-        _: Request<v1::DescribeRequest>,
-    ) -> Result<Response<v1::DescribeResponse>, Status> {
-        self.strike("describe").await?;
-        let placement = Some(map_to_wire(&self.map()));
-        Ok(Response::new(v1::DescribeResponse { placement, version: "fake".into() }))
-    }
-
-    type WatchStream = BoxStream<'static, Result<v1::PlacementMap, Status>>;
-
-    async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        self.strike("watch").await?;
-        let maps = tokio_stream::wrappers::WatchStream::new(self.0.common.maps.subscribe());
-        Ok(Response::new(maps.map(|map| Ok(map_to_wire(&map))).boxed()))
     }
 }
 

@@ -13,6 +13,7 @@
 //! It holds no data and decides no placement: a router can be killed at any time and loses nothing.
 
 pub mod admission;
+pub mod aggregate;
 pub mod coverage;
 pub mod fanout;
 #[cfg(any(test, feature = "fuzz"))]
@@ -20,6 +21,7 @@ pub mod fuzz;
 pub mod inproc;
 pub mod merge;
 pub mod metrics;
+pub mod patch;
 pub mod placement;
 pub mod planted;
 pub mod pool;

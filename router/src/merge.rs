@@ -1,7 +1,7 @@
 //! Many partitions' answers become one. Pure: values in, values out.
 //!
 //! Hits are ordered by distance, ties by key; a distance that is not a number comes last, and both zeros are equal. Pages are
-//! ordered by key, and a page ends where a partition's known records end while it holds more: beyond that point
+//! ordered by place, and a page ends where a partition's known records end while it holds more: beyond that point
 //! nothing is certain.
 
 use std::cmp::Ordering;
@@ -133,11 +133,11 @@ fn in_order(mut list: Vec<Partial>) -> std::vec::IntoIter<Partial> {
     list.into_iter()
 }
 
-/// What is known of one partition's records from some key on: in order, and whether it holds more.
+/// What is known of one partition's records from some place on: in order, and whether it holds more.
 #[derive(Clone, Debug)]
 pub struct Run<T> {
-    /// The records known, by key.
-    pub records: VecDeque<(Key, T)>,
+    /// The records known, by place: bytes that sort as the records do.
+    pub records: VecDeque<(Vec<u8>, T)>,
     /// Whether the partition holds more beyond them.
     pub more: bool,
 }
@@ -176,10 +176,10 @@ pub enum Stop {
     End,
 }
 
-/// Moves records from the runs to `page`, by key, until one of the reasons to stop.
+/// Moves records from the runs to `page`, by place, until one of the reasons to stop.
 pub fn page<T>(
     runs: &mut [Run<T>],
-    page: &mut Vec<(Key, T)>,
+    page: &mut Vec<(Vec<u8>, T)>,
     room: &mut Room,
     bytes_of: impl Fn(&T) -> usize,
 ) -> Stop {
@@ -192,10 +192,10 @@ pub fn page<T>(
         if room.is_full() {
             return Stop::Full;
         }
-        if let Some((key, record)) = runs[nearest].records.pop_front() {
+        if let Some((place, record)) = runs[nearest].records.pop_front() {
             room.records -= 1;
             room.bytes = room.bytes.saturating_sub(bytes_of(&record));
-            page.push((key, record));
+            page.push((place, record));
         }
     }
 }

@@ -157,7 +157,7 @@ pub async fn count(
 }
 
 /// Refuses a filter that does not fit the collection, before a node is asked.
-fn check_filter(view: &View, filter: Option<&v1::Filter>) -> Result<(), Status> {
+pub(crate) fn check_filter(view: &View, filter: Option<&v1::Filter>) -> Result<(), Status> {
     if let Some(filter) = filter {
         Compiled::new(&filter_from_wire(filter.clone())?, &view.spec)?;
     }
@@ -217,6 +217,7 @@ fn sum(
                 total.growing_records += part.growing_records;
                 total.unindexed_vectors += part.unindexed_vectors;
                 total.disk_bytes += part.disk_bytes;
+                total.stale_records += part.stale_records;
                 // The last one to end decides; one that does not know leaves the whole unknown.
                 total.index_eta_ms =
                     total.index_eta_ms.zip(part.index_eta_ms).map(|(longest, more)| longest.max(more));

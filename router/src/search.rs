@@ -6,11 +6,15 @@
 //! bounded number of times; a hit is never left out silently.
 //!
 //! A search by examples first reads their vectors ([`recommend`]); one in groups asks some partitions twice
-//! ([`groups`]).
+//! ([`groups`]); one for words first has them weighed by all partitions ([`text`]). A hybrid one is two searches of the same
+//! views, whose hits become one list ([`fuse`]). Words found are shown from the winners' payloads ([`highlights`]).
 
+mod fuse;
 mod groups;
+mod highlights;
 mod plan;
 mod recommend;
+mod text;
 
 use std::collections::BTreeMap;
 
@@ -23,6 +27,7 @@ use futures::future::BoxFuture;
 use tonic::{Code, Status};
 
 use self::plan::Plan;
+use self::text::{Sites, each_site};
 use crate::Router;
 use crate::admission::Deadline;
 use crate::coverage::Covered;
@@ -35,7 +40,7 @@ use crate::read::records_per_call;
 /// How often a search runs when winners vanish before they are fetched.
 const ROUNDS: usize = 3;
 
-/// The nearest records to a vector, or to what examples tell of.
+/// The nearest records to a vector, or to what examples tell of, or those with the words of a query, or both.
 pub async fn search(
     router: &Router,
     request: v1::SearchRequest,
@@ -73,11 +78,27 @@ async fn once(
 ) -> Result<Fetched<v1::SearchResponse>, Miss> {
     let mut plan = Plan::new(view, request).map_err(Status::from)?;
     if let Some(examples) = plan.examples.take() {
-        plan.aim(recommend::target(router, view, examples, plan.aimed(), options, deadline).await?);
+        let aimed =
+            plan.aimed().ok_or_else(|| Status::from(Refusal::Internal("no vector to aim at".into())))?;
+        plan.aim(recommend::target(router, view, examples, aimed, options, deadline).await?);
     }
-    let ends = scatter(router, view, &plan, options, deadline).await?;
+    let weighed = match &plan.text {
+        Some(query) => Some(text::weigh(router, view, query, options, deadline).await?),
+        None => None,
+    };
+    let sites = weighed.as_ref().map(|weighed| weighed.sites.clone());
+    let text_plan = weighed.map(|weighed| {
+        plan.weighed(weighed.scoring);
+        weighed.plan
+    });
+    let first = |target| plan.message(target);
+    let ends = scatter(router, view, &first, sites.as_ref(), options, deadline).await?;
     let (parts, mut found) = split(view, ends, &plan)?;
+    found.text_plan = text_plan.filter(|_| plan.explain);
     let chosen = match &plan.groups {
+        None if plan.fusion.is_some() => {
+            Chosen::Hits(fused(router, view, &plan, parts, &mut found, options, deadline).await?)
+        }
         None => {
             let lists = parts.into_iter().map(|part| part.hits).collect();
             Chosen::Hits(plan.cut(merge::hits(lists, plan.offset, plan.limit)))
@@ -87,8 +108,12 @@ async fn once(
             Fetched::Vanished(count) => return Ok(Fetched::Vanished(count)),
         },
     };
-    match fetch(router, view, request, chosen.winners(), &mut found, options, deadline).await? {
-        Fetched::All(records) => Ok(Fetched::All(answer(router, &plan, chosen, records, found)?)),
+    let with_payload = request.with_payload || plan.reads_payload();
+    let wanted = (with_payload, request.with_vectors);
+    match fetch(router, view, wanted, chosen.winners(), &mut found, options, deadline).await? {
+        Fetched::All(records) => {
+            Ok(Fetched::All(answer(router, &plan, request.with_payload, chosen, records, found)?))
+        }
         Fetched::Vanished(count) => Ok(Fetched::Vanished(count)),
     }
 }
@@ -113,21 +138,71 @@ impl Chosen {
     }
 }
 
+/// Sends each partition its message; by the views of `sites` where those are known.
 async fn scatter(
     router: &Router,
     view: &View,
-    plan: &Plan,
+    message: &(impl Fn(Option<shard::Target>) -> shard::SearchRequest + Sync),
+    sites: Option<&Sites>,
     options: &ReadOptions,
     deadline: Deadline,
 ) -> Result<Vec<Result<Answer<shard::SearchResponse>, Status>>, Miss> {
-    let (deadline, whom) = (options.deadline(deadline), ("search", Whom::Reader(options)));
-    let one = |partition: &flotilla_proto::placement::Partition| -> BoxFuture<'_, _> {
-        Box::pin(router.fanout.call(view, partition.id, deadline, whom, |mut shard, call| {
-            let message = call.request(plan.message(call.target()));
+    let deadline = options.deadline(deadline);
+    each_site(view, sites, options, |partition, at, whom| {
+        Box::pin(router.fanout.call(view, partition, deadline, ("search", whom), move |mut shard, call| {
+            let message = shard::SearchRequest { view: at, ..message(call.target()) };
+            let message = call.request(message);
             async move { shard.search(message).await }
         }))
+    })
+    .await
+}
+
+/// The other search of a hybrid one, by the views of the first, and the hits of both as one list.
+async fn fused(
+    router: &Router,
+    view: &View,
+    plan: &Plan,
+    parts: Vec<Part>,
+    found: &mut Found,
+    options: &ReadOptions,
+    deadline: Deadline,
+) -> Result<Vec<Partial>, Miss> {
+    let Some(fusion) = plan.fusion else { return Ok(vec![]) };
+    let why = || Status::unavailable("the partition did not answer the first search");
+    let sites: Sites = found.views.iter().map(|site| site.ok_or_else(why)).collect();
+    let message = |target| plan.text_message(target);
+    let ends = scatter(router, view, &message, Some(&sites), options, deadline).await?;
+    let mut text = Vec::with_capacity(ends.len());
+    for (from, (partition, end)) in view.partitions.iter().zip(ends).enumerate() {
+        match end {
+            Ok(Answer { value: mut answer, .. }) => {
+                found.explained(partition.id, answer.plan.take());
+                text.push(Part::new(from, plan, answer)?.hits);
+            }
+            Err(why) => {
+                found.covered.missed(partition.id, &why);
+                found.views[from] = None;
+            }
+        }
+    }
+    // What a partition found in one search only would count for half of what it has.
+    let is_there = |part: &Part| found.views.get(part.from).is_some_and(Option::is_some);
+    let vector = parts.into_iter().filter(is_there).map(|part| part.hits).collect();
+    let candidates = fusion.candidates as usize;
+    let scored = |hits: Vec<Partial>, score: &dyn Fn(f32) -> f32| -> Vec<(Partial, f32)> {
+        let one = |hit: Partial| {
+            let score = score(hit.distance);
+            (hit, score)
+        };
+        hits.into_iter().map(one).collect()
     };
-    gather(view.partitions.iter().map(one).collect(), options.allows_partial).await
+    let fused = fusion.fuse(
+        scored(merge::hits(vector, 0, candidates), &|distance| plan.vector_score(distance)),
+        scored(merge::hits(text, 0, candidates), &|distance| -distance),
+    );
+    let page = fused.into_iter().skip(plan.offset).take(plan.limit).collect();
+    Ok(plan.cut(page))
 }
 
 /// What the first phase tells besides hits.
@@ -137,6 +212,7 @@ struct Found {
     /// By ordinal of the partition: the node that answered, and its view's log index. None: it did not.
     views: Vec<Option<(NodeId, LogIndex)>>,
     plans: Vec<v1::PartitionPlan>,
+    text_plan: Option<v1::TextPlan>,
     /// Whether a node gave up looking for groups.
     is_cut: bool,
 }
@@ -226,13 +302,13 @@ enum Fetched<T> {
 async fn fetch(
     router: &Router,
     view: &View,
-    request: &v1::SearchRequest,
+    (with_payload, with_vectors): (bool, bool),
     winners: Vec<Partial>,
     found: &mut Found,
     options: &ReadOptions,
     deadline: Deadline,
 ) -> Result<Fetched<Vec<(Partial, v1::Record)>>, Miss> {
-    if !request.with_payload && !request.with_vectors {
+    if !with_payload && !with_vectors {
         let bare = |winner: Partial| {
             let record = bare(&winner);
             (winner, record)
@@ -243,7 +319,7 @@ async fn fetch(
     for winner in &winners {
         wanted.entry(winner.from).or_default().push(key_to_wire(&winner.key));
     }
-    let chunk = records_per_call(view, request.with_vectors);
+    let chunk = records_per_call(view, with_vectors);
     let chunks: Vec<(usize, Vec<v1::Key>)> = wanted
         .iter()
         .flat_map(|(from, keys)| keys.chunks(chunk).map(move |keys| (*from, keys.to_vec())))
@@ -259,8 +335,8 @@ async fn fetch(
             let message = call.request(shard::GetRequest {
                 target: call.target(),
                 keys: keys.clone(),
-                with_payload: request.with_payload,
-                with_vectors: request.with_vectors,
+                with_payload,
+                with_vectors,
                 view: at,
             });
             async move { shard.get(message).await }
@@ -310,13 +386,19 @@ fn bare(winner: &Partial) -> v1::Record {
 fn answer(
     router: &Router,
     plan: &Plan,
+    with_payload: bool,
     chosen: Chosen,
     records: Vec<(Partial, v1::Record)>,
     found: Found,
 ) -> Result<v1::SearchResponse, Status> {
-    let hit = |winner: &Partial, record: v1::Record| v1::Hit {
-        record: Some(record),
-        score: plan.vector.score(winner.distance),
+    let highlighter = plan.highlighter();
+    let hit = |winner: &Partial, mut record: v1::Record| {
+        let highlights =
+            highlighter.as_ref().map(|shown| shown.passages(&record.payload)).unwrap_or_default();
+        if !with_payload {
+            record.payload.clear();
+        }
+        v1::Hit { record: Some(record), score: plan.score(winner.distance), highlights }
     };
     let (mut hits, mut groups) = (Vec::new(), Vec::new());
     match chosen {
@@ -340,5 +422,6 @@ fn answer(
         plans: found.plans,
         groups,
         groups_cut: found.is_cut,
+        text_plan: found.text_plan,
     })
 }

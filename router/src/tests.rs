@@ -1,11 +1,14 @@
 //! Every public call through the real server, over a pipe, against a fake node.
 
+mod aggregate;
 mod cluster;
 mod examples;
 mod faults;
 mod groups;
 mod life;
 mod pages;
+mod words;
+mod writes;
 
 use std::sync::Arc;
 
@@ -89,7 +92,7 @@ fn record(n: u64) -> Record {
 
 fn upsert(records: impl Iterator<Item = Record>) -> v1::UpsertRequest {
     let records = records.map(record_to_wire).collect();
-    v1::UpsertRequest { collection: "vms".into(), records, request: None }
+    v1::UpsertRequest { collection: "vms".into(), records, ..Default::default() }
 }
 
 fn key(n: u64) -> v1::Key {

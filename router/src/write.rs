@@ -5,20 +5,23 @@
 //! gets one here ([`ids`]), so every write may be sent again and is applied once. A part that a node refuses because the
 //! placement changed, or because its slots are moving, goes again by the newer placement, split anew if the keys fall
 //! differently by then. Parts that were acknowledged stay: a partition remembers requests by the slots they were about, so
-//! it takes records that moved to it since for what they are, new to it or not. A deletion by filter has no keys to split
+//! it takes records that moved to it since for what they are, new to it or not. What a partition left as it was comes back
+//! with its place in the request, which goes with it. A deletion by filter has no keys to split
 //! by: it goes again to every partition, and those that have done it say so.
 
 pub(crate) mod ids;
 
 use std::collections::BTreeMap;
 
-use flotilla_proto::convert::{filter_from_wire, key_from_wire, record_from_wire, record_to_wire};
+use flotilla_proto::convert::{
+    filter_from_wire, key_from_wire, record_from_wire, record_to_wire, write_mode_from_wire,
+};
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::PartitionId;
 use flotilla_proto::limits::BATCH_MAX;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
-use flotilla_proto::schema::{at_most, check_key};
+use flotilla_proto::schema::{at_most, check_key, check_ttl};
 use flotilla_proto::shard::write_request::Command;
 use flotilla_proto::{shard, v1};
 use futures::{Stream, StreamExt as _};
@@ -35,9 +38,12 @@ type Part = (PartitionId, Command);
 
 /// What the partitions acknowledged.
 #[derive(Default)]
-struct Acknowledged {
+pub(crate) struct Acknowledged {
     affected: BTreeMap<PartitionId, u64>,
-    covered: Covered,
+    unnamed: BTreeMap<PartitionId, u64>,
+    pub(crate) covered: Covered,
+    /// By partition: a condition's second answer holds its first.
+    conflicts: BTreeMap<PartitionId, Vec<v1::Conflict>>,
 }
 
 impl Acknowledged {
@@ -47,31 +53,74 @@ impl Acknowledged {
         *known = if is_whole { affected } else { *known + affected };
     }
 
-    fn affected(&self) -> u64 {
+    /// What the part left as it was.
+    fn take_left(
+        &mut self,
+        partition: PartitionId,
+        conflicts: Vec<v1::Conflict>,
+        unnamed: u64,
+        is_whole: bool,
+    ) {
+        let known = self.conflicts.entry(partition).or_default();
+        if is_whole {
+            known.clear();
+        }
+        known.extend(conflicts);
+        self.unnamed.insert(partition, unnamed);
+    }
+
+    /// Records written or deleted.
+    pub(crate) fn affected(&self) -> u64 {
         self.affected.values().sum()
+    }
+
+    /// Those left as they were, by their places in the request.
+    pub(crate) fn take_conflicts(&mut self) -> Vec<v1::Conflict> {
+        let mut conflicts: Vec<v1::Conflict> =
+            std::mem::take(&mut self.conflicts).into_values().flatten().collect();
+        conflicts.sort_by_key(|conflict| conflict.place);
+        conflicts
+    }
+
+    /// How many more were left.
+    pub(crate) fn unnamed(&self) -> u64 {
+        self.unnamed.values().sum()
     }
 }
 
-/// Inserts the records or replaces their namesakes, all checked before any is sent.
+/// Inserts the records or replaces their namesakes, those that the mode lets pass; all are checked before any is sent.
 pub async fn upsert(
     router: &Router,
     request: v1::UpsertRequest,
     deadline: Deadline,
 ) -> Result<v1::UpsertResponse, Status> {
     let view = router.placement.view(&request.collection, deadline).await?;
-    let command = Command::Upsert(shard::Records { records: checked(&view, request.records)? });
-    let done = write(router, &request.collection, command, request.request, deadline).await?;
-    Ok(v1::UpsertResponse { upserted: done.affected(), coverage: Some(done.covered.told()?) })
+    let mode = write_mode_from_wire(request.mode)?;
+    let ttl_ms = request.ttl_ms;
+    check_ttl(ttl_ms)?;
+    let records = checked(&view, request.records, mode)?;
+    let is_plain = mode == v1::WriteMode::Upsert && ttl_ms == 0;
+    let command = if is_plain && records.iter().all(|record| record.expires_at_ms.is_none()) {
+        Command::Upsert(shard::Records { records })
+    } else {
+        let places = (0..).take(records.len()).collect();
+        Command::UpsertIf(shard::RecordsIf { records, mode: mode.into(), places, ttl_ms })
+    };
+    let mut done = write(router, &request.collection, command, request.request, deadline).await?;
+    let conflicts = done.take_conflicts();
+    Ok(v1::UpsertResponse { upserted: done.affected(), coverage: Some(done.covered.told()?), conflicts })
 }
 
 /// The records, ready to send; the first that does not fit is named.
-fn checked(view: &View, records: Vec<v1::Record>) -> Result<Vec<v1::Record>, Violation> {
+fn checked(view: &View, records: Vec<v1::Record>, mode: v1::WriteMode) -> Result<Vec<v1::Record>, Violation> {
     at_most("records", "records", BATCH_MAX, records.len())?;
     let check = |(n, record): (usize, v1::Record)| {
         let at = format!("records[{n}]");
         let mut record = record_from_wire(&at, record)?;
         view.spec.check_record(&at, &record)?;
-        record.version = 0;
+        if mode != v1::WriteMode::IfVersion {
+            record.version = 0;
+        }
         Ok(record_to_wire(record))
     };
     records.into_iter().enumerate().map(check).collect()
@@ -94,6 +143,7 @@ where
         };
         let done = applied.map_err(|status| after(&answer, status))?;
         answer.upserted += done.upserted;
+        answer.conflicts += done.conflicts.len() as u64;
         answer.batches += 1;
         for index in done.coverage.unwrap_or_default().indexes {
             indexes.insert(index.partition, index);
@@ -146,7 +196,7 @@ pub async fn delete(
 }
 
 /// Splits, sends, and sends again what was refused as stale.
-async fn write(
+pub(crate) async fn write(
     router: &Router,
     name: &str,
     command: Command,
@@ -174,7 +224,7 @@ async fn write(
             return Err(Refusal::Aborted(why).into());
         }
         if !newer.has_layout_of(&view) {
-            parts = split(&newer, rejoin(parts))?;
+            parts = rejoin(parts).map_or(Ok(Vec::new()), |command| split(&newer, command))?;
         }
         view = newer;
     }
@@ -211,7 +261,9 @@ async fn send(
         match end {
             Ok(written) => {
                 let value: shard::WriteResponse = written.value;
-                done.take(part.0, value.affected, matches!(part.1, Command::DeleteFilter(_)));
+                let is_whole = matches!(part.1, Command::DeleteFilter(_) | Command::PatchMatching(_));
+                done.take(part.0, value.affected, is_whole);
+                done.take_left(part.0, value.conflicts, value.unnamed, is_whole);
                 done.covered.answered(part.0, value.log_index, written.node);
             }
             Err(Miss::Stale) => stale.push(part),
@@ -237,12 +289,34 @@ fn split(view: &View, command: Command) -> Result<Vec<Part>, Status> {
             let part = |(p, records)| (p, Command::Upsert(shard::Records { records }));
             Ok(parts.into_iter().map(part).collect())
         }
+        Command::UpsertIf(shard::RecordsIf { records, mode, places, ttl_ms }) => {
+            let mut parts: BTreeMap<PartitionId, shard::RecordsIf> = BTreeMap::new();
+            for (record, place) in records.into_iter().zip(places) {
+                let part = parts.entry(owner("records.key", record.key.clone())?).or_default();
+                (part.mode, part.ttl_ms) = (mode, ttl_ms);
+                part.records.push(record);
+                part.places.push(place);
+            }
+            Ok(parts.into_iter().map(|(p, part)| (p, Command::UpsertIf(part))).collect())
+        }
         Command::Delete(list) => {
             let mut parts: BTreeMap<PartitionId, Vec<v1::Key>> = BTreeMap::new();
             for key in list.keys {
                 parts.entry(owner("keys", Some(key.clone()))?).or_default().push(key);
             }
             Ok(parts.into_iter().map(|(p, keys)| (p, Command::Delete(v1::KeyList { keys }))).collect())
+        }
+        Command::Patch(shard::Patches { patches, places }) => {
+            let mut parts: BTreeMap<PartitionId, shard::Patches> = BTreeMap::new();
+            for (patch, place) in patches.into_iter().zip(places) {
+                let part = parts.entry(owner("patches.key", patch.key.clone())?).or_default();
+                part.patches.push(patch);
+                part.places.push(place);
+            }
+            Ok(parts.into_iter().map(|(p, part)| (p, Command::Patch(part))).collect())
+        }
+        Command::PatchMatching(matching) => {
+            Ok(view.partitions.iter().map(|p| (p.id, Command::PatchMatching(matching.clone()))).collect())
         }
         Command::DeleteFilter(filter) => {
             Ok(view.partitions.iter().map(|p| (p.id, Command::DeleteFilter(filter.clone()))).collect())
@@ -251,19 +325,22 @@ fn split(view: &View, command: Command) -> Result<Vec<Part>, Status> {
 }
 
 /// The command that was split into these parts. There is at least one.
-fn rejoin(parts: Vec<Part>) -> Command {
-    let mut records = Vec::new();
-    let mut keys = Vec::new();
-    for (_, command) in parts {
-        match command {
-            Command::Upsert(mut batch) => records.append(&mut batch.records),
-            Command::Delete(mut list) => keys.append(&mut list.keys),
-            Command::DeleteFilter(filter) => return Command::DeleteFilter(filter),
+fn rejoin(parts: Vec<Part>) -> Option<Command> {
+    parts.into_iter().map(|(_, command)| command).reduce(|mut whole, part| {
+        match (&mut whole, part) {
+            (Command::Upsert(whole), Command::Upsert(part)) => whole.records.extend(part.records),
+            (Command::UpsertIf(whole), Command::UpsertIf(part)) => {
+                whole.records.extend(part.records);
+                whole.places.extend(part.places);
+            }
+            (Command::Patch(whole), Command::Patch(part)) => {
+                whole.patches.extend(part.patches);
+                whole.places.extend(part.places);
+            }
+            (Command::Delete(whole), Command::Delete(part)) => whole.keys.extend(part.keys),
+            // A condition is the same in each part, and no two parts are of two kinds.
+            _ => {}
         }
-    }
-    if keys.is_empty() {
-        Command::Upsert(shard::Records { records })
-    } else {
-        Command::Delete(v1::KeyList { keys })
-    }
+        whole
+    })
 }

@@ -24,9 +24,19 @@ fn command_code(args: &[&str]) -> Option<i32> {
 #[test]
 fn help_names_every_command_and_each_has_examples() {
     let help = done(&["--help"]);
-    for name in
-        ["demo", "up", "import", "search", "scan", "count", "collections", "verify", "bench", "config"]
-    {
+    for name in [
+        "demo",
+        "up",
+        "import",
+        "export",
+        "query",
+        "search",
+        "scan",
+        "count",
+        "collections",
+        "verify",
+        "config",
+    ] {
         assert!(help.contains(&format!("  {name} ")), "the help lacks `{name}`:\n{help}");
         let own = done(&[name, "--help"]);
         assert!(own.contains("Usage: flotilla"), "{own}");

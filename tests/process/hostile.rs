@@ -3,7 +3,9 @@
 //! The tables stand in the parts, one per group of verbs. All rows run against one server that holds a little data; at the
 //! end the data, the collections and the answers must be what they were before.
 
+mod aggregations;
 mod collections;
+mod patches;
 mod reads;
 mod wire;
 mod writes;
@@ -28,10 +30,12 @@ pub(crate) enum Ask {
     Drop(v1::DeleteCollectionRequest),
     Upsert(v1::UpsertRequest),
     Delete(v1::DeleteRequest),
+    Patch(v1::PatchRequest),
     Get(v1::GetRequest),
     Scan(v1::ScanRequest),
     Count(v1::CountRequest),
-    Search(v1::SearchRequest),
+    Search(Box<v1::SearchRequest>),
+    Aggregate(v1::AggregateRequest),
 }
 
 impl Ask {
@@ -43,10 +47,12 @@ impl Ask {
             Ask::Drop(request) => client.drop_collection(request).await.map(drop),
             Ask::Upsert(request) => client.upsert(request).await.map(drop),
             Ask::Delete(request) => client.delete(request).await.map(drop),
+            Ask::Patch(request) => client.patch(request).await.map(drop),
             Ask::Get(request) => client.get(request).await.map(drop),
             Ask::Scan(request) => client.scan(request).await.map(drop),
             Ask::Count(request) => client.count(request).await.map(drop),
-            Ask::Search(request) => client.search(request).await.map(drop),
+            Ask::Search(request) => client.search(*request).await.map(drop),
+            Ask::Aggregate(request) => client.aggregate(request).await.map(drop),
         }
     }
 }
@@ -141,7 +147,9 @@ async fn bad_input_is_refused_by_name_and_writes_nothing() {
     prepare(&client).await;
     let before = fingerprint(&client).await;
     let mut wrong = Vec::new();
-    let rows = collections::rows().into_iter().chain(writes::rows()).chain(reads::rows());
+    let rows =
+        collections::rows().into_iter().chain(writes::rows()).chain(patches::rows()).chain(reads::rows());
+    let rows = rows.chain(aggregations::rows());
     let mut count = 0;
     for row in rows {
         wrong.extend(row.run(&client).await);

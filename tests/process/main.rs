@@ -17,6 +17,7 @@ mod hostile;
 mod kill9;
 mod kinds;
 mod operator;
+mod records;
 mod restart;
 mod search;
 mod startup;

@@ -92,10 +92,13 @@ impl Api {
         get: RecordsClient.get(GetRequest) -> GetResponse;
         /// Deletes records.
         delete: RecordsClient.delete(DeleteRequest) -> DeleteResponse;
+        /// Changes parts of records.
+        patch: RecordsClient.patch(PatchRequest) -> PatchResponse;
         /// One page.
         scan: RecordsClient.scan(ScanRequest) -> ScanResponse;
         /// How many records pass.
         count: RecordsClient.count(CountRequest) -> CountResponse;
+        aggregate: RecordsClient.aggregate(AggregateRequest) -> AggregateResponse;
         /// The nearest records.
         search: SearchClient.search(SearchRequest) -> SearchResponse;
         /// The placement map.
@@ -153,7 +156,7 @@ impl Api {
                 next,
                 with_payload: true,
                 with_vectors: true,
-                read: None,
+                ..Default::default()
             };
             let page = self.scan(page).await?;
             all.extend(page.items);
@@ -173,7 +176,8 @@ impl Api {
         collection: &str,
         records: Vec<v1::Record>,
     ) -> Result<v1::UpsertResponse, Status> {
-        self.upsert(v1::UpsertRequest { collection: collection.to_owned(), records, request: None }).await
+        self.upsert(v1::UpsertRequest { collection: collection.to_owned(), records, ..Default::default() })
+            .await
     }
 
     /// Deletes these keys, without a request id.
@@ -263,7 +267,7 @@ fn named<T>(fields: Vec<(&str, T)>) -> BTreeMap<String, T> {
 /// A record with the vector `default`; an empty one means none.
 pub fn record(key: v1::Key, vector: Vec<f32>, payload: Vec<(&str, v1::Value)>) -> v1::Record {
     let vectors = if vector.is_empty() { vec![] } else { vec![("default", dense(vector))] };
-    v1::Record { key: Some(key), vectors: named(vectors), payload: named(payload), version: 0 }
+    v1::Record { key: Some(key), vectors: named(vectors), payload: named(payload), ..Default::default() }
 }
 
 /// A dense vector.

@@ -13,6 +13,7 @@
 //! Everything stays on loopback or in network namespaces of its own, on free ports, in temporary folders, and every child
 //! ends with its owner. [`proxy`] is a link that misbehaves when told to, and [`rpc`] calls any method by its name.
 
+pub mod aggregate;
 pub mod api;
 pub mod checker;
 pub mod cluster;

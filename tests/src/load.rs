@@ -282,7 +282,7 @@ impl Client {
         // One value for all keys of the call: it is unique for each key, which is all that a checker wants.
         let records = keys.iter().map(|key| record(*key, value)).collect();
         let collection = self.work.collection.clone();
-        let request = v1::UpsertRequest { collection, records, request };
+        let request = v1::UpsertRequest { collection, records, request, ..Default::default() };
         self.last = Some(request.clone());
         let invoked = self.recorder.now();
         let answer = self.api().upsert(request).await.map(|done| {

@@ -2,7 +2,10 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, collections, config, ctl, demo, grow, import, node, router, scan, search, up, verify};
+use crate::{
+    aggregate, bench, collections, config, ctl, demo, export, grow, import, node, patch, query, router, scan,
+    search, up, verify,
+};
 
 /// A distributed vector and record database in one binary.
 ///
@@ -41,12 +44,20 @@ enum Command {
     Ctl(ctl::CtlArgs),
     /// Writes files of records and vectors into a collection
     Import(Box<import::ImportArgs>),
+    /// Writes the records of a collection into a file
+    Export(export::ExportArgs),
+    /// Changes fields of records that are there
+    Patch(Box<patch::PatchArgs>),
     /// Finds the records nearest to a vector
     Search(Box<search::SearchArgs>),
+    /// Finds the records that a filter holds for
+    Query(query::QueryArgs),
     /// Prints records in the order of their keys
     Scan(scan::ScanArgs),
     /// Counts records
     Count(scan::CountArgs),
+    /// Computes figures over records, and over groups of them
+    Aggregate(Box<aggregate::AggregateArgs>),
     /// Lists, creates, describes and deletes collections
     Collections(collections::CollectionsArgs),
     /// Gives a collection more partitions, online
@@ -80,9 +91,13 @@ impl Cli {
             Command::Router(args) => args.run(),
             Command::Ctl(args) => args.run(),
             Command::Import(args) => args.run(),
+            Command::Export(args) => args.run(),
+            Command::Patch(args) => args.run(),
             Command::Search(args) => args.run(),
+            Command::Query(args) => args.run(),
             Command::Scan(args) => args.run(),
             Command::Count(args) => args.run(),
+            Command::Aggregate(args) => args.run(),
             Command::Collections(args) => args.run(),
             Command::Grow(args) => args.run(),
             Command::Verify(args) => args.run(),

@@ -231,6 +231,9 @@ fn description(spec: &CollectionSpec, status: &CollectionStatus) -> String {
     row("not yet sealed", status.growing_records.to_string());
     row("searched by scanning", format!("{} vectors", status.unindexed_vectors));
     row("indexed", format!("{:.1} %{}", status.index_progress * 100.0, eta_words(status.index_eta_ms)));
+    if status.stale_records > 0 {
+        row("fields to be indexed", format!("in {} records", status.stale_records));
+    }
     for part in status.indexing.iter().filter(|part| part.waiting_vectors > 0) {
         let pace = part.vectors_per_second.map(|pace| format!(", {pace:.0} a second")).unwrap_or_default();
         let (waiting, eta) = (part.waiting_vectors, eta_words(part.eta_ms));
@@ -334,6 +337,7 @@ fn document(spec: &CollectionSpec, status: &CollectionStatus) -> serde_json::Val
             "disk_bytes": status.disk_bytes,
             "index_progress": status.index_progress,
             "index_eta_ms": status.index_eta_ms,
+            "stale_records": status.stale_records,
             "indexing": status.indexing.iter().map(indexing).collect::<Vec<_>>(),
             "coverage": status.coverage.as_ref().map(output::coverage_json),
         },
@@ -349,6 +353,7 @@ fn indexing(part: &PartitionIndexing) -> serde_json::Value {
         "progress": part.progress,
         "vectors_per_second": part.vectors_per_second,
         "eta_ms": part.eta_ms,
+        "stale_records": part.stale_records,
     })
 }
 

@@ -1,4 +1,8 @@
-//! Points in time as RFC 3339 text, which is how payloads carry them.
+//! Points in time as RFC 3339 text, which is how payloads carry them; and spans of time as a user types them.
+
+use std::time::Duration;
+
+use flotilla_proto::limits::TTL_MS_MAX;
 
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
@@ -34,6 +38,20 @@ fn date(days: i64) -> (i64, i64, i64) {
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
+/// A span of time: a whole number and a unit, `s`, `m`, `h`, `d` or `w`. Usable as a clap value parser.
+pub fn span(word: &str) -> Result<Duration, String> {
+    let units = [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400), ('w', 604_800)];
+    let unit = units.iter().find(|(unit, _)| word.ends_with(*unit));
+    let number =
+        unit.and_then(|(unit, _)| word.strip_suffix(*unit)).and_then(|digits| digits.parse::<u64>().ok());
+    let (Some((_, seconds)), Some(number)) = (unit, number) else {
+        return Err(format!("`{word}` is no span of time: a whole number and s, m, h, d or w, such as 30d"));
+    };
+    let span = number.checked_mul(*seconds).filter(|span| (1..=TTL_MS_MAX / 1_000).contains(span));
+    span.map(Duration::from_secs)
+        .ok_or_else(|| format!("`{word}` must be 1s to {}d", TTL_MS_MAX / 86_400_000))
+}
+
 #[cfg(test)]
 mod tests {
     use flotilla_proto::record::Value;
@@ -53,6 +71,18 @@ mod tests {
         }
         assert_eq!(rfc3339(i64::MAX), None);
         assert_eq!(rfc3339(i64::MIN), None);
+    }
+
+    #[test]
+    fn spans_have_a_number_and_a_unit() {
+        for (word, seconds) in
+            [("45s", 45), ("90m", 5_400), ("12h", 43_200), ("30d", 2_592_000), ("2w", 1_209_600)]
+        {
+            assert_eq!(span(word), Ok(Duration::from_secs(seconds)));
+        }
+        for word in ["", "30", "d", "-1d", "1.5h", "0s", "1 d", "5é", "36526d", "99999999999999999999w"] {
+            assert!(span(word).is_err(), "{word}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use flotilla_client::Client;
+use flotilla_client::{Client, WriteMode};
 use flotilla_node::env::clock;
 use flotilla_proto::schema::{CollectionSpec, Distance, FieldType, IndexKind, VectorSpec};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -109,7 +109,7 @@ impl DemoArgs {
         let progress = &progress;
         let upserts = futures::stream::iter(batches).map(|batch| async move {
             let count = batch.len() as u64;
-            upsert(client, COLLECTION, &batch).await?;
+            upsert(client, COLLECTION, &batch, (WriteMode::Upsert, Duration::ZERO)).await?;
             progress.advance(count);
             anyhow::Ok(())
         });

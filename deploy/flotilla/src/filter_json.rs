@@ -8,8 +8,8 @@
 //! {"or": [{"name": {"prefix": "web"}}, {"not": {"exists": "owner"}}]}
 //! ```
 //!
-//! Tests of a field: a plain value (equality), or an object of `eq`, `in`, `gt`, `gte`, `lt`, `lte`, `prefix`, `glob`. An error
-//! names the place inside the filter. Whether the filter fits the collection is the server's to say. Fields that are
+//! Tests of a field: a plain value (equality), or an object of `eq`, `in`, `gt`, `gte`, `lt`, `lte`, `prefix`, `glob`, and of the
+//! words of a text `match` (all), `match_any` and `phrase`. An error names the place inside the filter. Whether the filter fits the collection is the server's to say. Fields that are
 //! called like an operator cannot be named here.
 
 use flotilla_proto::filter::{Bounds, Filter};
@@ -18,7 +18,8 @@ use serde_json::Value as Json;
 
 use crate::json;
 
-const TESTS: [&str; 8] = ["eq", "in", "gt", "gte", "lt", "lte", "prefix", "glob"];
+const TESTS: [&str; 11] =
+    ["eq", "in", "gt", "gte", "lt", "lte", "prefix", "glob", "match", "match_any", "phrase"];
 
 /// What is wrong with a filter, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +131,18 @@ fn tests(at: &str, field: &str, json: &Json) -> Result<Filter, BadFilter> {
                 Json::String(pattern) => parts.push(Filter::Glob(field.to_owned(), pattern.clone())),
                 other => return bad(&at, format!("expected a pattern, got {}", kind(other))),
             },
+            "match" | "match_any" => match json {
+                Json::String(query) => parts.push(Filter::Match {
+                    field: field.to_owned(),
+                    query: query.clone(),
+                    any: test == "match_any",
+                }),
+                other => return bad(&at, format!("expected words, got {}", kind(other))),
+            },
+            "phrase" => match json {
+                Json::String(query) => parts.push(Filter::Phrase(field.to_owned(), query.clone())),
+                other => return bad(&at, format!("expected words, got {}", kind(other))),
+            },
             other => return unknown_test(&at, field, other),
         }
     }
@@ -212,6 +225,10 @@ mod tests {
         let range = Bounds { gt: Some(1.into()), lte: Some(2.into()), ..Bounds::default() };
         assert_eq!(parse(r#"{"a": {"gt": 1, "lte": 2}}"#), Ok(Filter::Range("a".into(), range)));
         assert_eq!(parse(r#"{"a": {"glob": "w*b"}}"#), Ok(Filter::Glob("a".into(), "w*b".into())));
+        let holds = |any| Filter::Match { field: "a".into(), query: "x y".into(), any };
+        assert_eq!(parse(r#"{"a": {"match": "x y"}}"#), Ok(holds(false)));
+        assert_eq!(parse(r#"{"a": {"match_any": "x y"}}"#), Ok(holds(true)));
+        assert_eq!(parse(r#"{"a": {"phrase": "x y"}}"#), Ok(Filter::Phrase("a".into(), "x y".into())));
         assert_eq!(parse("{}"), Ok(Filter::All(vec![])));
         assert_eq!(parse(r#"{"or": []}"#), Ok(Filter::Any(vec![])));
         assert_eq!(parse(r#"{"keys": [1, "a"]}"#), Ok(Filter::Keys(vec![1.into(), "a".into()])));
@@ -234,7 +251,11 @@ mod tests {
                 "filter.a.in[1]: null equals nothing; absent values are found by {\"not\": {\"exists\": ...}}",
             ),
             (r#"{"keys": [-1]}"#, "filter.keys[0]: a key is text or a whole number from 0, got a number"),
-            (r#"{"a": {}}"#, "filter.a: needs one of eq, in, gt, gte, lt, lte, prefix, glob"),
+            (
+                r#"{"a": {}}"#,
+                "filter.a: needs one of eq, in, gt, gte, lt, lte, prefix, glob, match, match_any, phrase",
+            ),
+            (r#"{"a": {"match": 7}}"#, "filter.a.match: expected words, got a number"),
             (r#"{"a": {"glob": 7}}"#, "filter.a.glob: expected a pattern, got a number"),
             (r#"{"a": 1"#, "filter, line 1 column 7: not JSON: EOF while parsing an object"),
         ] {

@@ -92,6 +92,13 @@ pub fn import_jsonl(bytes: &[u8]) {
     import("f.jsonl", bytes);
 }
 
+/// What may be a file of CSV.
+///
+/// **Promise.** As for JSON lines; a cell is what its column is, in every row or in none.
+pub fn import_csv(bytes: &[u8]) {
+    import("f.csv", bytes);
+}
+
 /// What may be a Parquet file.
 ///
 /// **Promise.** As for JSON lines; a file that is damaged inside ends the reading with an error, never the process.

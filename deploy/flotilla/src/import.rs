@@ -3,16 +3,21 @@
 //! Row `i` of the records gets row `i` of the vectors; both are streamed, and their lengths are compared before anything is
 //! written. One thread reads and cuts batches; a few workers upsert them; a bounded channel lies between, so that memory
 //! stays at a handful of batches whatever the files' size. A batch counts once the server has acknowledged it durably.
-//! Keys are the same on every run, so that an import that was cut short can simply be run again.
+//! Keys are the same on every run, so that an import that was cut short can simply be run again; a file of how far it is
+//! ([`resume`]) spares it what was acknowledged.
+//!
+//! The first row that is no record ends the import, or such rows are set aside with their reasons ([`rejects`]). Where records
+//! come from is [`source`]'s to say: JSON lines, [`csv`], Parquet, standard input; what would happen, [`dry_run`]'s.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
-use flotilla_client::{Client, Kind};
+use flotilla_client::{Client, Kind, WriteMode};
 use flotilla_node::env::clock;
 use flotilla_proto::schema::{
     CollectionSpec, Datatype, Distance, FieldType, Form, IndexKind, Lsh, PRESETS, Quantization, VectorSpec,
@@ -23,37 +28,58 @@ use crate::progress::Progress;
 use crate::target::{self, Target};
 
 pub mod batches;
+pub mod csv;
+pub mod dry_run;
 pub mod infer;
 mod jsonl;
 mod parquet;
 pub mod records;
+pub mod rejects;
+pub mod resume;
 pub mod send;
+pub mod source;
 
 use batches::{Batches, Vectors};
-use infer::Survey;
 use records::Records;
-use send::{Outcome, Rejects, Sink};
+use rejects::Rejects;
+use resume::{Fingerprint, Import, Resume};
+use send::{Outcome, Sink};
+use source::{FormArgs, Source};
 
 /// Arguments of `flotilla import`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   flotilla import --collection docs --records docs.jsonl --key id --create
   flotilla import --collection docs --records docs.parquet --vectors docs.npy --create
-  flotilla import --collection docs --records docs.jsonl --continue --rejects bad.jsonl
+  flotilla import --collection vms --records vms.csv --key id --create --dry-run
+  flotilla import --collection docs --records docs.jsonl --rejects bad.jsonl --resume docs.progress
+  flotilla import --collection docs --records new.jsonl --key id --mode insert     leaves what is there as it is
+  flotilla import --collection docs --records today.jsonl --key id --ttl 30d         deletes them after 30 days
   flotilla import --collection bench --vectors base.npy --create          vectors alone; keys are row numbers
+  flotilla import --collection vms --records - --format csv --key id      from standard input
+  flotilla import --collection vms --records vms.jsonl --whole-records    what `flotilla export` wrote
 
 Row i of the records gets vector i. Without --key, the key is the row number, from 0. Running it again writes the same
-keys again: an import that was cut short is finished by starting it anew. The last line of output is JSON:
-  {\"records\": 100000, \"seconds\": 9.1, \"records_per_s\": 10989, \"rejected\": 0}")]
+keys again: an import that was cut short is finished by starting it anew, where --resume spares it what was acknowledged.
+
+The first row of CSV names the columns: `owner.team` is the field `team` in the map `owner`. An empty cell is absent. A
+column has the type that the collection declares, else the one that all of its cells have: whole numbers, numbers, true
+and false, or text (of standard input: the first 10,000 rows).
+
+The last line of output is JSON:
+  {\"records\": 100000, \"seconds\": 9.1, \"records_per_s\": 10989, \"rejected\": 0, \"conflicts\": 0}
+conflicts counts the rows that --mode left unwritten.")]
 pub struct ImportArgs {
     #[command(flatten)]
     target: Target,
     /// Collection to write to
     #[arg(long, value_name = "NAME")]
     collection: String,
-    /// Records: JSON lines (.jsonl) or Parquet (.parquet)
+    /// Records: JSON lines (.jsonl), CSV (.csv, .tsv) or Parquet (.parquet); - is standard input
     #[arg(long, value_name = "FILE", required_unless_present = "vectors")]
     records: Option<PathBuf>,
+    #[command(flatten)]
+    form: FormArgs,
     /// Vectors: a numpy array of f2, f4 or f8, one row per record
     #[arg(long, value_name = "FILE.npy")]
     vectors: Option<PathBuf>,
@@ -64,7 +90,7 @@ pub struct ImportArgs {
     /// Name of the vector in the collection
     #[arg(long, value_name = "NAME", default_value = "default")]
     vector_name: String,
-    /// Field that becomes the key: text, or a whole number from 0 [default: the row number]
+    /// Field or column that becomes the key: text, or a whole number from 0 [default: the row number]
     #[arg(long, value_name = "FIELD")]
     key: Option<String>,
     /// Create the collection first, with the field types that the records show
@@ -83,17 +109,70 @@ pub struct ImportArgs {
     #[arg(long, value_name = "N")]
     partitions: Option<u32>,
     /// Records per request, 1 to 1,000
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     batch: u32,
     /// Requests under way at a time
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: u32,
-    /// Go on past rows that are refused, and write them with their reasons to the file of --rejects
+    /// Which records are written: all, those whose key has no record yet, or those whose key has one
+    #[arg(long, value_enum, default_value = "upsert")]
+    mode: ModeWord,
+    /// How long the records live, such as 30d, 12h, 90m or 45s [default: for ever]
+    #[arg(long, value_name = "TIME", value_parser = crate::datetime::span)]
+    ttl: Option<Duration>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// How an import goes about what is wrong, and about being cut short.
+#[derive(Args, Debug)]
+struct RunArgs {
+    /// Go on past rows that are refused, and write them with their reasons to this file, as JSON lines
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
+    /// Refused rows at which the import stops
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    rejects_max: u64,
+    /// The same as --rejects rejects.jsonl
     #[arg(long = "continue")]
     keep_going: bool,
-    /// With --continue: where refused rows go, as JSON lines
-    #[arg(long, value_name = "FILE", default_value = "rejects.jsonl")]
-    rejects: PathBuf,
+    /// Keep in this file how far the import is; if it is there, go on behind what was acknowledged
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
+    /// Show the types of the fields, the collection and the rows that would be refused; write nothing
+    #[arg(long, conflicts_with = "resume")]
+    dry_run: bool,
+}
+
+/// What is to be imported, looked through, and where to.
+struct Ready {
+    records: Records,
+    spec: CollectionSpec,
+    /// Rows, if they are known.
+    total: Option<u64>,
+    /// The input's name in messages.
+    name: String,
+}
+
+/// A mode of writing as a user writes it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ModeWord {
+    /// All of them.
+    Upsert,
+    /// Those whose key has no record.
+    Insert,
+    /// Those whose key has a record.
+    Update,
+}
+
+impl From<ModeWord> for WriteMode {
+    fn from(word: ModeWord) -> WriteMode {
+        match word {
+            ModeWord::Upsert => WriteMode::Upsert,
+            ModeWord::Insert => WriteMode::InsertOnly,
+            ModeWord::Update => WriteMode::UpdateOnly,
+        }
+    }
 }
 
 /// On the wire, no number of partitions: the server takes its default.
@@ -157,44 +236,142 @@ impl ImportArgs {
     }
 
     async fn import(self) -> anyhow::Result<()> {
-        let total = self.check_lengths()?;
-        let client = self.target.client().await?;
-        if self.create {
-            self.create_collection(&client, total).await?;
+        let source = self.source()?;
+        if self.run.dry_run && self.create {
+            let ready = self.prepare(source, None)?;
+            return self.dry_run(ready, true);
         }
-        let spec = self.collection(&client).await?;
-        let field = self.vector_field.clone().map(|field| (self.vector_name.clone(), field));
-        let (records, vectors) = (self.open(total)?, self.open_vectors()?);
-        let batches =
-            Batches::new(records, vectors, self.key.clone(), self.batch as usize).vector_from(field);
-        let rejects = self.keep_going.then(|| Rejects::create(&self.rejects)).transpose()?;
+        let client = self.target.client().await?;
+        self.import_by(client, source).await
+    }
+
+    fn source(&self) -> anyhow::Result<Option<Source>> {
+        self.records.as_deref().map(|path| Source::new(path, &self.form)).transpose()
+    }
+
+    async fn import_by(&self, client: Client, source: Option<Source>) -> anyhow::Result<()> {
+        let resume = self.resume(source.as_ref())?;
+        let there = self.there(&client, resume.as_ref()).await?;
+        let is_new = there.is_none();
+        let mut ready = self.prepare(source, there)?;
+        if self.run.dry_run {
+            return self.dry_run(ready, is_new);
+        }
+        if is_new {
+            self.create_collection(&client, &ready.spec).await?;
+            ready.spec = self.collection(&client).await?;
+        }
+        self.write(client, ready, resume).await
+    }
+
+    async fn write(&self, client: Client, ready: Ready, resume: Option<Resume>) -> anyhow::Result<()> {
+        let name = ready.name.clone();
+        let (mut batches, spec, total) = self.batches(ready)?;
+        let skipped = resume.as_ref().map_or(0, Resume::rows);
+        batches.skip(skipped).with_context(|| name.clone())?;
+        let rejects = self.rejects(resume.as_ref())?;
         let progress = Progress::new("import", total);
-        let sink = Arc::new(Sink::new(client, spec, progress, rejects));
+        let (mode, ttl) = (self.mode.into(), self.ttl.unwrap_or_default());
+        let sink = Sink::new(client, spec, progress, rejects).resuming(resume).in_mode(mode, ttl);
+        let sink = Arc::new(sink);
         let started = clock::now();
         let outcome = send::send_all(batches, Arc::clone(&sink), self.workers as usize).await;
         let written = sink.close()?;
-        outcome.with_context(|| format!("stopped after {} acknowledged records", written.records))?;
+        let stopped = || format!("stopped after {} acknowledged records", written.records);
+        outcome.context(name).with_context(stopped)?;
         report(written, started.elapsed().as_secs_f64())
     }
 
-    /// Rows to import; refuses files of different lengths.
-    fn check_lengths(&self) -> anyhow::Result<u64> {
-        let records = self.records.as_deref().map(Records::count).transpose()?;
-        let vectors = self.open_vectors()?.map(|(_, file)| file.rows());
-        match (records, vectors) {
-            (Some(records), Some(vectors)) => {
-                let differ = || format!("{records} records and {vectors} vectors: row i needs vector i");
-                ensure!(records == vectors, differ());
-                Ok(records)
-            }
-            (records, vectors) => {
-                records.or(vectors).context("nothing to import: name --records or --vectors")
-            }
+    fn batches(&self, ready: Ready) -> anyhow::Result<(Batches, CollectionSpec, Option<u64>)> {
+        let field = self.vector_field.clone().map(|field| (self.vector_name.clone(), field));
+        let batches =
+            Batches::new(ready.records, self.open_vectors()?, self.key.clone(), self.batch as usize);
+        Ok((batches.vector_from(field).whole(self.form.whole_records), ready.spec, ready.total))
+    }
+
+    fn dry_run(&self, ready: Ready, is_new: bool) -> anyhow::Result<()> {
+        let name = ready.name.clone();
+        let (batches, spec, total) = self.batches(ready)?;
+        dry_run::run(batches, &spec, is_new, total).context(name)
+    }
+
+    fn rejects(&self, resume: Option<&Resume>) -> anyhow::Result<Option<Rejects>> {
+        let beside = self.run.keep_going.then(|| PathBuf::from("rejects.jsonl"));
+        let Some(path) = self.run.rejects.clone().or(beside) else { return Ok(None) };
+        let max = self.run.rejects_max;
+        match resume.filter(|resume| resume.has_begun()) {
+            Some(resume) => Rejects::append(&path, max, resume.rejected()).map(Some),
+            None => Rejects::create(&path, max).map(Some),
         }
     }
 
-    fn open(&self, total: u64) -> anyhow::Result<Records> {
-        self.records.as_deref().map_or(Ok(Records::Bare(total)), Records::open)
+    fn resume(&self, source: Option<&Source>) -> anyhow::Result<Option<Resume>> {
+        let Some(path) = &self.run.resume else { return Ok(None) };
+        let records = source
+            .map(|source| source.path().context("standard input cannot be read again: --resume needs a file"))
+            .transpose()?;
+        let vector = self.vector_field.as_ref().map_or("", String::as_str);
+        let import = Import {
+            collection: self.collection.clone(),
+            records: records.map(Fingerprint::of).transpose()?,
+            vectors: self.vectors.as_deref().map(Fingerprint::of).transpose()?,
+            reading: format!("{} {vector}", source.map(Source::reading).unwrap_or_default()),
+            key: self.key.clone(),
+        };
+        Resume::open(path, import).map(Some)
+    }
+
+    /// The collection to write to; none if it is still to be created.
+    async fn there(
+        &self,
+        client: &Client,
+        resume: Option<&Resume>,
+    ) -> anyhow::Result<Option<CollectionSpec>> {
+        if !self.create {
+            return self.collection(client).await.map(Some);
+        }
+        let Some(resume) = resume.filter(|resume| resume.has_begun()) else { return Ok(None) };
+        // A run before may have created it, and may have written to it.
+        match client.get_collection(&self.collection).await {
+            Ok((collection, _)) => Ok(Some(collection.spec)),
+            Err(error) if error.kind() == &Kind::NotFound => {
+                let (rows, name) = (resume.rows(), &self.collection);
+                ensure!(
+                    rows == 0,
+                    "{rows} rows were acknowledged and collection `{name}` is gone: remove the file of --resume"
+                );
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Looks the input through and opens it.
+    fn prepare(&self, source: Option<Source>, there: Option<CollectionSpec>) -> anyhow::Result<Ready> {
+        let Some(mut source) = source else {
+            let rows = self.open_vectors()?.map(|(_, file)| file.rows());
+            let rows = rows.context("nothing to import: name --records or --vectors")?;
+            let spec = there.map_or_else(|| self.new_spec(BTreeMap::new()), Ok)?;
+            let name = self.vectors.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+            return Ok(Ready { records: Records::bare(rows), spec, total: Some(rows), name });
+        };
+        let none = BTreeMap::new();
+        let rows = source.look(there.as_ref().map_or(&none, |spec| &spec.fields))?;
+        let vectors = self.open_vectors()?.map(|(_, file)| file.rows());
+        if let (Some(records), Some(vectors)) = (rows, vectors) {
+            ensure!(records == vectors, "{records} records and {vectors} vectors: row i needs vector i");
+        }
+        let (mut records, total) = (source.open()?, rows.or(vectors));
+        let spec = match there {
+            Some(spec) => spec,
+            None => {
+                let progress = Progress::new("looking at field types", total);
+                let survey = source.survey(&mut records, || progress.advance(1))?;
+                progress.finish();
+                self.new_spec(survey.types())?
+            }
+        };
+        Ok(Ready { records, spec, total, name: source.name() })
     }
 
     fn open_vectors(&self) -> anyhow::Result<Option<Vectors>> {
@@ -213,37 +390,23 @@ impl ImportArgs {
         }
     }
 
-    async fn create_collection(&self, client: &Client, total: u64) -> anyhow::Result<()> {
-        let fields = self.survey(total)?;
-        for (path, kind) in &fields {
-            eprintln!("  {path}: {}", kind.name());
-        }
-        let spec = CollectionSpec {
+    /// The collection to create.
+    fn new_spec(&self, fields: BTreeMap<String, FieldType>) -> anyhow::Result<CollectionSpec> {
+        Ok(CollectionSpec {
             name: self.collection.clone(),
             vectors: self.vector_spec()?.into_iter().collect(),
             fields,
             partitions: self.partitions.unwrap_or(PARTITIONS_OF_SERVER),
             strict: false,
             ..Default::default()
-        };
-        client.create_collection(&spec).await.context("creating the collection")?;
-        eprintln!("created collection `{}`, {} declared fields", spec.name, spec.fields.len());
-        Ok(())
+        })
     }
 
-    fn survey(&self, total: u64) -> anyhow::Result<BTreeMap<String, FieldType>> {
-        let Some(path) = &self.records else { return Ok(BTreeMap::new()) };
-        let (mut records, mut survey) = (Records::open(path)?, Survey::default());
-        let progress = Progress::new("looking at field types", total);
-        while let Some(row) = records.next_row()? {
-            // A row that is no record is reported when its turn to be written comes.
-            if let Ok(payload) = row {
-                survey.add(&payload);
-            }
-            progress.advance(1);
-        }
-        progress.finish();
-        Ok(survey.types())
+    async fn create_collection(&self, client: &Client, spec: &CollectionSpec) -> anyhow::Result<()> {
+        eprint!("{}", dry_run::fields_table(&spec.fields));
+        client.create_collection(spec).await.context("creating the collection")?;
+        eprintln!("created collection `{}`, {} declared fields", spec.name, spec.fields.len());
+        Ok(())
     }
 
     fn vector_spec(&self) -> anyhow::Result<Option<(String, VectorSpec)>> {
@@ -282,32 +445,18 @@ pub fn index_kind(word: &str) -> anyhow::Result<IndexKind> {
 }
 
 fn report(written: Outcome, seconds: f64) -> anyhow::Result<()> {
-    let line = serde_json::json!({
+    let mut line = serde_json::json!({
         "records": written.records,
         "seconds": (seconds * 1e3).round() / 1e3,
         "records_per_s": (written.records as f64 / seconds.max(1e-9)).round(),
         "rejected": written.rejected,
+        "conflicts": written.conflicts,
     });
+    if written.skipped > 0 {
+        line["skipped"] = written.skipped.into();
+    }
     Ok(writeln!(std::io::stdout().lock(), "{line}")?)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_index_word_names_a_preset_and_a_quantization() {
-        let balanced = PRESETS.iter().find(|(name, _)| *name == "balanced").unwrap().1;
-        let quantized = |quantization| IndexKind::Quantized(balanced, quantization);
-        assert_eq!(index_kind("balanced").unwrap(), quantized(Quantization::Scalar));
-        assert_eq!(index_kind("balanced/scalar").unwrap(), quantized(Quantization::Scalar));
-        assert_eq!(index_kind("balanced/binary").unwrap(), quantized(Quantization::Binary));
-        assert_eq!(index_kind("balanced/product").unwrap(), quantized(Quantization::Product));
-        assert_eq!(index_kind("balanced/none").unwrap(), IndexKind::Hnsw(balanced));
-        assert_eq!(index_kind("flat").unwrap(), IndexKind::Flat);
-        assert_eq!(index_kind("lsh").unwrap(), IndexKind::Lsh(Lsh::default()));
-        for word in ["balanced/pq", "flat/none", "quick", "/none", ""] {
-            assert!(index_kind(word).unwrap_err().to_string().contains("there is no index"), "{word}");
-        }
-    }
-}
+pub(crate) mod tests;

@@ -112,16 +112,57 @@ fn numbers_from(json: &serde_json::Value) -> Option<Vec<f32>> {
     json.as_array()?.iter().map(|number| number.as_f64().map(|number| number as f32)).collect()
 }
 
-/// JSON of a record: key, version, payload and, where there are any, vectors.
+/// JSON of a record: key, version, payload and, where there are any, vectors and the time at which it expires.
 pub fn record_to(record: &Record) -> serde_json::Value {
     let mut json = serde_json::json!({
         "key": key_to(&record.key), "version": record.version, "payload": payload_to(&record.payload),
     });
+    if let Some(when) = record.expires_at_ms {
+        json["expires_at_ms"] = when.into();
+    }
     if !record.vectors.is_empty() {
         let vectors = record.vectors.iter().map(|(name, vector)| (name.clone(), vector_to(vector)));
         json["vectors"] = serde_json::Value::Object(vectors.collect());
     }
     json
+}
+
+/// The record of such JSON; the reason if it is none. A version is passed over: whoever writes the record gives it one.
+pub fn record_from(mut fields: Map<String, serde_json::Value>) -> Result<Record, String> {
+    let key = match fields.remove("key") {
+        Some(serde_json::Value::String(text)) if !text.is_empty() => Key::Text(text),
+        Some(serde_json::Value::Number(number)) if number.is_u64() => {
+            Key::Number(number.as_u64().unwrap_or_default())
+        }
+        Some(other) => return Err(format!("`key` is {other}; a key is text or a whole number from 0")),
+        None => return Err("there is no `key`".to_owned()),
+    };
+    let mut record = Record::new(key);
+    for (name, value) in fields {
+        match (name.as_str(), value) {
+            ("payload", serde_json::Value::Object(fields)) => record.payload = payload_from(fields),
+            ("vectors", serde_json::Value::Object(vectors)) => {
+                for (name, vector) in vectors {
+                    let read = vector_from(&vector).map_err(|why| format!("vector `{name}`: {why}"))?;
+                    record.vectors.insert(name, read);
+                }
+            }
+            ("payload" | "vectors", _) => return Err(format!("`{name}` is not a JSON object")),
+            ("version", _) => {}
+            _ => return Err(format!("a record has no `{name}`: it has key, payload, vectors and version")),
+        }
+    }
+    Ok(record)
+}
+
+/// The value at a dotted path of maps; nothing of lists on the way.
+pub fn field<'a>(payload: &'a Payload, path: &str) -> Option<&'a Value> {
+    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+    let start = payload.get(first);
+    rest.split('.').filter(|step| !step.is_empty()).fold(start, |value, step| match value {
+        Some(Value::Map(fields)) => fields.get(step),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -156,6 +197,45 @@ mod tests {
             r#"{"indices": [4294967296], "values": [1]}"#,
         ] {
             vector_from(&serde_json::from_str(wrong).unwrap()).unwrap_err();
+        }
+    }
+
+    fn record(text: &str) -> Result<Record, String> {
+        let serde_json::Value::Object(fields) = serde_json::from_str(text).unwrap() else { panic!("{text}") };
+        record_from(fields)
+    }
+
+    #[test]
+    fn records_survive_the_way_to_json_and_back() {
+        let full = Record::new(u64::MAX).field("a", 0.1).field("b", i64::MIN).field("c", 1e300);
+        for written in [
+            full.vector("default", vec![0.1, -0.0, 3e38]).vector("words", vec![(7, 0.3)]),
+            Record::new("18446744073709551615").field("ä.b", "\u{0}\n\u{fffe}"),
+        ] {
+            let text = record_to(&written).to_string();
+            assert_eq!(record(&text), Ok(written), "{text}");
+        }
+        for (wrong, why) in [
+            ("{}", "there is no `key`"),
+            (r#"{"key": -1}"#, "`key` is -1; a key is text or a whole number from 0"),
+            (r#"{"key": ""}"#, "`key` is \"\"; a key is text or a whole number from 0"),
+            (r#"{"key": 1, "payload": 2}"#, "`payload` is not a JSON object"),
+            (r#"{"key": 1, "cpu": 2}"#, "a record has no `cpu`: it has key, payload, vectors and version"),
+        ] {
+            assert_eq!(record(wrong), Err(why.to_owned()));
+        }
+        let wrong = record(r#"{"key": 1, "vectors": {"v": 2}}"#).unwrap_err();
+        assert!(wrong.starts_with("vector `v`: a vector is"), "{wrong}");
+    }
+
+    #[test]
+    fn floats_are_read_as_the_nearest() {
+        for bits in (0..2_000u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            let float = f64::from_bits(bits);
+            if float.is_finite() {
+                let text = value_to(&Value::Float(float)).to_string();
+                assert_eq!(value_from(serde_json::from_str(&text).unwrap()), Value::Float(float), "{text}");
+            }
         }
     }
 

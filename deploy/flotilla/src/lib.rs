@@ -32,29 +32,38 @@
 //! ```
 //!
 //! [`embedded`] runs a whole Flotilla in this process over one folder; [`config`] says how. Every other module is a command
-//! of the binary, named as the user types it, or what several commands share: [`filter_arg`], [`filter_json`], [`json`],
+//! of the binary, named as the user types it, or what several commands share: [`cells`], [`csv`], [`filter_arg`], [`filter_json`], [`json`],
 //! [`npy`], [`output`], [`progress`], [`table`], [`target`]. Commands talk to the database through `flotilla_client` only, as any
 //! other user does.
 
+mod aggregate;
 pub mod bench;
+pub mod cells;
 pub mod cli;
 pub mod collections;
 pub mod config;
+pub mod csv;
 pub mod ctl;
 pub mod datetime;
 pub mod demo;
 pub mod embedded;
+pub mod export;
 pub mod filter_arg;
 pub mod filter_json;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+#[cfg(test)]
+#[path = "../../../tests/golden/main.rs"]
+mod golden;
 pub mod grow;
 pub mod import;
 pub mod json;
 pub mod node;
 pub mod npy;
 pub mod output;
+pub mod patch;
 pub mod progress;
+pub mod query;
 pub mod reading;
 pub mod router;
 pub mod scan;

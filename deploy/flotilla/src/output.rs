@@ -2,10 +2,10 @@
 
 use clap::ValueEnum;
 use flotilla_proto::record::{Record, Value};
-use flotilla_proto::v1::{Coverage, MissingPartition, PartitionPlan};
+use flotilla_proto::v1::{Coverage, MissingPartition, PartitionPlan, TextPlan};
 use serde_json::json;
 
-use crate::json;
+use crate::cells::{cell, reached};
 use crate::table::{Align, Table};
 
 /// Fields shown beside key and score.
@@ -21,10 +21,20 @@ pub enum Output {
     Json,
 }
 
-/// Records, each with its score where it has one, as a table of `fields` (none named: the first few that occur).
+/// Records, each with its score where it has one, as a table of `fields` (none named: the first few that occur); a dash
+/// stands for what is missing.
 pub fn records_table<'a>(
     rows: impl Iterator<Item = (&'a Record, Option<f32>)> + Clone,
     fields: &[&str],
+) -> String {
+    table_of(rows, fields, "–")
+}
+
+/// The same with other words for what is missing.
+pub fn table_of<'a>(
+    rows: impl Iterator<Item = (&'a Record, Option<f32>)> + Clone,
+    fields: &[&str],
+    missing: &str,
 ) -> String {
     let found = if fields.is_empty() { occurring(rows.clone()) } else { Vec::new() };
     let fields: Vec<&str> = if fields.is_empty() { found } else { fields.to_vec() };
@@ -38,7 +48,7 @@ pub fn records_table<'a>(
     for (record, score) in rows {
         let score = score.map(|score| format!("{score:.4}"));
         let key = record.key.to_string();
-        let cells = fields.iter().map(|field| shown(field_of(record, field)));
+        let cells = fields.iter().map(|field| shown(reached(&record.payload, field).as_ref(), missing));
         table.row(score.into_iter().chain([key]).chain(cells));
     }
     table.render()
@@ -60,26 +70,17 @@ fn occurring<'a>(rows: impl Iterator<Item = (&'a Record, Option<f32>)>) -> Vec<&
 }
 
 fn alignment<'a>(rows: impl Iterator<Item = (&'a Record, Option<f32>)>, field: &str) -> Align {
-    let mut values = rows.filter_map(|(record, _)| field_of(record, field)).peekable();
+    let mut values = rows.filter_map(|(record, _)| reached(&record.payload, field)).peekable();
     let numbers = values.peek().is_some() && values.all(|v| matches!(v, Value::Int(_) | Value::Float(_)));
     if numbers { Align::Right } else { Align::Left }
 }
 
-fn field_of<'a>(record: &'a Record, path: &str) -> Option<&'a Value> {
-    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
-    let start = record.payload.get(first);
-    rest.split('.').filter(|step| !step.is_empty()).fold(start, |value, step| match value {
-        Some(Value::Map(fields)) => fields.get(step),
-        _ => None,
-    })
-}
-
-fn shown(value: Option<&Value>) -> String {
+fn shown(value: Option<&Value>, missing: &str) -> String {
     match value {
-        None | Some(Value::Null) => "–".to_owned(),
-        Some(Value::Text(text)) => text.clone(),
-        Some(Value::List(items)) => items.iter().map(|item| shown(Some(item))).collect::<Vec<_>>().join(", "),
-        Some(other) => json::value_to(other).to_string(),
+        Some(Value::List(items)) => {
+            items.iter().map(|item| shown(Some(item), missing)).collect::<Vec<_>>().join(", ")
+        }
+        other => other.and_then(cell).unwrap_or_else(|| missing.to_owned()),
     }
 }
 
@@ -113,6 +114,27 @@ pub fn coverage_json(coverage: &Coverage) -> serde_json::Value {
     })
 }
 
+/// Each partition that answered, and at which log index; and each that did not, and why.
+pub fn coverage_table(coverage: &Coverage) -> String {
+    let right = Align::Right;
+    let columns = [
+        ("partition", right, 20),
+        ("node", right, 20),
+        ("log index", right, 20),
+        ("missing", Align::Left, 80),
+    ];
+    let mut table = Table::new(&columns);
+    for at in &coverage.indexes {
+        table.row([at.partition, at.node, at.log_index].map(|number| number.to_string()));
+    }
+    for missing in &coverage.missing {
+        let nothing = [String::new(), String::new()];
+        let partition = [missing.partition.to_string()];
+        table.row(partition.into_iter().chain(nothing).chain([missing.reason.clone()]));
+    }
+    table.render()
+}
+
 /// How each partition went about a search.
 pub fn plans_table(plans: &[PartitionPlan]) -> String {
     let right = Align::Right;
@@ -144,6 +166,41 @@ pub fn plans_json(plans: &[PartitionPlan]) -> serde_json::Value {
         })
     };
     plans.iter().map(plan).collect()
+}
+
+/// What the words of a query weigh.
+pub fn words_table(plan: &TextPlan) -> String {
+    let right = Align::Right;
+    let columns = [
+        ("word", Align::Left, CELL_WIDTH),
+        ("kin", right, 12),
+        ("records", right, 20),
+        ("weight", right, 12),
+    ];
+    let mut table = Table::new(&columns);
+    for word in &plan.words {
+        let weight = format!("{:.4}", word.weight);
+        table.row([word.word.clone(), word.kin.to_string(), word.records.to_string(), weight]);
+    }
+    let cut = if plan.cut { "; some words stand for more than were looked for" } else { "" };
+    let of = format!("of {} records of {:.1} words on average{cut}", plan.records, plan.mean_length);
+    format!("{}{of}\n", table.render())
+}
+
+/// The same for programs.
+pub fn words_json(plan: &TextPlan) -> serde_json::Value {
+    let word = |word: &flotilla_proto::v1::TextWord| json!({"word": word.word, "kin": word.kin, "records": word.records, "weight": word.weight});
+    json!({
+        "records": plan.records,
+        "mean_length": plan.mean_length,
+        "cut": plan.cut,
+        "words": plan.words.iter().map(word).collect::<Vec<_>>(),
+    })
+}
+
+/// A text without what would begin a new line.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Progress on stderr: a bar on a terminal, plain lines (at most one per second, and the last) anywhere else.
+//! Progress on stderr: a bar on a terminal, plain lines (at most one per second, and the last) anywhere else. What has no
+//! known end has a rate and no time left.
 
 use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
-/// Progress of something that has a known end. Shared by tasks.
+/// Progress of something. Shared by tasks.
 pub struct Progress {
     label: String,
     bar: ProgressBar,
@@ -18,13 +19,17 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins to show the progress of `total` things.
-    pub fn new(label: &str, total: u64) -> Progress {
+    /// Begins to show the progress of `total` things; of nobody knows how many, if that is `None`.
+    pub fn new(label: &str, total: impl Into<Option<u64>>) -> Progress {
+        let total = total.into();
         let on_terminal = std::io::stderr().is_terminal();
         let target =
             if on_terminal { ProgressDrawTarget::stderr_with_hz(5) } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(total), target);
-        let template = "{msg} [{bar:30}] {human_pos}/{human_len}, {per_sec:.0}, {eta} left";
+        let bar = ProgressBar::with_draw_target(total, target);
+        let template = match total {
+            Some(_) => "{msg} [{bar:30}] {human_pos}/{human_len}, {per_sec:.0}, {eta} left",
+            None => "{msg} {spinner} {human_pos}, {per_sec:.0}",
+        };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }
@@ -68,8 +73,12 @@ impl Progress {
         let Some(turn) = &self.line else { return };
         let elapsed = self.started.elapsed();
         if turn.due(elapsed, LINE_EVERY) {
-            let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            let done = self.bar.position();
             let rate = done as f64 / elapsed.as_secs_f64();
+            let Some(total) = self.bar.length() else {
+                eprintln!("{}: {done}, {rate:.0}/s", self.label);
+                return;
+            };
             let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
             eprintln!("{}: {done}/{total}, {rate:.0}/s, {left:.0} s left", self.label);
         }

@@ -22,6 +22,7 @@ use crate::{filter_arg, json};
   flotilla scan --collection vms --filter '{\"owner\":\"platform\",\"cpu\":{\"gte\":16}}' --output table
   flotilla scan --collection vms --all > vms.jsonl
   flotilla scan --collection vms --limit 100 --next TOKEN
+  flotilla scan --collection vms --order-by cpu --descending --limit 10
 
 Prints one JSON object per record: key, version, payload. A page that is not the last tells on standard error how to go on.
 See `flotilla search --help` for filters.")]
@@ -42,6 +43,12 @@ pub struct ScanArgs {
     /// Token that the page before ended with
     #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
     next: String,
+    /// In the order of this field; records without it come last
+    #[arg(long, value_name = "FIELD")]
+    order_by: Option<String>,
+    /// The greatest first
+    #[arg(long, requires = "order_by")]
+    descending: bool,
     /// Every page to the end
     #[arg(long)]
     all: bool,
@@ -86,6 +93,11 @@ impl ScanArgs {
     fn request(&self) -> Scan {
         let with = With { payload: true, vectors: self.with_vectors };
         let request = Scan::new().after(self.next.clone()).with(with);
+        let request = match &self.order_by {
+            Some(field) if self.descending => request.order_by_descending(field),
+            Some(field) => request.order_by(field),
+            None => request,
+        };
         match &self.filter {
             Some(filter) => request.filter(filter.clone()),
             None => request,

@@ -1,11 +1,13 @@
-//! `flotilla search`: the records nearest to a vector.
+//! `flotilla search`: the records nearest to a vector, those with the words of a query, or both.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail, ensure};
-use clap::Args;
-use flotilla_client::{Client, Found, Get, Group, Hit, Recommend, Search, With};
+use clap::{Args, ValueEnum};
+use flotilla_client::{
+    Client, Found, Fusion, Get, Group, Highlight, Hit, Recommend, Search, TextQuery, With,
+};
 use flotilla_node::env::clock;
 use flotilla_proto::filter::Filter;
 use flotilla_proto::record::{Key, Vector};
@@ -27,16 +29,20 @@ use crate::{filter_arg, json, npy};
   flotilla search --collection docs --key 42 --score-threshold 0.8
   flotilla search --collection docs --positive 42 --positive 57 --negative 99
   flotilla search --collection docs --key 42 --group-by author --group-size 2 --limit 5
+  flotilla search --collection docs --text 'disk full' --text-field subject
+  flotilla search --collection docs --text 'upload fail' --text-field subject --prefix --fuzzy 1 --text-operator all
+  flotilla search --collection docs --key 42 --text 'disk full' --text-field subject --fusion weighted
 
 Filters are text: and, or, not and brackets around = != < <= > >= ~ (a pattern with * and ?), in (..), between .. and ..,
-is null, exists FIELD, and key = .. for the record's key; a field of such a name is written in backquotes:
+is null, exists FIELD, match \"words\", match any \"words\", phrase \"words\", and key = .. for the record's key; a field of such a name is written in backquotes:
   owner is null or 8 <= cpu < 64 and tags in (\"prod\", \"dmz\") and key != 7
 Or JSON: an object's entries must all hold; \"and\", \"or\", \"not\", \"exists\" and \"keys\" are operators, any other name is a
-field, tested by a plain value or by eq, in, gt, gte, lt, lte, prefix, glob:
+field, tested by a plain value or by eq, in, gt, gte, lt, lte, prefix, glob, match, match_any, phrase:
   {\"or\":[{\"name\":{\"prefix\":\"web\"}},{\"not\":{\"exists\":\"owner\"}}]}
 
 The score is larger for nearer records: the cosine similarity, the dot product, or minus the euclidean, manhattan or
-hamming distance. So --score-threshold 0.8 asks for a similarity of at least 0.8, --score-threshold=-2 for a distance of
+hamming distance. For --text it is BM25 over the whole collection, with a vector beside it what --fusion makes of both. So
+--score-threshold 0.8 asks for a similarity of at least 0.8, --score-threshold=-2 for a distance of
 at most 2. Of several vectors it is the sum over those of the query of the score of the record's best.")]
 pub struct SearchArgs {
     #[command(flatten)]
@@ -48,6 +54,8 @@ pub struct SearchArgs {
     collection: String,
     #[command(flatten)]
     query: QueryArgs,
+    #[command(flatten)]
+    words: WordsArgs,
     /// Vector to search by, where the collection has several
     #[arg(long, value_name = "NAME", default_value = "")]
     vector_name: String,
@@ -86,7 +94,7 @@ pub struct SearchArgs {
     output: Output,
 }
 
-/// What to look for: a vector from one of three places, or examples.
+/// What to look for: a vector from one of three places, examples, or words.
 #[derive(Args, Debug)]
 #[group(required = true, multiple = true)]
 struct QueryArgs {
@@ -110,6 +118,72 @@ struct QueryArgs {
     /// And unlike this one
     #[arg(long, value_name = "KEY", requires = "positive")]
     negative: Vec<String>,
+    /// The records that score best for these words in --text-field; beside a vector, the hits of both become one list
+    #[arg(long, value_name = "WORDS", requires = "text_field")]
+    text: Option<String>,
+}
+
+/// What words to look for, instead of a vector or beside one.
+#[derive(Args, Debug)]
+struct WordsArgs {
+    /// Field declared as text in which to look for them
+    #[arg(long, value_name = "FIELD", requires = "text")]
+    text_field: Option<String>,
+    /// Records with at least one of the words, or only those with all
+    #[arg(long, value_enum, default_value = "any", requires = "text", conflicts_with = "phrase")]
+    text_operator: Operator,
+    /// Only records with the words in a row
+    #[arg(long, requires = "text")]
+    phrase: bool,
+    /// The last word stands for all that begin with it
+    #[arg(long, requires = "text")]
+    prefix: bool,
+    /// A word stands for those that are so many edits away too: 0 to 2
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "text", conflicts_with = "phrase", value_parser = clap::value_parser!(u32).range(0..=2))]
+    fuzzy: u32,
+    /// How hits by vector and hits by words become one list
+    #[arg(long, value_enum, default_value = "rrf", requires = "text")]
+    fusion: FusionKind,
+    /// Weight of the vector, with --fusion weighted
+    #[arg(long, value_name = "WEIGHT", default_value_t = 1.0, requires = "fusion")]
+    vector_weight: f32,
+    /// Weight of the words, with --fusion weighted
+    #[arg(long, value_name = "WEIGHT", default_value_t = 1.0, requires = "fusion")]
+    text_weight: f32,
+    /// Passages of a hit that show the words found; 0: none
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "text", value_parser = clap::value_parser!(u32).range(0..=100))]
+    highlights: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Operator {
+    Any,
+    All,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FusionKind {
+    /// By rank
+    Rrf,
+    /// By score
+    Weighted,
+}
+
+impl WordsArgs {
+    fn query(&self, text: &str) -> anyhow::Result<TextQuery> {
+        let field = self.text_field.as_deref().context("--text: name the field too, --text-field")?;
+        let query = TextQuery::new(field, text).fuzzy_edits(self.fuzzy);
+        let query = if self.text_operator == Operator::All { query.all() } else { query };
+        let query = if self.phrase { query.phrase() } else { query };
+        Ok(if self.prefix { query.prefix_last() } else { query })
+    }
+
+    fn fusion(&self) -> Fusion {
+        match self.fusion {
+            FusionKind::Rrf => Fusion::rrf(),
+            FusionKind::Weighted => Fusion::weighted(self.vector_weight, self.text_weight),
+        }
+    }
 }
 
 impl SearchArgs {
@@ -120,7 +194,7 @@ impl SearchArgs {
 
     async fn search(self) -> anyhow::Result<()> {
         let client = self.read.client(&self.target).await?;
-        let query = self.query.search(&client, &self.collection, &self.vector_name).await?;
+        let query = self.what(&client).await?;
         let request = self.request(query);
         let started = clock::now();
         let hits = client.search(&self.collection, request).await?;
@@ -131,6 +205,20 @@ impl SearchArgs {
             Output::Json => writeln!(out, "{}", self.document(&hits, millis))?,
         }
         Ok(())
+    }
+
+    /// By vector, for words, or both.
+    async fn what(&self, client: &Client) -> anyhow::Result<Search> {
+        let by_vector = self.query.search(client, &self.collection, &self.vector_name);
+        let Some(text) = &self.query.text else { return by_vector.await };
+        let text = self.words.query(text)?;
+        let search = if self.query.names_vector() {
+            by_vector.await?.with_text(text, self.words.fusion())
+        } else {
+            Search::text(text)
+        };
+        let shown = Highlight::new().fragments(self.words.highlights).marks("[", "]");
+        Ok(if self.words.highlights > 0 { search.highlight(shown) } else { search })
     }
 
     fn request(&self, query: Search) -> Search {
@@ -158,8 +246,10 @@ impl SearchArgs {
 
     fn table(&self, found: &Found, millis: f64) -> String {
         let coverage = output::coverage_words(&found.coverage);
-        let table =
-            |hits: &[Hit]| output::records_table(hits.iter().map(|hit| (&hit.record, Some(hit.score))), &[]);
+        let table = |hits: &[Hit]| {
+            let rows = hits.iter().map(|hit| (&hit.record, Some(hit.score)));
+            format!("{}{}", output::records_table(rows, &[]), passages(hits))
+        };
         let mut text = match &self.group_by {
             None => {
                 format!("{}\n{} hits in {millis:.1} ms, {coverage}\n", table(&found.hits), found.hits.len())
@@ -177,6 +267,9 @@ impl SearchArgs {
         }
         if self.explain {
             text.push_str(&format!("\n{}", output::plans_table(&found.plans)));
+            if let Some(plan) = &found.text_plan {
+                text.push_str(&format!("\n{}", output::words_table(plan)));
+            }
         }
         text
     }
@@ -186,6 +279,9 @@ impl SearchArgs {
             let mut json = json!({"key": json::key_to(&hit.record.key), "score": hit.score});
             if self.with_payload {
                 json["payload"] = json::payload_to(&hit.record.payload);
+            }
+            if !hit.highlights.is_empty() {
+                json["highlights"] = hit.highlights.clone().into();
             }
             json
         };
@@ -205,12 +301,30 @@ impl SearchArgs {
         }
         if self.explain {
             document["plans"] = output::plans_json(&found.plans);
+            if let Some(plan) = &found.text_plan {
+                document["words"] = output::words_json(plan);
+            }
         }
         document
     }
 }
 
+/// The passages of each hit that has some, below its key.
+fn passages(hits: &[Hit]) -> String {
+    let shown = hits.iter().filter(|hit| !hit.highlights.is_empty());
+    let lines = shown.map(|hit| {
+        let passages: Vec<String> = hit.highlights.iter().map(|text| output::one_line(text)).collect();
+        format!("  {}: {}\n", hit.record.key, passages.join(" … "))
+    });
+    let lines: String = lines.collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
+}
+
 impl QueryArgs {
+    fn names_vector(&self) -> bool {
+        self.vector.is_some() || self.vector_file.is_some() || self.key.is_some() || !self.positive.is_empty()
+    }
+
     async fn search(&self, client: &Client, collection: &str, name: &str) -> anyhow::Result<Search> {
         if self.positive.is_empty() {
             return Ok(Search::new(self.vector(client, collection, name).await?));
@@ -228,7 +342,7 @@ impl QueryArgs {
             }
             (_, Some(path), _) => row_of(path, self.row.unwrap_or(0)).map(Vector::Dense),
             (_, _, Some(key)) => vector_of(client, collection, name, json::key_from_word(key)).await,
-            _ => bail!("name one of --vector, --vector-file, --key or --positive"),
+            _ => bail!("name one of --vector, --vector-file, --key, --positive or --text"),
         }
     }
 }
@@ -257,3 +371,6 @@ async fn vector_of(client: &Client, collection: &str, name: &str, key: Key) -> a
     let none = || format!("record `{key}` has no vector `{wanted}`; it has [{}]", held.join(", "));
     record.vectors.remove(wanted).with_context(none)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The examination that every [`VectorIndex`] sits.
 //!
-//! `sit::<Index>(is_exact)` asks the same questions of each; `is_exact` says whether recall must be whole. A
+//! `sit::<Index>(params, is_exact)` asks the same questions of each; `is_exact` says whether recall must be whole. A
 //! new kind of index adds one test that sits the exam, plus tests for what is its own.
 
 use std::collections::HashSet;
@@ -18,22 +18,22 @@ const DISTANCES: [Distance; 5] =
 const ALL: usize = 1 << 20;
 
 /// Sits the whole exam.
-pub(super) fn sit<I: VectorIndex>(is_exact: bool) {
-    tiny_sets_are_exact::<I>();
-    recall_on_clusters::<I>(is_exact);
-    equal_rows_are_all_found::<I>();
-    limits::<I>();
-    hostile_values::<I>();
-    filtered_by_bits::<I>(is_exact);
-    filtered_by_log_index::<I>();
-    mismatched_rows_and_queries::<I>();
-    round_trip::<I>();
-    damage::<I>();
-    progress_and_cancel::<I>();
+pub(super) fn sit<I: VectorIndex>(params: &I::Params, is_exact: bool) {
+    tiny_sets_are_exact::<I>(params);
+    recall_on_clusters::<I>(params, is_exact);
+    equal_rows_are_all_found::<I>(params);
+    limits::<I>(params);
+    hostile_values::<I>(params);
+    filtered_by_bits::<I>(params, is_exact);
+    filtered_by_log_index::<I>(params);
+    mismatched_rows_and_queries::<I>(params);
+    round_trip::<I>(params);
+    damage::<I>(params);
+    progress_and_cancel::<I>(params);
 }
 
-fn build<I: VectorIndex>(rows: Rows<'_>, distance: Distance) -> I {
-    I::build(rows, distance, &I::Params::default(), 1, &Progress::new()).unwrap()
+fn build<I: VectorIndex>(params: &I::Params, rows: Rows<'_>, distance: Distance) -> I {
+    I::build(rows, distance, params, 1, &Progress::new()).unwrap()
 }
 
 /// What an exact scan answers.
@@ -59,11 +59,11 @@ fn assert_sound(found: &[Neighbor], rows: Rows<'_>, distance: Distance, query: &
     }
 }
 
-fn tiny_sets_are_exact<I: VectorIndex>() {
+fn tiny_sets_are_exact<I: VectorIndex>(params: &I::Params) {
     for (len, dims) in [(1, 1), (2, 3), (5, 8), (17, 2), (40, 33), (100, 5)] {
         let sample = clustered(len as u64, len, dims, 3);
         for distance in DISTANCES {
-            let index: I = build(sample.rows(), distance);
+            let index = build::<I>(params, sample.rows(), distance);
             assert_eq!((index.len(), index.is_empty()), (len, false));
             for query in 0..len.min(10) as u32 {
                 let (rows, query) = (sample.rows(), sample.rows().row(query));
@@ -94,18 +94,17 @@ fn recall<I: VectorIndex>(index: &I, sample: &Sample, queries: &Sample, accept: 
     hits as f64 / wanted as f64
 }
 
-fn recall_on_clusters<I: VectorIndex>(is_exact: bool) {
+fn recall_on_clusters<I: VectorIndex>(params: &I::Params, is_exact: bool) {
     let sample = clustered(11, 4000, 24, 40);
     let queries = clustered(11, 50, 24, 40);
     for threads in [1, 3] {
-        let params = I::Params::default();
-        let index = I::build(sample.rows(), Distance::Cosine, &params, threads, &Progress::new()).unwrap();
+        let index = I::build(sample.rows(), Distance::Cosine, params, threads, &Progress::new()).unwrap();
         let recall = recall(&index, &sample, &queries, Accept::All);
         assert!(recall >= if is_exact { 1.0 } else { 0.95 }, "recall {recall} with {threads} threads");
     }
 }
 
-fn equal_rows_are_all_found<I: VectorIndex>() {
+fn equal_rows_are_all_found<I: VectorIndex>(params: &I::Params) {
     let other = clustered(5, 300, 6, 10);
     let mut data = other.data.clone();
     for copy in 0..300 {
@@ -114,7 +113,7 @@ fn equal_rows_are_all_found<I: VectorIndex>() {
     }
     let sample = Sample { data, dims: 6 };
     for distance in DISTANCES {
-        let (index, rows): (I, _) = (build(sample.rows(), distance), sample.rows());
+        let (index, rows) = (build::<I>(params, sample.rows(), distance), sample.rows());
         let query = [0.5, 0.5, 0.5, 0.5, 0.0, 0.0];
         let found = index.search(rows, distance, &query, 600, ALL, Accept::All, &mut Stats::default());
         assert_sound(&found, rows, distance, &query, Accept::All);
@@ -124,9 +123,9 @@ fn equal_rows_are_all_found<I: VectorIndex>() {
     }
 }
 
-fn limits<I: VectorIndex>() {
+fn limits<I: VectorIndex>(params: &I::Params) {
     let search = |sample: &Sample, k: usize, effort: usize| {
-        let index: I = build(sample.rows(), Distance::Euclidean);
+        let index = build::<I>(params, sample.rows(), Distance::Euclidean);
         let query = [0.25; 4];
         index.search(
             sample.rows(),
@@ -148,14 +147,14 @@ fn limits<I: VectorIndex>() {
 }
 
 /// NaN, infinities and zeros are stored and searched like anything else: no panic, NaN last.
-fn hostile_values<I: VectorIndex>() {
+fn hostile_values<I: VectorIndex>(params: &I::Params) {
     let mut sample = clustered(9, 120, 5, 4);
     for (row, value) in [(3, f32::NAN), (4, f32::INFINITY), (5, f32::NEG_INFINITY), (6, 0.0), (7, -f32::NAN)]
     {
         sample.data[row * 5..row * 5 + 5].fill(value);
     }
     for distance in DISTANCES {
-        let index: I = build(sample.rows(), distance);
+        let index = build::<I>(params, sample.rows(), distance);
         for query in [[0.3; 5], [f32::NAN; 5], [f32::INFINITY; 5], [0.0; 5]] {
             let all =
                 index.search(sample.rows(), distance, &query, 120, ALL, Accept::All, &mut Stats::default());
@@ -167,10 +166,10 @@ fn hostile_values<I: VectorIndex>() {
     }
 }
 
-fn filtered_by_bits<I: VectorIndex>(is_exact: bool) {
+fn filtered_by_bits<I: VectorIndex>(params: &I::Params, is_exact: bool) {
     let sample = clustered(21, 2000, 16, 20);
     let queries = clustered(21, 20, 16, 20);
-    let index: I = build(sample.rows(), Distance::Cosine);
+    let index = build::<I>(params, sample.rows(), Distance::Cosine);
     let mut random = Seeded::new(4);
     for one_in in [1, 2, 10, 200, 3000] {
         let bits = Bitset::with_rows(2000, (0..2000).filter(|_| random.below(one_in) == 0));
@@ -195,9 +194,9 @@ fn filtered_by_bits<I: VectorIndex>(is_exact: bool) {
     }
 }
 
-fn filtered_by_log_index<I: VectorIndex>() {
+fn filtered_by_log_index<I: VectorIndex>(params: &I::Params) {
     let sample = clustered(8, 500, 8, 6);
-    let index: I = build(sample.rows(), Distance::Cosine);
+    let index = build::<I>(params, sample.rows(), Distance::Cosine);
     let deleted_at: Vec<_> = (0..500).map(|row| AtomicU64::new(if row % 2 == 0 { 0 } else { row })).collect();
     let query = sample.rows().row(250);
     let at = |at| {
@@ -213,9 +212,9 @@ fn filtered_by_log_index<I: VectorIndex>() {
 }
 
 /// Rows and queries that do not fit the index are answered badly, not with a panic.
-fn mismatched_rows_and_queries<I: VectorIndex>() {
+fn mismatched_rows_and_queries<I: VectorIndex>(params: &I::Params) {
     let (sample, small) = (clustered(2, 200, 8, 6), clustered(2, 20, 8, 6));
-    let index: I = build(sample.rows(), Distance::Cosine);
+    let index = build::<I>(params, sample.rows(), Distance::Cosine);
     let mut stats = Stats::default();
     for query in [vec![], vec![1.0], vec![0.5; 100]] {
         index.search(sample.rows(), Distance::Cosine, &query, 10, 50, Accept::All, &mut stats);
@@ -237,11 +236,11 @@ fn open<I: VectorIndex>(bytes: &[u8], shift: usize) -> Result<I, super::Damage> 
     I::open(Arc::new(Shifted([&vec![0; shift], bytes].concat(), shift)))
 }
 
-fn round_trip<I: VectorIndex>() {
+fn round_trip<I: VectorIndex>(params: &I::Params) {
     for len in [0, 1, 2, 700] {
         let sample = clustered(31, len, 10, 9);
-        let index: I = build(sample.rows(), Distance::Euclidean);
-        let again: I = build(sample.rows(), Distance::Euclidean);
+        let index = build::<I>(params, sample.rows(), Distance::Euclidean);
+        let again = build::<I>(params, sample.rows(), Distance::Euclidean);
         let bytes = index.to_bytes();
         assert!(bytes == again.to_bytes(), "one thread builds the same bytes");
         for shift in 0..5 {
@@ -261,9 +260,9 @@ fn round_trip<I: VectorIndex>() {
 }
 
 /// Every byte flipped, every cut, bytes added: refused, or opened and searched without a panic.
-fn damage<I: VectorIndex>() {
+fn damage<I: VectorIndex>(params: &I::Params) {
     let sample = clustered(41, 90, 4, 9);
-    let bytes = build::<I>(sample.rows(), Distance::Cosine).to_bytes();
+    let bytes = build::<I>(params, sample.rows(), Distance::Cosine).to_bytes();
     let try_it = |bytes: &[u8], what: &str| {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let Ok(index) = open::<I>(bytes, 0) else { return };
@@ -293,15 +292,15 @@ fn damage<I: VectorIndex>() {
     }
 }
 
-fn progress_and_cancel<I: VectorIndex>() {
+fn progress_and_cancel<I: VectorIndex>(params: &I::Params) {
     let sample = clustered(3, 300, 8, 6);
     let progress = Progress::new();
-    I::build(sample.rows(), Distance::Dot, &I::Params::default(), 2, &progress).unwrap();
+    I::build(sample.rows(), Distance::Dot, params, 2, &progress).unwrap();
     assert_eq!(progress.done(), 300);
     let progress = Progress::new();
     progress.cancel();
     for threads in [0, 1, 4] {
-        let built = I::build(sample.rows(), Distance::Dot, &I::Params::default(), threads, &progress);
+        let built = I::build(sample.rows(), Distance::Dot, params, threads, &progress);
         assert!(matches!(built, Err(Cancelled)));
     }
 }

@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn sits_the_exam() {
-        exam::sit::<Flat>(true);
+        exam::sit::<Flat>(&(), true);
     }
 
     #[test]

@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn sits_the_exam() {
-        exam::sit::<Lsh>(false);
+        exam::sit::<Lsh>(&Params::default(), false);
     }
 
     #[test]

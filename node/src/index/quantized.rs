@@ -266,67 +266,17 @@ mod tests {
     use super::super::{exam, sample};
     use super::*;
 
-    const KINDS: [Quantization; 4] =
-        [Quantization::None, Quantization::Scalar, Quantization::Binary, Quantization::Product];
-
-    /// A graph with codes of one of the kinds, as it sits the exam.
-    struct Of<const KIND: usize>(QuantizedGraph);
-
-    struct ParamsOf<const KIND: usize>(Params);
-
-    impl<const KIND: usize> Default for ParamsOf<KIND> {
-        fn default() -> Self {
-            Self(Params { quantization: KINDS[KIND], ..Params::default() })
-        }
-    }
-
-    impl<const KIND: usize> VectorIndex for Of<KIND> {
-        type Params = ParamsOf<KIND>;
-
-        fn build(
-            rows: Rows<'_>,
-            distance: Distance,
-            params: &ParamsOf<KIND>,
-            threads: usize,
-            progress: &Progress,
-        ) -> Result<Self, Cancelled> {
-            QuantizedGraph::build(rows, distance, &params.0, threads, progress).map(Self)
-        }
-
-        fn search(
-            &self,
-            rows: Rows<'_>,
-            distance: Distance,
-            query: &[f32],
-            k: usize,
-            effort: usize,
-            accept: Accept<'_>,
-            stats: &mut Stats,
-        ) -> Vec<Neighbor> {
-            self.0.search(rows, distance, query, k, effort, accept, stats)
-        }
-
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-
-        fn to_bytes(&self) -> Vec<u8> {
-            self.0.to_bytes()
-        }
-
-        fn open(backing: Backing) -> Result<Self, Damage> {
-            QuantizedGraph::open(backing).map(Self)
-        }
-    }
-
     #[test]
     fn sits_the_exam() {
-        exam::sit::<QuantizedGraph>(false);
+        exam::sit::<QuantizedGraph>(&Params::default(), false);
     }
 
     #[test]
     fn sits_the_exam_by_product_codes() {
-        exam::sit::<Of<3>>(false);
+        exam::sit::<QuantizedGraph>(
+            &Params { quantization: Quantization::Product, ..Params::default() },
+            false,
+        );
     }
 
     fn built(quantization: Quantization) -> (sample::Sample, QuantizedGraph) {
@@ -349,7 +299,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_codes_is_walked_and_scanned() {
-        for quantization in KINDS.into_iter().skip(1) {
+        for quantization in [Quantization::Scalar, Quantization::Binary, Quantization::Product] {
             let (sample, index) = built(quantization);
             let opened = QuantizedGraph::open(Arc::new(index.to_bytes())).unwrap();
             let queries = sample::clustered(5, 50, 96, 30);

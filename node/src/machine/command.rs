@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use flotilla_proto::filter::Filter;
-use flotilla_proto::ids::CollectionId;
+use flotilla_proto::ids::{CollectionId, LogIndex};
+use flotilla_proto::patch::Edit;
 use flotilla_proto::record::Key;
 use flotilla_proto::schema::FieldType;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Rejection;
 use crate::machine::moves::Step;
-use crate::storage::row::StoredRow;
+use crate::storage::row::{StoredRow, StoredVector};
 
 const VERSION: u8 = 1;
 
@@ -69,6 +70,88 @@ pub enum Body {
     },
     /// A step of a move of slots.
     Move(Step),
+    /// Write each of these rows if what it expects is so, one after the other.
+    UpsertIf(Vec<(Expect, StoredRow)>),
+    /// Change these records, one after the other.
+    Patch {
+        /// How.
+        patches: Vec<PatchRow>,
+        /// What they must be afterwards.
+        rules: Rules,
+    },
+    /// Change the records that pass, if the partition is still what the leader took it for.
+    PatchMatching {
+        /// The condition; read under the rules' fields.
+        filter: Filter,
+        /// How.
+        edit: Edit,
+        /// What they must be afterwards.
+        rules: Rules,
+        /// [`Presence::layout`](crate::storage::Presence::layout) as the leader saw it.
+        layout: u64,
+    },
+    /// Delete those of these records whose time has come.
+    Expire {
+        /// The moment, in milliseconds since 1970, by the leader's clock.
+        until_ms: u64,
+        /// The keys, as bytes.
+        keys: Vec<Vec<u8>>,
+    },
+}
+
+/// What the payloads of a collection must be, as the leader knew it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rules {
+    /// The declared fields.
+    pub fields: BTreeMap<String, FieldType>,
+    /// Whether others are refused.
+    pub strict: bool,
+}
+
+/// A change of a record, in its stored shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PatchRow {
+    /// The record's key, as bytes.
+    pub key: Vec<u8>,
+    /// What becomes of its payload.
+    pub edit: Edit,
+    /// Vectors that replace those of their ordinals; by ascending ordinal.
+    pub vectors: Vec<StoredVector>,
+    /// Only if it is of this version.
+    pub if_version: Option<LogIndex>,
+}
+
+/// What a conditional write expects of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expect {
+    /// There is no record.
+    Absent,
+    /// There is one.
+    Present,
+    /// There is one, of this version.
+    Version(LogIndex),
+}
+
+impl Expect {
+    /// Whether it is so for a key whose record is of this version, or that has none.
+    pub fn holds(self, present: Option<LogIndex>) -> bool {
+        match self {
+            Expect::Absent => present.is_none(),
+            Expect::Present => present.is_some(),
+            Expect::Version(version) => present == Some(version),
+        }
+    }
+
+    /// Why nothing was written where it is not so.
+    pub fn unmet(self, present: Option<LogIndex>) -> String {
+        match (self, present) {
+            (_, None) => "there is no record of this key".to_owned(),
+            (Expect::Version(version), Some(present)) => {
+                format!("the record is of version {present}, not {version}")
+            }
+            (_, Some(_)) => "there is a record of this key".to_owned(),
+        }
+    }
 }
 
 impl Command {

@@ -21,8 +21,13 @@
 //! Pieces are bounded ([`PIECES`]): the oldest one's keys then belong to the partition's own window, as if they had always
 //! been here. A request of that age that a client sends again may be applied again.
 //!
+//! A request that was decided record by record is also answered with the same refusals ([`refused`]), told apart by key: they
+//! too move with their piece, so whoever owns it answers for just the records it is asked about.
+//!
 //! 2026-11-21: it is not in the derived store. A window that runs ahead of the manifest would take replayed requests for
 //! repetitions of themselves; as of the manifest, replay rebuilds it exactly.
+
+mod refused;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -30,6 +35,8 @@ use flotilla_proto::area::Area;
 use flotilla_proto::ids::LogIndex;
 use serde::{Deserialize, Serialize};
 
+use self::refused::Lists;
+pub use self::refused::{Refusals, Refused, Told};
 use super::command::RequestId;
 use super::{Rejection, Reply};
 
@@ -56,6 +63,9 @@ pub struct Window {
     clients: HashMap<u64, Client>,
     /// (log index of a client's latest request, client)
     by_index: BTreeSet<(LogIndex, u64)>,
+    /// Written apart from the rest, which is older.
+    #[serde(skip)]
+    lists: Lists,
 }
 
 impl Window {
@@ -78,6 +88,25 @@ impl Window {
         self.add(request.client, Client { last_index: index, forgotten: 0, done });
     }
 
+    /// What was refused of `request`, which was seen; `None` if that is forgotten.
+    pub fn refused(&self, request: RequestId) -> Option<&Refusals> {
+        self.lists.of(request)
+    }
+
+    /// Remembers what was refused of a request that [`Window::record`] was told of.
+    fn refuse(&mut self, request: (u64, u64), index: LogIndex, refused: Option<Refusals>) {
+        let is_known =
+            self.clients.get(&request.0).is_some_and(|client| client.done.contains_key(&request.1));
+        if is_known && refused.as_ref().is_none_or(|refused| !refused.is_empty()) {
+            self.lists.keep(request, index, refused);
+        }
+    }
+
+    /// All refusals, to be written down.
+    pub fn told(&self) -> Vec<Told> {
+        self.lists.told()
+    }
+
     fn add(&mut self, id: u64, more: Client) {
         let client = self.clients.entry(id).or_default();
         self.by_index.remove(&(client.last_index, id));
@@ -88,12 +117,14 @@ impl Window {
             && let Some((serial, _)) = client.done.pop_first()
         {
             client.forgotten = client.forgotten.max(serial);
+            self.lists.forget((id, serial));
         }
         self.by_index.insert((client.last_index, id));
         if self.clients.len() > CLIENTS
             && let Some((_, silent)) = self.by_index.pop_first()
         {
             self.clients.remove(&silent);
+            self.lists.forget_client(silent);
         }
     }
 }
@@ -106,11 +137,25 @@ pub struct Piece {
     window: Window,
 }
 
+impl Piece {
+    /// What its window refused, to be written down.
+    pub fn told(&self) -> Vec<Told> {
+        self.window.told()
+    }
+}
+
 /// A part of a giver's window, on its way with an area.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Carried {
     area: Area,
     clients: Vec<(u64, Client)>,
+}
+
+/// What a giver's window refused, on its way with an area.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CarriedTold {
+    area: Area,
+    told: Vec<Told>,
 }
 
 /// The windows of a partition: see the module.
@@ -146,13 +191,41 @@ impl Dedup {
         self.window(place).seen(request)
     }
 
-    /// Remembers what `request`, applied at `index`, was answered.
-    pub fn record(&mut self, place: Place, request: RequestId, index: LogIndex, affected: u64) {
-        let window = match place.and_then(|at| self.pieces.get_mut(at)) {
+    /// What was refused of `request`, which this window has seen; `None` if that is forgotten.
+    pub fn refused(&self, place: Place, request: RequestId) -> Option<&Refusals> {
+        self.window(place).refused(request)
+    }
+
+    fn window_mut(&mut self, place: Place) -> &mut Window {
+        match place.and_then(|at| self.pieces.get_mut(at)) {
             Some(piece) => &mut piece.window,
             None => &mut self.own,
-        };
-        window.record(request, index, affected);
+        }
+    }
+
+    /// Remembers what `request`, applied at `index`, was answered.
+    pub fn record(&mut self, place: Place, request: RequestId, index: LogIndex, affected: u64) {
+        self.window_mut(place).record(request, index, affected);
+    }
+
+    /// Remembers what was refused of it besides.
+    pub fn refuse(&mut self, place: Place, request: RequestId, index: LogIndex, refused: Refusals) {
+        self.window_mut(place).refuse((request.client, request.serial), index, Some(refused));
+    }
+
+    /// Takes what [`Window::told`] and [`Piece::told`] said.
+    ///
+    /// # Errors
+    /// If that is not of as many pieces as there are.
+    pub fn read_told(&mut self, own: Vec<Told>, pieces: Vec<Vec<Told>>) -> Result<(), postcard::Error> {
+        if pieces.len() != self.pieces.len() {
+            return Err(postcard::Error::SerdeDeCustom);
+        }
+        self.own.lists = Lists::read(own);
+        for (piece, told) in self.pieces.iter_mut().zip(pieces) {
+            piece.window.lists = Lists::read(told);
+        }
+        Ok(())
     }
 
     /// What a partition that gets `area` must know, in parts. There is one for each window at least, even if nobody wrote.
@@ -194,6 +267,30 @@ impl Dedup {
             client.last_index = client.last_index.min(index);
             client.done.values_mut().for_each(|(_, at)| *at = index);
             window.add(id, client);
+        }
+    }
+
+    /// What was refused of the requests that [`Dedup::carry`] carries, window by window; only windows that have refused.
+    pub(super) fn carry_told(&self, area: &Area) -> Vec<CarriedTold> {
+        let mut own = area.clone();
+        let mut parts = Vec::new();
+        for piece in &self.pieces {
+            own = own.without(&piece.area);
+            parts.push(CarriedTold { area: piece.area.and(area), told: piece.window.told() });
+        }
+        parts.push(CarriedTold { area: own, told: self.own.told() });
+        parts.retain(|part| !part.area.is_empty() && !part.told.is_empty());
+        parts
+    }
+
+    /// Takes what was refused of requests that came with the move `id` before, by the import at `index`.
+    pub(super) fn absorb_told(&mut self, id: u64, index: LogIndex, carried: CarriedTold) {
+        let CarriedTold { area, told } = carried;
+        let Some(piece) = self.pieces.iter_mut().find(|piece| piece.id == id && piece.area == area) else {
+            return;
+        };
+        for told in told {
+            piece.window.refuse(told.request(), index, told.into_refused());
         }
     }
 

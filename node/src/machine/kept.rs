@@ -4,12 +4,12 @@
 //! behind the one before it. A state of before there were additions ends after the window; what a state does not have is
 //! read as if there were none. A newer version than ours is read as far as ours reaches.
 
-use crate::machine::dedup::{Dedup, Piece, Window};
+use crate::machine::dedup::{Dedup, Piece, Told, Window};
 use crate::machine::moves::{Moves, Touched};
 use crate::storage::Digest;
 
-/// 1: the digest. 2: slots that move.
-const VERSION: u8 = 2;
+/// 1: the digest. 2: slots that move. 3: what was refused.
+const VERSION: u8 = 3;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -36,7 +36,9 @@ pub fn encode(
 ) -> Result<Vec<u8>, postcard::Error> {
     let mut bytes = postcard::to_stdvec(&(mark, &dedup.own))?;
     bytes.push(VERSION);
-    postcard::to_extend(&(Some(digest), moves, &dedup.pieces, touched), bytes)
+    let bytes = postcard::to_extend(&(Some(digest), moves, &dedup.pieces, touched), bytes)?;
+    let pieces: Vec<Vec<Told>> = dedup.pieces.iter().map(Piece::told).collect();
+    postcard::to_extend(&(dedup.own.told(), pieces), bytes)
 }
 
 impl Kept {
@@ -51,8 +53,13 @@ impl Kept {
         let (digest, added): (Option<Digest>, _) = postcard::take_from_bytes(added)?;
         kept.digest = digest;
         if version > 1 {
-            let (moves, pieces, touched): (Moves, Vec<Piece>, Touched) = postcard::from_bytes(added)?;
+            let ((moves, pieces, touched), added): ((Moves, Vec<Piece>, Touched), _) =
+                postcard::take_from_bytes(added)?;
             (kept.moves, kept.dedup.pieces, kept.touched) = (moves, pieces, touched);
+            if version > 2 {
+                let (own, pieces): (Vec<Told>, Vec<Vec<Told>>) = postcard::from_bytes(added)?;
+                kept.dedup.read_told(own, pieces)?;
+            }
         }
         Ok(kept)
     }
@@ -63,8 +70,9 @@ mod tests {
     use serde::Serialize;
 
     use super::*;
-    use crate::machine::Reply;
     use crate::machine::command::RequestId;
+    use crate::machine::dedup::Refusals;
+    use crate::machine::{Refused, Reply};
 
     /// The shape of before the digest.
     #[derive(Serialize)]
@@ -98,6 +106,29 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(Kept::decode(&bytes[..cut]).map_or(true, |kept| kept.moves != moves), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn what_was_refused_is_kept_and_a_state_of_before_that_is_read() {
+        let id = RequestId { client: 3, serial: 4 };
+        let refused = Refused { key: vec![1], ..Refused::default() };
+        let refusals = Refusals { named: vec![refused], unnamed: 2 };
+        let mut dedup = Dedup { own: window(), pieces: Vec::new() };
+        dedup.refuse(None, id, 9, refusals.clone());
+        let of = |dedup: &Dedup| {
+            encode(&b"mark".to_vec(), dedup, Digest::default(), &Moves::default(), &Touched::new())
+        };
+        let bytes = of(&dedup).unwrap();
+        let kept = Kept::decode(&bytes).unwrap();
+        assert_eq!(kept.dedup, dedup);
+        assert_eq!(kept.dedup.refused(None, id), Some(&refusals));
+        // As it was written then: the same without what was refused.
+        let plain = Dedup { own: window(), pieces: Vec::new() };
+        let mut former = of(&plain).unwrap();
+        former.truncate(former.len() - 2);
+        let version = former.iter().rposition(|byte| *byte == VERSION).unwrap();
+        former[version] = 2;
+        assert_eq!(Kept::decode(&former).unwrap().dedup, plain);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::dedup::{Carried, Dedup};
+use super::dedup::{Carried, CarriedTold, Dedup};
 use crate::storage::Presence;
 use crate::storage::row::StoredRow;
 
@@ -108,6 +108,8 @@ pub enum Step {
         /// Whether none are left then.
         is_last: bool,
     },
+    /// B: an import that brings refusals too.
+    ImportTold(Import, Vec<CarriedTold>),
 }
 
 /// A part of what comes.
@@ -127,6 +129,19 @@ pub struct Import {
     pub carried: Vec<Carried>,
     /// Where B stands with it.
     pub cursor: Cursor,
+    /// What A refused of the requests that it answered; behind the replies.
+    #[serde(skip)]
+    pub told: Vec<CarriedTold>,
+}
+
+impl Import {
+    /// Its step.
+    pub fn into_step(mut self) -> Step {
+        match std::mem::take(&mut self.told) {
+            told if told.is_empty() => Step::Import(self),
+            told => Step::ImportTold(self, told),
+        }
+    }
 }
 
 /// How much of an area has come.
@@ -425,5 +440,10 @@ impl Ledger {
     /// The replies to carry along with an area, in parts that fit a message. There is at least one.
     pub fn carried(&self, area: &Area) -> Vec<Carried> {
         self.dedup.lock().carry(area)
+    }
+
+    /// What was refused of the requests that they answered, in parts that fit a message.
+    pub fn carried_told(&self, area: &Area) -> Vec<CarriedTold> {
+        self.dedup.lock().carry_told(area)
     }
 }

@@ -5,6 +5,9 @@
 //! may these keys be written here at all, or are they moving ([`super::moves`]). At rest both are one look at something
 //! empty. Steps of moves stand in [`steps`].
 
+mod decided;
+mod expire;
+mod patch;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,9 +62,10 @@ pub struct PartitionMachine {
     signals: Signals,
 }
 
-/// What of a command is new.
+/// What of a command is new, and what is not.
 struct Admitted<T> {
     fresh: Vec<(Place, Vec<T>)>,
+    again: Vec<(Place, Vec<T>)>,
     seen: u64,
     seen_at: LogIndex,
 }
@@ -130,6 +134,12 @@ impl PartitionMachine {
                 Ok(Reply::Written { affected: 0, log_index: index })
             }
             Body::Move(step) => self.step(index, step),
+            Body::UpsertIf(rows) => self.upsert_if(index, request, rows),
+            Body::Patch { patches, rules } => self.patch(index, request, patches, rules),
+            Body::PatchMatching { filter, edit, rules, layout } => {
+                self.patch_matching(index, request, (&filter, &edit), rules, layout)
+            }
+            Body::Expire { until_ms, keys } => self.expire(index, until_ms, keys),
         }
     }
 
@@ -143,10 +153,7 @@ impl PartitionMachine {
             Ok(admitted) => admitted,
             Err(rejection) => return Ok(Reply::Rejected(rejection)),
         };
-        self.each(index, request, admitted, |machine, rows: Vec<StoredRow>| {
-            machine.touch(index, rows.iter().map(|row| row.key.as_slice()));
-            machine.store.upsert(index, rows)
-        })
+        self.each(index, request, admitted, |machine, rows: Vec<StoredRow>| machine.write(index, rows))
     }
 
     fn delete(
@@ -183,20 +190,10 @@ impl PartitionMachine {
         fields: BTreeMap<String, FieldType>,
         layout: u64,
     ) -> Result<Reply, Fault> {
-        let mut admitted = Admitted { fresh: Vec::new(), seen: 0, seen_at: 0 };
-        {
-            let dedup = self.ledger.dedup.lock();
-            for place in dedup.places(self.moves.incoming.as_ref().map(|incoming| incoming.id)) {
-                match request.and_then(|request| dedup.seen(place, request)) {
-                    Some(Reply::Rejected(rejection)) => return Ok(Reply::Rejected(rejection)),
-                    Some(Reply::Written { affected, log_index }) => {
-                        admitted.seen += affected;
-                        admitted.seen_at = admitted.seen_at.max(log_index);
-                    }
-                    _ => admitted.fresh.push((place, Vec::new())),
-                }
-            }
-        }
+        let mut admitted = match self.standing(request) {
+            Ok(admitted) => admitted,
+            Err(rejection) => return Ok(Reply::Rejected(rejection)),
+        };
         if !admitted.fresh.is_empty() {
             if layout != self.presence.layout || !self.presence.frozen.is_empty() {
                 return Ok(Reply::Rejected(Rejection::Moved));
@@ -208,6 +205,24 @@ impl PartitionMachine {
             }
         }
         self.each(index, request, admitted, |machine, keys: Vec<Key>| machine.delete_keys(index, &keys))
+    }
+
+    /// Which windows have seen a request that is about all keys here.
+    fn standing(&self, request: Option<RequestId>) -> Result<Admitted<Key>, Rejection> {
+        let mut admitted = Admitted { fresh: Vec::new(), again: Vec::new(), seen: 0, seen_at: 0 };
+        let dedup = self.ledger.dedup.lock();
+        for place in dedup.places(self.moves.incoming.as_ref().map(|incoming| incoming.id)) {
+            match request.and_then(|request| dedup.seen(place, request)) {
+                Some(Reply::Rejected(rejection)) => return Err(rejection),
+                Some(Reply::Written { affected, log_index }) => {
+                    admitted.seen += affected;
+                    admitted.seen_at = admitted.seen_at.max(log_index);
+                    admitted.again.push((place, Vec::new()));
+                }
+                _ => admitted.fresh.push((place, Vec::new())),
+            }
+        }
+        Ok(admitted)
     }
 
     /// Fills in the keys that pass, each where it belongs; those of a piece that has seen the request are left out.
@@ -250,7 +265,8 @@ impl PartitionMachine {
                 groups.entry(dedup.place(&key(&item))).or_default().push(item);
             }
         }
-        let mut admitted = Admitted { fresh: Vec::with_capacity(groups.len()), seen: 0, seen_at: 0 };
+        let fresh = Vec::with_capacity(groups.len());
+        let mut admitted = Admitted { fresh, again: Vec::new(), seen: 0, seen_at: 0 };
         for (place, items) in groups {
             match request.and_then(|request| dedup.seen(place, request)) {
                 Some(Reply::Rejected(rejection)) => return Err(rejection),
@@ -258,6 +274,7 @@ impl PartitionMachine {
                     let named: BTreeSet<Vec<u8>> = items.iter().map(&key).collect();
                     admitted.seen += affected.min(named.len() as u64);
                     admitted.seen_at = admitted.seen_at.max(log_index);
+                    admitted.again.push((place, items));
                 }
                 _ => admitted.fresh.push((place, items)),
             }

@@ -1,5 +1,8 @@
 //! The partition's machine over a real store: digests at a log index, and what comes back after a reopen.
 
+mod answers;
+mod writes;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,16 +1,18 @@
 //! Before a write is proposed: everything that can be refused is refused here, so that applying it cannot fail for the
 //! caller's sake.
 
-use flotilla_proto::filter::Compiled;
+use flotilla_proto::filter::{Compiled, Filter};
 use flotilla_proto::limits::BATCH_MAX;
-use flotilla_proto::record::Key;
-use flotilla_proto::refusal::Refusal;
+use flotilla_proto::patch::Patch;
+use flotilla_proto::record::{Key, Record};
+use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::schema::{CollectionSpec, at_most, check_key};
 
 use super::{Owned, Write};
-use crate::machine::command::Body;
+use crate::machine::command::{Body, Expect, PatchRow, Rules};
 use crate::machine::moves::{Cursor, Moves, Step};
 use crate::storage::StoredRow;
+use crate::storage::row::stored_vectors;
 
 /// What the machine must be told first: what came by a move and, by the caller's map, is the partition's now.
 pub(super) fn due(moves: &Moves, owned: &Owned) -> Option<Step> {
@@ -27,15 +29,22 @@ pub(super) fn admit(
     write: Write,
 ) -> Result<Body, Refusal> {
     Ok(match write {
-        Write::Upsert(records) => {
-            at_most("records", "records", BATCH_MAX, records.len())?;
-            for (n, record) in records.iter().enumerate() {
-                spec.check_record(&format!("records[{n}]"), record)?;
-            }
-            let rows = records.iter().map(|record| StoredRow::from_domain(record, spec));
-            let rows: Vec<StoredRow> = rows.collect::<Result<_, _>>()?;
-            owned.check(rows.iter().map(|row| row.key.as_slice()))?;
-            Body::Upsert(rows)
+        Write::Upsert(records) => Body::Upsert(rows(spec, owned, &records)?),
+        Write::UpsertIf(wishes) => {
+            let (expected, records): (Vec<Expect>, Vec<Record>) = wishes.into_iter().unzip();
+            Body::UpsertIf(expected.into_iter().zip(rows(spec, owned, &records)?).collect())
+        }
+        Write::Patch(patches) => {
+            at_most("patches", "patches", BATCH_MAX, patches.len())?;
+            let patches = (0..).zip(&patches).map(|(n, patch)| patch_row(spec, n, patch));
+            let patches: Vec<PatchRow> = patches.collect::<Result<_, _>>()?;
+            owned.check(patches.iter().map(|patch| patch.key.as_slice()))?;
+            Body::Patch { patches, rules: rules(spec) }
+        }
+        Write::PatchMatching(filter, edit) => {
+            edit.check("matching")?;
+            check_matching(spec, moves, owned, &filter)?;
+            Body::PatchMatching { filter, edit, rules: rules(spec), layout: moves.layout }
         }
         Write::Delete(keys) => {
             at_most("keys", "keys", BATCH_MAX, keys.len())?;
@@ -45,12 +54,49 @@ pub(super) fn admit(
             Body::Delete(keys)
         }
         Write::DeleteFilter(filter) => {
-            Compiled::new(&filter, spec)?;
-            // The machine refuses it if the layout is another one by then.
-            if !moves.gained.is_within(&owned.area) || moves.given.overlaps(&owned.area) {
-                return Err(owned.stale());
-            }
+            check_matching(spec, moves, owned, &filter)?;
             Body::DeleteMatching { filter, fields: spec.fields.clone(), layout: moves.layout }
         }
     })
+}
+
+/// Refuses a condition that says nothing here, or that the caller's map is too old or too new for. The machine refuses it if the
+/// layout is another one by then.
+fn check_matching(
+    spec: &CollectionSpec,
+    moves: &Moves,
+    owned: &Owned,
+    filter: &Filter,
+) -> Result<(), Refusal> {
+    Compiled::new(filter, spec)?;
+    if !moves.gained.is_within(&owned.area) || moves.given.overlaps(&owned.area) {
+        return Err(owned.stale());
+    }
+    Ok(())
+}
+
+fn rules(spec: &CollectionSpec) -> Rules {
+    Rules { fields: spec.fields.clone(), strict: spec.strict }
+}
+
+fn patch_row(spec: &CollectionSpec, n: usize, patch: &Patch) -> Result<PatchRow, Violation> {
+    patch.check(&format!("patches[{n}]"), spec)?;
+    Ok(PatchRow {
+        key: patch.key.to_bytes(),
+        edit: patch.edit.clone(),
+        vectors: stored_vectors(&patch.vectors, spec)?,
+        if_version: patch.if_version,
+    })
+}
+
+/// The rows of records that fit the collection and are the partition's, in order.
+fn rows(spec: &CollectionSpec, owned: &Owned, records: &[Record]) -> Result<Vec<StoredRow>, Refusal> {
+    at_most("records", "records", BATCH_MAX, records.len())?;
+    for (n, record) in records.iter().enumerate() {
+        spec.check_record(&format!("records[{n}]"), record)?;
+    }
+    let rows = records.iter().map(|record| StoredRow::from_domain(record, spec));
+    let rows: Vec<StoredRow> = rows.collect::<Result<_, _>>()?;
+    owned.check(rows.iter().map(|row| row.key.as_slice()))?;
+    Ok(rows)
 }

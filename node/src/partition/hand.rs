@@ -47,7 +47,7 @@ impl Replica {
         let wrong = |why: String| Violation::new("command", why);
         let command = Command::decode(command).map_err(|why| wrong(format!("{why:?}")))?;
         let step = match command.body {
-            Body::Move(step @ (Step::BeginImport { .. } | Step::Import(_))) => step,
+            Body::Move(step @ (Step::BeginImport { .. } | Step::Import(_) | Step::ImportTold(..))) => step,
             _ => return Err(wrong("is no step of an import".to_owned()).into()),
         };
         if command.collection != self.collection {
@@ -155,6 +155,6 @@ impl Taker for Neighbour {
     }
 
     async fn import(&self, import: Import) -> Stepped<()> {
-        Ok(self.send(Step::Import(import)).await?.map(drop))
+        Ok(self.send(import.into_step()).await?.map(drop))
     }
 }

@@ -16,6 +16,7 @@ pub(super) fn read_record(
 ) -> Result<Record, Fault> {
     let mut record = Record::new(key);
     record.version = segment.version(row);
+    record.expires_at_ms = segment.expires_at_ms(row)?;
     if parts.payload {
         record.payload = segment.payload(row)?;
     }

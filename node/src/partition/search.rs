@@ -17,7 +17,7 @@ use crate::query::{self, Curtain};
 use crate::storage::{Fault, SegmentView, View};
 
 /// A question for the partition, already checked against the collection's limits.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Search {
     /// The vector's name, as the spec has it.
     pub vector: String,
@@ -39,6 +39,8 @@ pub struct Search {
     pub without: Vec<Key>,
     /// Hits in groups.
     pub groups: Option<Groups>,
+    /// Words to search for, instead of the vector.
+    pub text: Option<query::TextSearch>,
 }
 
 /// How hits are wanted in groups.
@@ -80,14 +82,36 @@ impl Replica {
         Ok((answer, at))
     }
 
+    /// What words weigh in this partition, and the log index of the view that was looked at: as for a search.
+    pub async fn weigh(
+        &self,
+        ask: query::Weighing,
+        at: LogIndex,
+        fresh: Fresh,
+        owned: &Owned,
+    ) -> Result<(query::Weights, LogIndex), Refusal> {
+        let view = self.view_at(at, fresh).await?;
+        let curtain = self.seat.curtain(&view, owned)?;
+        let at = view.at;
+        let weights = self
+            .compute(move |cancelled| {
+                let segments: Vec<&dyn SegmentView> = view.segments().collect();
+                Curtain::over(curtain.as_deref(), &segments, |segments| {
+                    query::weigh(segments, &ask, cancelled)
+                })
+            })
+            .await?;
+        Ok((weights, at))
+    }
+
     /// Compares the answer with that of a scan, if it is time; the caller does not wait for it.
     fn watch(&self, look: Arc<Look>, answer: &query::Answer) {
-        let Search { exact, groups, .. } = &look.search;
-        if *exact || groups.is_some() {
+        let Search { exact, groups, text, .. } = &look.search;
+        if *exact || groups.is_some() || text.is_some() {
             return;
         }
         let Some(sample) = self.recall.sample() else { return };
-        let (answer, partition) = (answer.clone(), self.id);
+        let (answer, partition, quarantine) = (answer.clone(), self.id, self.quarantine.clone());
         drop(task::spawn(async move {
             let compared = task::spawn_cpu(move || {
                 let exact = look.take(true, &|| sample.is_idle())?;
@@ -96,7 +120,12 @@ impl Replica {
             });
             match compared.await {
                 Ok(Ok(()) | Err(Fault::Cancelled)) => {}
-                Ok(Err(fault)) => tracing::warn!(%partition, %fault, "a search could not be compared"),
+                Ok(Err(fault)) => {
+                    tracing::error!(%partition, %fault, "a search could not be compared");
+                    if matches!(fault, Fault::Damaged { .. }) {
+                        quarantine.note(&fault);
+                    }
+                }
                 Err(lost) => tracing::warn!(%partition, %lost, "a search could not be compared"),
             }
         }));
@@ -124,6 +153,7 @@ impl Look {
             exact,
             max_distance: search.max_distance,
             without: &search.without,
+            text: search.text.as_ref(),
         };
         let segments: Vec<&dyn SegmentView> = self.view.segments().collect();
         Curtain::over(self.curtain.as_deref(), &segments, |segments| {

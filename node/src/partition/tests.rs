@@ -1,4 +1,5 @@
 mod backlog;
+mod expiry;
 mod moves;
 mod restart;
 mod world;

@@ -10,12 +10,15 @@ use std::sync::Arc;
 
 use flotilla_proto::area::Area;
 use flotilla_proto::filter::Compiled;
+use flotilla_proto::fulltext::{Kin, Need};
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::{Key, Payload, Vector};
 use parking_lot::Mutex;
 
 use crate::index::{Bitset, Neighbor, Stats};
-use crate::storage::{Fault, Matching, Nearest, SegmentView, StoredRow};
+use crate::storage::{
+    Fault, FieldColumn, Listed, Matching, Nearest, SegmentView, Sought, StoredRow, Tally, TextField, Weighed,
+};
 
 /// Hides the rows of some keys. Kept between reads, for what it remembers.
 #[derive(Debug, Default)]
@@ -118,6 +121,10 @@ impl SegmentView for Shown<'_> {
         self.segment.version(row)
     }
 
+    fn expires_at_ms(&self, row: u32) -> Result<Option<u64>, Fault> {
+        self.segment.expires_at_ms(row)
+    }
+
     fn find(&self, key: &Key) -> Result<Option<u32>, Fault> {
         Ok(self.segment.find(key)?.filter(|row| self.shown.contains(*row)))
     }
@@ -128,6 +135,18 @@ impl SegmentView for Shown<'_> {
 
     fn vector(&self, name: &str, row: u32) -> Option<Vector> {
         self.segment.vector(name, row)
+    }
+
+    fn column(&self, field: &str) -> Result<Option<FieldColumn>, Fault> {
+        self.segment.column(field)
+    }
+
+    fn live_rows(&self) -> Box<dyn Iterator<Item = u32> + Send + '_> {
+        Box::new(self.shown.iter())
+    }
+
+    fn answers(&self, filter: &Compiled) -> bool {
+        self.segment.answers(filter)
     }
 
     fn matching(&self, filter: &Compiled) -> Result<Matching, Fault> {
@@ -157,6 +176,38 @@ impl SegmentView for Shown<'_> {
 
     fn has_codes(&self, vector: &str) -> bool {
         self.segment.has_codes(vector)
+    }
+
+    fn texts(&self, row: u32, field: &TextField, each: &mut dyn FnMut(&str)) -> Result<(), Fault> {
+        self.segment.texts(row, field, each)
+    }
+
+    fn has_words(&self, field: &TextField) -> bool {
+        self.segment.has_words(field)
+    }
+
+    fn weigh(&self, field: &TextField, sought: &Sought, rows: Option<&Matching>) -> Result<Weighed, Fault> {
+        self.segment.weigh(field, sought, rows.or(Some(&self.shown)))
+    }
+
+    fn list_kin(
+        &self,
+        field: &TextField,
+        kin: &Kin,
+        rows: Option<&Matching>,
+        listed: &mut Listed,
+    ) -> Result<(), Fault> {
+        self.segment.list_kin(field, kin, rows.or(Some(&self.shown)), listed)
+    }
+
+    fn occurrences(
+        &self,
+        field: &TextField,
+        sought: (&Sought, Need),
+        rows: Option<&Matching>,
+        each: &mut dyn FnMut(u32, &Tally<'_>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        self.segment.occurrences(field, sought, rows.or(Some(&self.shown)), each)
     }
 
     fn by_key<'a>(

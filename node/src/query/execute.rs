@@ -44,11 +44,11 @@ pub(super) fn segment(
     let mut step = choose(&facts);
     let found = match step {
         _ if accepted == 0 => vec![],
-        Step::Exact => look.scan()?,
+        Step::Exact | Step::Postings | Step::Texts => look.scan()?,
         Step::Codes | Step::Graph { .. } | Step::FilteredGraph { .. } => {
             let method = match step {
                 Step::Graph { ef } | Step::FilteredGraph { ef } => Method::Graph { ef },
-                Step::Codes | Step::Exact => Method::Codes,
+                _ => Method::Codes,
             };
             let found = look.look(method, ask.limit)?;
             if found.len() < ask.limit.min(accepted) {

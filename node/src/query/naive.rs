@@ -67,6 +67,10 @@ impl SegmentView for Naive {
         self.rows[row as usize].version
     }
 
+    fn expires_at_ms(&self, _: u32) -> Result<Option<u64>, Fault> {
+        Ok(None)
+    }
+
     fn find(&self, key: &Key) -> Result<Option<u32>, Fault> {
         Ok(self.live_rows().find(|(_, row)| row.key == *key).map(|(number, _)| number))
     }

@@ -57,6 +57,10 @@ pub enum Step {
         /// Candidates kept.
         ef: usize,
     },
+    /// By the postings of words.
+    Postings,
+    /// By reading texts.
+    Texts,
 }
 
 impl Step {
@@ -67,6 +71,8 @@ impl Step {
             Step::Codes => "codes",
             Step::Graph { .. } => "graph",
             Step::FilteredGraph { .. } => "filtered_graph",
+            Step::Postings => "postings",
+            Step::Texts => "texts",
         }
     }
 }

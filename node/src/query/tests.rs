@@ -2,6 +2,7 @@
 
 mod groups;
 mod recall;
+mod words;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -135,7 +136,7 @@ proptest! {
         max_distance in prop::option::weighted(0.2, component()),
     ) {
         let filter = filter.as_ref();
-        let ask = Search { vector: "v", query: &query, filter, limit, ef: 1, target_recall: None, exact: true, max_distance, without: &[] };
+        let ask = Search { vector: "v", query: &query, filter, limit, ef: 1, target_recall: None, exact: true, max_distance, without: &[], text: None };
         let answer = search(&views(&segments), &spec(segments[0].distance), &ask, &|| false).unwrap();
         let naive = naive_hits(&segments, &ask);
         prop_assert_eq!(&answer.hits, &naive);
@@ -154,7 +155,7 @@ proptest! {
         ef in 0_usize..6,
     ) {
         let filter = filter.as_ref();
-        let ask = Search { vector: "v", query: &query, filter, limit, ef, target_recall: None, exact: false, max_distance: None, without: &[] };
+        let ask = Search { vector: "v", query: &query, filter, limit, ef, target_recall: None, exact: false, max_distance: None, without: &[], text: None };
         let answer = search(&views(&segments), &spec(segments[0].distance), &ask, &|| false).unwrap();
         prop_assert_eq!(answer.hits.len(), naive_hits(&segments, &ask).len());
         prop_assert!(answer.hits.is_sorted());
@@ -217,6 +218,7 @@ fn ask(limit: usize, filter: Option<&Compiled>) -> Search<'_> {
         exact: false,
         max_distance: None,
         without: &[],
+        text: None,
     }
 }
 

@@ -30,6 +30,7 @@ enum Figure {
     MemoryBytes,
     IndexPermille,
     Waiting,
+    Stale,
     IndexEtaMs,
     Term,
     LogIndex,
@@ -40,7 +41,7 @@ enum Figure {
     RecallSamples,
 }
 
-const FIGURES: [(Figure, &str, &str); 16] = [
+const FIGURES: [(Figure, &str, &str); 17] = [
     (Figure::Records, "partition_records", "live records of the partition"),
     (Figure::Segments, "partition_segments", "sealed segments"),
     (Figure::Growing, "partition_growing_records", "rows not yet sealed"),
@@ -56,6 +57,11 @@ const FIGURES: [(Figure, &str, &str); 16] = [
         Figure::Waiting,
         "partition_waiting_vectors",
         "vectors that an index is to be built over; writes wait while they are more than index.backlog_max",
+    ),
+    (
+        Figure::Stale,
+        "partition_stale_records",
+        "records of segments that do not index a field as it is declared now: conditions on it read them",
     ),
     (
         Figure::IndexEtaMs,
@@ -116,7 +122,8 @@ impl Gauges {
                     Figure::MemoryBytes => status.memory_bytes,
                     Figure::IndexPermille => (status.index_progress * 1000.0) as u64,
                     Figure::Waiting => status.waiting_vectors,
-                    Figure::IndexEtaMs => match replica.pace().1 {
+                    Figure::Stale => status.stale_records,
+                    Figure::IndexEtaMs => match replica.pace(&status).1 {
                         Some(eta) => u64::try_from(eta.as_millis()).unwrap_or(u64::MAX),
                         None => continue,
                     },

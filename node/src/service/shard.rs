@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::convert::{
-    check_effort, filter_from_wire, key_from_wire, key_to_wire, placement_to_wire, record_from_wire,
+    aggregations_from_wire, check_effort, filter_from_wire, key_from_wire, key_to_wire, placement_to_wire,
     record_to_wire, value_from_wire, value_to_wire, vector_from_wire,
 };
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::group::{GroupBy, group_size};
 use flotilla_proto::ids::{CollectionId, Epoch, PartitionId};
 use flotilla_proto::limits::{EXAMPLES_MAX, LAG_MS_DEFAULT, LAG_MS_MAX, LIMIT_DEFAULT, LIMIT_MAX};
+use flotilla_proto::order::OrderBy;
 use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
@@ -21,12 +22,14 @@ use flotilla_proto::shard::{self, shard_server};
 use flotilla_proto::v1;
 use tonic::{Request, Response, Status};
 
+use super::fulltext::{text_from_wire, weighing_from_wire, weights_to_wire};
+use super::write::{part_from_wire, written_to_wire};
 use super::{time_left, within};
 use crate::machine::command::RequestId;
 use crate::meta::Meta;
 use crate::partition::fresh::{Consistency, Fresh};
 use crate::partition::registry::Registry;
-use crate::partition::{Groups, Owned, Parts, Replica, Scan, Search, Write};
+use crate::partition::{Aggregate, Groups, Owned, Parts, Replica, Scan, Search, Start};
 use crate::query;
 use crate::storage::vectors;
 
@@ -109,22 +112,8 @@ impl ShardService {
     }
 }
 
-fn keys_from_wire(keys: Vec<v1::Key>) -> Result<Vec<Key>, Violation> {
+pub(super) fn keys_from_wire(keys: Vec<v1::Key>) -> Result<Vec<Key>, Violation> {
     keys.into_iter().enumerate().map(|(n, key)| key_from_wire(&format!("keys[{n}]"), Some(key))).collect()
-}
-
-fn write_from_wire(command: Option<shard::write_request::Command>) -> Result<Write, Violation> {
-    use shard::write_request::Command;
-    match command {
-        Some(Command::Upsert(shard::Records { records })) => {
-            let records = records.into_iter().enumerate();
-            let records = records.map(|(n, record)| record_from_wire(&format!("records[{n}]"), record));
-            Ok(Write::Upsert(records.collect::<Result<_, _>>()?))
-        }
-        Some(Command::Delete(list)) => Ok(Write::Delete(keys_from_wire(list.keys)?)),
-        Some(Command::DeleteFilter(filter)) => Ok(Write::DeleteFilter(filter_from_wire(filter)?)),
-        None => Err(Violation::new("command", "is missing")),
-    }
 }
 
 fn compiled(filter: Option<v1::Filter>, spec: &CollectionSpec) -> Result<Option<Compiled>, Violation> {
@@ -137,36 +126,41 @@ fn search_from_wire(request: shard::SearchRequest, spec: &CollectionSpec) -> Res
         return Err(Violation::new("search.recommend", "is the router's to answer"));
     }
     check_effort(&search)?;
-    let (name, vector) = spec.vector(&search.vector_name)?;
-    let query = vector_from_wire("vector", search.vector)?;
-    vector.check_vector("vector", &query)?;
     let limit = search.limit.unwrap_or(LIMIT_DEFAULT);
     if limit == 0 || limit > LIMIT_MAX {
         return Err(Violation::range("limit", 1, LIMIT_MAX, limit));
     }
-    let ef = match (search.ef, vector.index.hnsw()) {
-        (0, Some(hnsw)) => hnsw.ef_search,
-        (0, None) => Hnsw::default().ef_search,
-        (ef, _) => ef,
-    };
     at_most("without", "keys", EXAMPLES_MAX, request.without.len())?;
     let without = request.without.into_iter().map(|key| key_from_wire("without", Some(key)));
     let groups = match search.group_by.as_str() {
         "" => None,
         field => Some(groups_from_wire(field, search.group_size, limit, request.groups, spec)?),
     };
-    Ok(Search {
-        vector: name.to_owned(),
-        query: vectors::query(vector, &query),
+    let mut asked = Search {
         filter: compiled(search.filter, spec)?,
         limit: limit as usize,
-        ef: ef as usize,
         target_recall: search.target_recall,
         exact: search.exact,
-        max_distance: search.score_threshold.map(|score| vector.farthest(score)),
         without: without.collect::<Result<_, _>>()?,
         groups,
-    })
+        ..Search::default()
+    };
+    if let Some(text) = &search.text {
+        asked.text = Some(text_from_wire(text, request.scoring, spec)?);
+        asked.max_distance = search.score_threshold.map(|score| -score);
+        return Ok(asked);
+    }
+    let (name, vector) = spec.vector(&search.vector_name)?;
+    let query = vector_from_wire("vector", search.vector)?;
+    vector.check_vector("vector", &query)?;
+    let ef = match (search.ef, vector.index.hnsw()) {
+        (0, Some(hnsw)) => hnsw.ef_search,
+        (0, None) => Hnsw::default().ef_search,
+        (ef, _) => ef,
+    };
+    let max_distance = search.score_threshold.map(|score| vector.farthest(score));
+    let query = vectors::query(vector, &query);
+    Ok(Search { vector: name.to_owned(), query, ef: ef as usize, max_distance, ..asked })
 }
 
 /// The groups of a search by `field`: of these values, or the nearest if none is named.
@@ -234,12 +228,13 @@ impl shard_server::Shard for ShardService {
         let shard::WriteRequest { target, request, command } = request.into_inner();
         let request = request.filter(|r| r.client != 0);
         let request = request.map(|r| RequestId { client: r.client, serial: r.serial });
-        let written = within(left, async {
+        let (written, places) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
-            replica.write(request, write_from_wire(command)?, &owned).await
+            let (write, places) = part_from_wire(command)?.into_write();
+            Ok((replica.write(request, write, &owned).await?, places))
         })
         .await?;
-        Ok(Response::new(shard::WriteResponse { affected: written.affected, log_index: written.log_index }))
+        Ok(Response::new(written_to_wire(written, &places)))
     }
 
     async fn search(
@@ -271,6 +266,23 @@ impl shard_server::Shard for ShardService {
         }))
     }
 
+    async fn weigh(
+        &self,
+        request: Request<shard::WeighRequest>,
+    ) -> Result<Response<shard::WeighResponse>, Status> {
+        let left = time_left(&request);
+        let mut request = request.into_inner();
+        let (target, view) = (request.target.take(), request.view);
+        let fresh = fresh_from_wire(target.as_ref(), left)?;
+        let (weights, log_index) = within(left, async {
+            let (replica, owned) = self.target(target, left).await?;
+            let ask = weighing_from_wire(request, &replica.spec())?;
+            replica.weigh(ask, view, fresh, &owned).await
+        })
+        .await?;
+        Ok(Response::new(weights_to_wire(weights, log_index)))
+    }
+
     async fn get(&self, request: Request<shard::GetRequest>) -> Result<Response<shard::GetResponse>, Status> {
         let left = time_left(&request);
         let shard::GetRequest { target, keys, with_payload, with_vectors, view } = request.into_inner();
@@ -290,23 +302,32 @@ impl shard_server::Shard for ShardService {
         request: Request<shard::ScanRequest>,
     ) -> Result<Response<shard::ScanResponse>, Status> {
         let left = time_left(&request);
-        let shard::ScanRequest { target, filter, limit, after, with_payload, with_vectors, view } =
-            request.into_inner();
+        let request = request.into_inner();
+        let shard::ScanRequest { target, filter, limit, after, view, .. } = request;
         let fresh = fresh_from_wire(target.as_ref(), left)?;
         if limit == 0 || limit > LIMIT_MAX {
             return Err(Violation::range("limit", 1, LIMIT_MAX, limit).into());
         }
-        let (records, more, log_index) = within(left, async {
+        let parts = Parts { payload: request.with_payload, vectors: request.with_vectors };
+        let page = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
-            let filter = compiled(filter, &replica.spec())?;
-            let after = after.map(|key| key_from_wire("after", Some(key))).transpose()?;
-            let parts = Parts { payload: with_payload, vectors: with_vectors };
-            let scan = Scan { filter, after, limit: limit as usize, parts };
-            replica.scan(scan, view, fresh, &owned).await
+            let spec = replica.spec();
+            let filter = compiled(filter, &spec)?;
+            let from = if request.order_by.is_empty() {
+                Start::Key(after.map(|key| key_from_wire("after", Some(key))).transpose()?)
+            } else {
+                let order = OrderBy::new(&request.order_by, request.descending, &spec)?;
+                Start::Place(order, Some(request.after_place).filter(|place| !place.is_empty()))
+            };
+            replica.scan(Scan { filter, from, limit: limit as usize, parts }, view, fresh, &owned).await
         })
         .await?;
-        let records = records.into_iter().map(record_to_wire).collect();
-        Ok(Response::new(shard::ScanResponse { records, more, log_index }))
+        Ok(Response::new(shard::ScanResponse {
+            records: page.records.into_iter().map(record_to_wire).collect(),
+            more: page.more,
+            log_index: page.at,
+            places: page.places,
+        }))
     }
 
     async fn count(
@@ -322,6 +343,25 @@ impl shard_server::Shard for ShardService {
         })
         .await?;
         Ok(Response::new(shard::CountResponse { count, log_index }))
+    }
+
+    async fn aggregate(
+        &self,
+        request: Request<shard::AggregateRequest>,
+    ) -> Result<Response<shard::AggregateResponse>, Status> {
+        let left = time_left(&request);
+        let shard::AggregateRequest { target, filter, aggregations, view } = request.into_inner();
+        let fresh = fresh_from_wire(target.as_ref(), left)?;
+        let (counted, log_index) = within(left, async {
+            let (replica, owned) = self.target(target, left).await?;
+            let spec = replica.spec();
+            let aggregations = aggregations_from_wire(aggregations, &spec)?;
+            let ask = Aggregate { aggregations, filter: compiled(filter, &spec)? };
+            replica.aggregate(ask, view, fresh, &owned).await
+        })
+        .await?;
+        let counted = counted.encode().map_err(|why| Refusal::Internal(format!("the figures: {why}")))?;
+        Ok(Response::new(shard::AggregateResponse { counted, log_index }))
     }
 
     async fn import(
@@ -360,7 +400,7 @@ impl shard_server::Shard for ShardService {
         let (replica, _) = within(left, self.target(request.into_inner().target, left)).await?;
         let status = replica.status();
         let (_, log_index) = replica.numbers();
-        let (vectors_per_second, eta) = replica.pace();
+        let (vectors_per_second, eta) = replica.pace(&status);
         let eta_ms = eta.map(|eta| u64::try_from(eta.as_millis()).unwrap_or(u64::MAX));
         let indexing = v1::PartitionIndexing {
             partition: replica.id().0,
@@ -370,6 +410,7 @@ impl shard_server::Shard for ShardService {
             progress: f64::from(status.index_progress),
             vectors_per_second,
             eta_ms,
+            stale_records: status.stale_records,
         };
         let status = v1::CollectionStatus {
             records: status.records,
@@ -381,6 +422,7 @@ impl shard_server::Shard for ShardService {
             coverage: None,
             index_eta_ms: eta_ms,
             indexing: vec![indexing],
+            stale_records: status.stale_records,
         };
         Ok(Response::new(shard::StatusResponse { status: Some(status), log_index }))
     }

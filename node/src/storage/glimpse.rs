@@ -10,6 +10,8 @@ use flotilla_proto::filter::Compiled;
 use flotilla_proto::limits::NESTING_MAX;
 use flotilla_proto::record::{Key, Payload, Value};
 
+use super::row::split_expiry;
+
 /// A filter and what it needs to see of a record.
 pub(super) struct Glimpse<'a> {
     filter: &'a Compiled,
@@ -46,23 +48,29 @@ impl<'a> Glimpse<'a> {
 
     /// The payload, of the wanted fields only.
     fn fields(&self, bytes: &[u8]) -> Result<Payload, Garbled> {
-        let mut seen = Payload::new();
         if self.fields.is_empty() {
-            return Ok(seen);
+            Ok(Payload::new())
+        } else {
+            cut(bytes, |name| self.fields.contains(name))
         }
-        let mut at = bytes;
-        for _ in 0..varint(&mut at)? {
-            let name = text(&mut at)?;
-            if self.fields.contains(name) {
-                let (value, rest) = postcard::take_from_bytes::<Value>(at).map_err(|_| Garbled)?;
-                seen.insert(name.to_owned(), value);
-                at = rest;
-            } else {
-                step_over(&mut at, NESTING_MAX + 1)?;
-            }
-        }
-        Ok(seen)
     }
+}
+
+/// The payload, of the fields with a wanted name only.
+pub(super) fn cut(bytes: &[u8], is_wanted: impl Fn(&str) -> bool) -> Result<Payload, Garbled> {
+    let mut seen = Payload::new();
+    let mut at = split_expiry(bytes).1;
+    for _ in 0..varint(&mut at)? {
+        let name = text(&mut at)?;
+        if is_wanted(name) {
+            let (value, rest) = postcard::take_from_bytes::<Value>(at).map_err(|_| Garbled)?;
+            seen.insert(name.to_owned(), value);
+            at = rest;
+        } else {
+            step_over(&mut at, NESTING_MAX + 1)?;
+        }
+    }
+    Ok(seen)
 }
 
 /// Steps over one encoded [`Value`].

@@ -11,7 +11,7 @@
 
 mod chunk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,10 +23,10 @@ use flotilla_proto::record::{Key, Payload, Vector};
 pub(super) use chunk::Chunk;
 
 use super::column::{Alive, stored_vectors};
-use super::glimpse::Glimpse;
+use super::glimpse::{self, Glimpse};
 use super::row::{StoredRow, decode_payload};
 use super::shape::{Shapes, VectorShape, ordinal};
-use super::{Fault, Matching, Nearest, SegmentView, vectors};
+use super::{Fault, Matching, Nearest, SegmentView, TextField, vectors};
 use crate::index::{Accept, Bitset, Neighbor, Stats, TopK};
 
 /// The writer's side.
@@ -35,6 +35,8 @@ pub(super) struct Growing {
     chunks: Vec<Arc<Chunk>>,
     /// Each key's newest row.
     newest: BTreeMap<Box<[u8]>, u32>,
+    /// When rows expire: (time, row), of the live ones that do.
+    expiring: BTreeSet<(u64, u32)>,
     rows: u32,
     dead: u32,
     bytes: usize,
@@ -60,6 +62,7 @@ impl Growing {
         for (row, place) in rows.iter().zip(self.rows..) {
             self.newest.insert(row.key.as_slice().into(), place);
             self.bytes += row.size();
+            self.expiring.extend(row.expires_at_ms().map(|when| (when, place)));
         }
         let mut last = Chunk::of(self.rows, version, rows, shapes);
         self.rows = self.rows.saturating_add(last.len());
@@ -84,7 +87,21 @@ impl Growing {
         {
             mark.store(at, Ordering::Relaxed);
             self.dead += 1;
+            if let Some(when) = chunk.expires_at_ms(local) {
+                self.expiring.remove(&(when, row));
+            }
         }
+    }
+
+    /// When the row expires, if ever.
+    pub fn expires_at_ms(&self, row: u32) -> Option<u64> {
+        place(&self.chunks, row).and_then(|(chunk, local)| chunk.expires_at_ms(local))
+    }
+
+    /// The keys of live rows that expire at or before `until`, the earliest first.
+    pub fn due(&self, until: u64) -> impl Iterator<Item = &[u8]> {
+        let due = self.expiring.range(..=(until, u32::MAX));
+        due.filter_map(|(_, row)| place(&self.chunks, *row).map(|(chunk, local)| chunk.key(local)))
     }
 
     /// Rows, dead ones included.
@@ -185,6 +202,10 @@ impl SegmentView for GrowingView {
         self.chunks.place(row).map_or(0, |(chunk, local)| chunk.version(local))
     }
 
+    fn expires_at_ms(&self, row: u32) -> Result<Option<u64>, Fault> {
+        Ok(self.chunks.place(row).and_then(|(chunk, local)| chunk.expires_at_ms(local)))
+    }
+
     fn find(&self, key: &Key) -> Result<Option<u32>, Fault> {
         let key = key.to_bytes();
         let found = self.chunks.list.iter().rev().find_map(|chunk| {
@@ -197,6 +218,13 @@ impl SegmentView for GrowingView {
     fn payload(&self, row: u32) -> Result<Payload, Fault> {
         let (chunk, local) = self.chunks.place(row).ok_or_else(|| garbled(row))?;
         decode_payload(chunk.payload(local)).map_err(|_| garbled(row))
+    }
+
+    fn texts(&self, row: u32, field: &TextField, each: &mut dyn FnMut(&str)) -> Result<(), Fault> {
+        let (chunk, local) = self.chunks.place(row).ok_or_else(|| garbled(row))?;
+        let seen = glimpse::cut(chunk.payload(local), |name| name == field.root());
+        field.texts(&seen.map_err(|_| garbled(row))?, each);
+        Ok(())
     }
 
     fn stored(&self, row: u32) -> Result<StoredRow, Fault> {
@@ -213,6 +241,11 @@ impl SegmentView for GrowingView {
         let ordinal = ordinal(&self.shapes, name)?;
         let (chunk, local) = self.chunks.place(row)?;
         chunk.column(ordinal, &self.shapes[ordinal])?.vector(local)
+    }
+
+    fn answers(&self, _: &Compiled) -> bool {
+        // They are as many as are worth no segment of their own.
+        true
     }
 
     fn matching(&self, filter: &Compiled) -> Result<Matching, Fault> {

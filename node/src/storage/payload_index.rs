@@ -4,7 +4,7 @@
 //! each row in a compressed store, and for each declared field whatever answers its conditions fastest ([`fields`]).
 //!
 //! **How a filter is evaluated.** A leaf on a declared field is answered from the index; everything else (undeclared
-//! fields, fields that were not declared when the segment was sealed, equality on `text`, values that the index cannot
+//! fields, fields that were not declared when the segment was sealed, equality on `text`, several words in one value of a `text`, values that the index cannot
 //! hold) is *residual*: it can only be decided by decoding the payload. Each node of the filter therefore yields two sets:
 //! rows that surely pass and rows that may pass ([`evaluate`]). They combine through `all`, `any` and `not`, and only
 //! the rows still undecided at the root are decoded, each once. The result equals [`Compiled::matches`] for every row.
@@ -19,12 +19,15 @@
 //!
 //! What it does not do: know which rows are live, or which keys they have (the segment does).
 
+mod automaton;
 mod checks;
+mod columns;
 mod directory;
 mod evaluate;
 mod fields;
 mod leaf;
 mod numbers;
+mod tokens;
 mod write;
 
 #[cfg(test)]
@@ -46,22 +49,27 @@ use tantivy::store::StoreReader;
 use tantivy::{Index, SegmentReader, TantivyError};
 
 use self::checks::{BlockDamage, Checks};
+use self::columns::Columns;
 use self::directory::Folder;
-use self::fields::Layout;
+use self::fields::{Layout, Version};
 use self::leaf::Leaves;
 use super::Fault;
+use super::row::decode_payload;
 use crate::index::Bitset;
 
+pub use self::columns::{Cell, FieldColumn, Scratch};
+pub(super) use self::tokens::{Accepted, Tokens};
 pub use self::write::write;
 
-/// Decompressed blocks (16 KiB each) that a segment's payload store keeps.
-const STORE_BLOCKS_CACHED: usize = 32;
+/// Decompressed blocks (4 KiB each) that a segment's payload store keeps.
+const STORE_BLOCKS_CACHED: usize = 128;
 
 /// The payload index of one sealed segment.
 pub struct PayloadIndex {
     dir: PathBuf,
     rows: u32,
     leaves: Leaves,
+    columns: Columns,
     store: StoreReader,
 }
 
@@ -78,18 +86,18 @@ impl PayloadIndex {
     /// # Errors
     /// [`Fault`] if the folder was written for other fields or another number of rows, or is damaged.
     pub fn open(dir: &Path, fields: &BTreeMap<String, FieldType>, rows: u32) -> Result<PayloadIndex, Fault> {
-        let reader = open_segment(dir, fields, rows)?;
-        let layout = Layout::new(fields);
+        let (reader, layout) = open_segment(dir, fields, rows)?;
         let tantivy = |error| fault(dir, error);
-        let leaves = Leaves::open(&reader, layout, rows).map_err(tantivy)?;
+        let columns = Columns::new(&reader, &layout);
+        let leaves = Leaves::open(dir, &reader, layout, rows).map_err(tantivy)?;
         let store = reader.get_store_reader(STORE_BLOCKS_CACHED).map_err(|error| fault(dir, error.into()))?;
-        Ok(PayloadIndex { dir: dir.to_owned(), rows, leaves, store })
+        Ok(PayloadIndex { dir: dir.to_owned(), rows, leaves, columns, store })
     }
 
     /// The payload of a row.
     pub fn payload(&self, row: u32) -> Result<Payload, Fault> {
         let bytes = self.payload_bytes(row)?;
-        postcard::from_bytes(&bytes)
+        decode_payload(&bytes)
             .map_err(|error| damaged(&self.dir, format!("the payload of row {row} does not decode: {error}")))
     }
 
@@ -100,6 +108,38 @@ impl PayloadIndex {
         }
         let stored: Stored = self.store.get(row).map_err(|error| fault(&self.dir, error))?;
         Ok(Bytes::from(stored.0))
+    }
+
+    /// The values of a declared field by row; `None` if the segment has no column of it, so that payloads tell.
+    pub fn column(&self, field: &str) -> Result<Option<FieldColumn>, Fault> {
+        let odd = || self.leaves.odd(field);
+        self.columns.open(field, &self.dir, &odd).map_err(|error| fault(&self.dir, error))
+    }
+
+    /// Whether indexes tell which rows pass, but for odd ones.
+    pub fn answers(&self, filter: &Compiled) -> bool {
+        match filter {
+            // A part that no index tells would be decided by reading all that the others let pass, for a page of a few.
+            Compiled::All(parts) | Compiled::Any(parts) => parts.iter().all(|part| self.answers(part)),
+            Compiled::Not(_) => false,
+            Compiled::Leaf(leaf) => self.leaves.answers(leaf),
+            Compiled::Keys(_) => true,
+        }
+    }
+
+    /// See [`Leaves::term_counts`].
+    pub fn term_counts(&self, field: &str, terms_max: usize) -> Result<Option<Vec<(String, u64)>>, Fault> {
+        self.leaves.term_counts(field, terms_max).map_err(|error| fault(&self.dir, error))
+    }
+
+    /// The words of a field; `None` if the segment was written when it was not declared as text.
+    pub(super) fn tokens(&self, field: &str) -> Option<&Tokens> {
+        self.leaves.tokens(field)
+    }
+
+    /// What went wrong in the index.
+    pub(super) fn fault(&self, error: TantivyError) -> Fault {
+        fault(&self.dir, error)
     }
 
     /// The rows that pass, dead ones included. `row_of` gives the live row of a key, so a dead row of the same key passes
@@ -115,13 +155,18 @@ impl PayloadIndex {
     }
 }
 
-fn open_segment(dir: &Path, fields: &BTreeMap<String, FieldType>, rows: u32) -> Result<SegmentReader, Fault> {
+fn open_segment(
+    dir: &Path,
+    fields: &BTreeMap<String, FieldType>,
+    rows: u32,
+) -> Result<(SegmentReader, Layout), Fault> {
     let tantivy = |error| fault(dir, error);
     let checks = Checks::open(dir)?;
     let index = Index::open(Folder::sealed(dir, checks)).map_err(tantivy)?;
-    if index.schema() != Layout::new(fields).schema {
+    let layouts = [Version::Columns, Version::First].map(|version| Layout::of(fields, version));
+    let Some(layout) = layouts.into_iter().find(|layout| layout.schema == index.schema()) else {
         return Err(damaged(dir, "it was written for other fields than the manifest says".into()));
-    }
+    };
     let segments = index.searchable_segments().map_err(tantivy)?;
     let [segment] = segments.as_slice() else {
         return Err(damaged(dir, format!("it holds {} tantivy segments, not 1", segments.len())));
@@ -130,7 +175,7 @@ fn open_segment(dir: &Path, fields: &BTreeMap<String, FieldType>, rows: u32) -> 
     if found != rows || segment.meta().has_deletes() {
         return Err(damaged(dir, format!("it holds {found} rows, the manifest says {rows}")));
     }
-    SegmentReader::open(segment).map_err(tantivy)
+    Ok((SegmentReader::open(segment).map_err(tantivy)?, layout))
 }
 
 /// A stored document: its payload bytes.

@@ -24,6 +24,8 @@ pub(super) struct Standing {
     pub kept: u32,
     /// Whether it waits for a graph.
     pub is_unindexed: bool,
+    /// Whether it indexes other fields than are declared now.
+    pub is_stale: bool,
 }
 
 /// The bounds of the choice.
@@ -42,7 +44,7 @@ pub(super) struct Limits {
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Merge these into one segment with its graphs. One alone is rewritten without its dead rows.
+    /// Merge these into one segment with its graphs. One alone is rewritten without its dead rows, for the fields of now.
     Merge(Vec<u64>),
     /// Build the graphs of this one where it stands.
     Index(u64),
@@ -64,7 +66,8 @@ fn in_order(standings: &[Standing]) -> Vec<Standing> {
 pub(super) fn merge(standings: &[Standing], limits: &Limits) -> Option<Step> {
     let mut all = in_order(standings);
     all.retain(|standing| !standing.is_unindexed);
-    tier_step(&all, limits).or_else(|| crowd_step(&all, limits)).or_else(|| dead_step(&all))
+    let step = tier_step(&all, limits).or_else(|| crowd_step(&all, limits));
+    step.or_else(|| dead_step(&all)).or_else(|| stale_step(&all))
 }
 
 /// What is due of graphs: segments without them together, and with the indexed ones of their size if those are about to be merged
@@ -118,6 +121,11 @@ fn dead_step(all: &[Standing]) -> Option<Step> {
     worst.max_by_key(|s| (dead(s), Reverse(s.number))).map(|s| Step::Merge(vec![s.number]))
 }
 
+/// A segment that does not index what is declared now: the smallest. It is written anew with the graphs that it has.
+fn stale_step(all: &[Standing]) -> Option<Step> {
+    all.iter().find(|standing| standing.is_stale).map(|standing| Step::Merge(vec![standing.number]))
+}
+
 /// As many as fit in one segment, in order; the first one always.
 fn fitting<'a>(of: impl Iterator<Item = &'a Standing>, limits: &Limits) -> Vec<&'a Standing> {
     let mut rows = 0_u32;
@@ -150,7 +158,7 @@ mod tests {
     const LIMITS: Limits = Limits { fan_in: 4, segments_max: 12, rows_max: 1_000_000, index_rows: 50_000 };
 
     fn s(number: u64, kept: u32, is_unindexed: bool) -> Standing {
-        Standing { number, rows: kept, kept, is_unindexed }
+        Standing { number, rows: kept, kept, is_unindexed, is_stale: false }
     }
 
     #[test]
@@ -191,13 +199,23 @@ mod tests {
 
     #[test]
     fn dead_rows_and_crowds_are_cleared() {
-        let dead = Standing { number: 3, rows: 1_000, kept: 600, is_unindexed: false };
+        let dead = Standing { number: 3, rows: 1_000, kept: 600, is_unindexed: false, is_stale: false };
         assert_eq!(next(&[s(1, 50, false), dead], &LIMITS), Some(Step::Merge(vec![3])));
         let gone = Standing { kept: 0, ..dead };
         assert_eq!(next(&[gone], &LIMITS), Some(Step::Merge(vec![3])));
         let steps = [64, 64, 64, 256, 256, 256, 1024, 1024, 1024, 4096, 4096, 4096, 16384];
         let crowd: Vec<Standing> = steps.iter().zip(1..).map(|(rows, n)| s(n, *rows, false)).collect();
         assert_eq!(next(&crowd, &LIMITS), Some(Step::Merge(vec![1, 2, 3, 4])));
+    }
+
+    #[test]
+    fn fields_that_came_later_are_indexed_when_nothing_else_is_due() {
+        let mut all: Vec<Standing> = (1..5).map(|n| s(n, 10_000 * n as u32, false)).collect();
+        all[2].is_stale = true;
+        all[3].is_stale = true;
+        assert_eq!(next(&all[1..], &LIMITS), Some(Step::Merge(vec![3])));
+        all[2] = s(5, 10_000, true);
+        assert_eq!(next(&all[1..], &LIMITS), Some(Step::Index(5)), "graphs first");
     }
 
     /// The steps end, and cost few insertions per row, whatever the sizes.

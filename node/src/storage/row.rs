@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use flotilla_proto::ids::LogIndex;
-use flotilla_proto::record::{Key, Payload, Record};
+use flotilla_proto::record::{Key, Payload, Record, Vector};
 use flotilla_proto::refusal::Violation;
 use flotilla_proto::schema::CollectionSpec;
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ pub struct StoredRow {
     pub key: Vec<u8>,
     /// Its vectors, by ascending ordinal.
     pub vectors: Vec<StoredVector>,
-    /// The payload, encoded by [`encode_payload`].
+    /// When the record expires, if it does, and the payload: encoded by [`encode_expiring`].
     #[serde(with = "as_shared")]
     pub payload: Bytes,
 }
@@ -49,22 +49,10 @@ pub struct StoredVector {
 impl StoredRow {
     /// The stored shape of a record that fits the collection. Refuses a vector that the collection does not have.
     pub fn from_domain(record: &Record, spec: &CollectionSpec) -> Result<StoredRow, Violation> {
-        let mut stored = Vec::with_capacity(record.vectors.len());
-        for (name, values) in &record.vectors {
-            let found = spec.vectors.iter().enumerate().find(|(_, (known, _))| *known == name);
-            let Some((ordinal, (_, vector))) = found else {
-                return Err(Violation::new(
-                    format!("record.vectors[{name}]"),
-                    format!("collection `{}` has no vector of this name", spec.name),
-                ));
-            };
-            let ordinal = u16::try_from(ordinal).unwrap_or(u16::MAX);
-            let (values, norm) = vectors::pack(vector, values);
-            stored.push(StoredVector { ordinal, norm, values });
-        }
-        let payload = encode_payload(&record.payload)
+        let vectors = stored_vectors(&record.vectors, spec)?;
+        let payload = encode_expiring(&record.payload, record.expires_at_ms)
             .map_err(|error| Violation::new("record.payload", error.to_string()))?;
-        Ok(StoredRow { key: record.key.to_bytes(), vectors: stored, payload })
+        Ok(StoredRow { key: record.key.to_bytes(), vectors, payload })
     }
 
     /// The record again; `None` if the row is not one of this collection.
@@ -75,7 +63,24 @@ impl StoredRow {
             found.insert(name.clone(), vectors::unpack(shape, &vector.values, vector.norm));
         }
         let payload = decode_payload(&self.payload).ok()?;
-        Some(Record { key: Key::from_bytes(&self.key)?, vectors: found, payload, version })
+        let (key, expires_at_ms) = (Key::from_bytes(&self.key)?, self.expires_at_ms());
+        Some(Record { key, vectors: found, payload, version, expires_at_ms })
+    }
+
+    /// Its payload.
+    pub fn decode(&self) -> Result<Payload, postcard::Error> {
+        decode_payload(&self.payload)
+    }
+
+    /// The same record with another payload; it expires when it did.
+    pub fn replace_payload(&mut self, payload: &Payload) -> Result<(), postcard::Error> {
+        self.payload = encode_expiring(payload, self.expires_at_ms())?;
+        Ok(())
+    }
+
+    /// When it expires, if it does: milliseconds since 1970.
+    pub fn expires_at_ms(&self) -> Option<u64> {
+        split_expiry(&self.payload).0
     }
 
     /// Bytes it takes in memory, roughly.
@@ -83,6 +88,27 @@ impl StoredRow {
         let vectors: usize = self.vectors.iter().map(|vector| vector.values.len() * 4 + 8).sum();
         self.key.len() + vectors + self.payload.len() + 64
     }
+}
+
+/// The stored shape of named vectors, by ascending ordinal. Refuses one that the collection does not have.
+pub fn stored_vectors(
+    named: &BTreeMap<String, Vector>,
+    spec: &CollectionSpec,
+) -> Result<Vec<StoredVector>, Violation> {
+    let mut stored = Vec::with_capacity(named.len());
+    for (name, values) in named {
+        let found = spec.vectors.iter().enumerate().find(|(_, (known, _))| *known == name);
+        let Some((ordinal, (_, vector))) = found else {
+            return Err(Violation::new(
+                format!("record.vectors[{name}]"),
+                format!("collection `{}` has no vector of this name", spec.name),
+            ));
+        };
+        let ordinal = u16::try_from(ordinal).unwrap_or(u16::MAX);
+        let (values, norm) = vectors::pack(vector, values);
+        stored.push(StoredVector { ordinal, norm, values });
+    }
+    Ok(stored)
 }
 
 /// Bit by bit: the words of narrow values may look like numbers that are unequal to themselves.
@@ -95,6 +121,24 @@ impl PartialEq for StoredVector {
     }
 }
 
+/// What the stored payload of a record that expires begins with; the time follows, then the payload. No payload begins so: it
+/// begins with the number of its fields, and zero is not written in two bytes.
+const EXPIRES: [u8; 2] = [0x80, 0x00];
+
+/// When a stored payload says that its record expires, and the rest of it.
+pub fn split_expiry(stored: &[u8]) -> (Option<u64>, &[u8]) {
+    match stored.strip_prefix(&EXPIRES).and_then(<[u8]>::split_first_chunk) {
+        Some((when, payload)) => (Some(u64::from_le_bytes(*when)), payload),
+        None => (None, stored),
+    }
+}
+
+/// The stored form of the payload of a record that expires at `when`, if ever.
+pub fn encode_expiring(payload: &Payload, when: Option<u64>) -> Result<Bytes, postcard::Error> {
+    let head = when.map_or(Vec::new(), |when| [&EXPIRES[..], &when.to_le_bytes()].concat());
+    postcard::to_extend(payload, head).map(Bytes::from)
+}
+
 /// The stored form of a payload.
 pub fn encode_payload(payload: &Payload) -> Result<Bytes, postcard::Error> {
     postcard::to_allocvec(payload).map(Bytes::from)
@@ -102,8 +146,10 @@ pub fn encode_payload(payload: &Payload) -> Result<Bytes, postcard::Error> {
 
 /// The payload of its stored form; trailing bytes are an error.
 pub fn decode_payload(bytes: &[u8]) -> Result<Payload, postcard::Error> {
-    let (payload, rest) = postcard::take_from_bytes(bytes)?;
-    if rest.is_empty() { Ok(payload) } else { Err(postcard::Error::SerdeDeCustom) }
+    let (when, payload) = split_expiry(bytes);
+    let is_cut = when.is_none() && payload.starts_with(&EXPIRES);
+    let (payload, rest) = postcard::take_from_bytes(payload)?;
+    if rest.is_empty() && !is_cut { Ok(payload) } else { Err(postcard::Error::SerdeDeCustom) }
 }
 
 /// Reads a run of bytes in one piece, where serde's own would go byte by byte.
@@ -205,6 +251,24 @@ mod tests {
         assert_eq!(again, row);
         let back = again.to_domain(&spec, 9).unwrap();
         assert_eq!(back, Record { version: 9, ..record });
+    }
+
+    #[test]
+    fn a_record_that_expires_is_told_from_any_other_by_its_first_bytes() {
+        let spec = sample::spec(4);
+        for fields in 0..200_i64 {
+            let full = (0..fields).fold(Record::new(1), |record, n| record.field(&format!("f{n}"), n));
+            let row = StoredRow::from_domain(&full, &spec).unwrap();
+            assert_eq!((row.expires_at_ms(), &row.payload), (None, &encode_payload(&full.payload).unwrap()));
+            let mut row = StoredRow::from_domain(&full.clone().expires_at(77), &spec).unwrap();
+            assert_eq!((row.expires_at_ms(), row.decode().unwrap()), (Some(77), full.payload.clone()));
+            row.replace_payload(&Payload::new()).unwrap();
+            assert_eq!(row.to_domain(&spec, 3).unwrap().expires_at_ms, Some(77));
+        }
+        for cut in 2..10 {
+            let row = StoredRow::from_domain(&Record::new(1).expires_at(77), &spec).unwrap();
+            assert!(decode_payload(&row.payload[..cut]).is_err(), "cut at {cut}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //!   SEGMENT               what it is; length and CRC-32 of each file below (written last)
 //!   keys  bloom           the keys by row and by key; which keys it surely lacks
 //!   versions              the rows' versions, u64
+//!   expiries              when each row expires, u64, milliseconds since 1970 or 0; where any does
 //!   vectors.<o>.<type>    the values of the vector with ordinal <o>, slot by slot; <type> is f32, f16, i8 or bit
 //!   ends.<o>              where each slot's values end, of a sparse vector or one that is several
 //!   inverted.<o>          of a sparse vector: which slots have each index, and with what value
@@ -24,18 +25,20 @@
 
 mod bloom;
 mod draft;
+mod expiring;
 mod file;
 mod header;
 mod keys;
 mod view;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use flotilla_proto::ids::LogIndex;
-use flotilla_proto::schema::Form;
+use flotilla_proto::schema::{FieldType, Form};
 use serde::{Deserialize, Serialize};
 
 pub(super) use draft::{Draft, Plan, Source};
@@ -53,6 +56,7 @@ use super::vectors;
 use crate::env::fs;
 use crate::env::mmap::{Advice, Mmap};
 use crate::index::{AnyIndex, Damage, Inverted, Lists, Progress, Rows, VectorIndex};
+use expiring::{EXPIRIES, Expiring};
 use file::cast;
 use keys::Keys;
 use view::SealedView;
@@ -84,6 +88,7 @@ struct Files {
     header: Header,
     keys: Keys,
     versions: Mmap,
+    expiring: Option<Expiring>,
     columns: Vec<Mapped>,
     payloads: PayloadIndex,
 }
@@ -123,11 +128,16 @@ impl Sealed {
         if versions.len() != header.rows as usize * 8 {
             return Err(Fault::damaged(dir.join(header::VERSIONS), 0, "as many versions as rows are due"));
         }
+        let expiring = match header.file(dir, EXPIRIES) {
+            Ok(entry) => Some(Expiring::open(dir, entry.map_checked(dir)?, header.rows)?),
+            Err(_) => None,
+        };
         let columns = (0..header.columns.len()).map(|ordinal| Mapped::open(dir, &header, ordinal));
         let columns = columns.collect::<Result<_, _>>()?;
         let payloads = PayloadIndex::open(&payload_dir(dir), &header.fields, header.rows)?;
         let deleted_at = (0..header.rows).map(|_| AtomicU64::new(0)).collect();
-        let files = Arc::new(Files { dir: dir.to_owned(), header, keys, versions, columns, payloads });
+        let files =
+            Arc::new(Files { dir: dir.to_owned(), header, keys, versions, expiring, columns, payloads });
         let filters = Filters::new(files.header.rows, shapes.len());
         let mut sealed = Sealed { files, graphs: Vec::new(), deleted_at, dead: Arc::default(), filters };
         sealed.graphs = (0..shapes.len()).map(|_| None).collect();
@@ -231,6 +241,24 @@ impl Sealed {
         })
     }
 
+    /// Takes over the graphs of a segment with the same rows, as links to its files. The caller names them in the manifest before
+    /// anyone reads them.
+    pub fn link_graphs(&self, same: &Sealed) -> Result<Vec<GraphEntry>, Fault> {
+        let (from, to) = (&same.files.dir, &self.files.dir);
+        let graphs = same.graphs();
+        for GraphEntry { file, .. } in &graphs {
+            fs::hard_link(&from.join(&file.name), &to.join(&file.name))
+                .map_err(|error| Fault::io(to, &error))?;
+        }
+        fs::sync_dir(to).map_err(|error| Fault::io(to, &error))?;
+        Ok(graphs)
+    }
+
+    /// The fields that its payload index knows.
+    pub fn fields(&self) -> &BTreeMap<String, FieldType> {
+        &self.files.header.fields
+    }
+
     /// Vectors that wait for a graph: (those without one, all that want one).
     pub fn unindexed(&self, least: u32) -> (u64, u64) {
         let header = &self.files.header;
@@ -314,6 +342,19 @@ impl Sealed {
     pub fn version(&self, row: u32) -> LogIndex {
         let words = self.files.versions.as_chunks::<8>().0;
         words.get(row as usize).map_or(0, |word| u64::from_le_bytes(*word))
+    }
+
+    /// When the row expires, if ever.
+    pub fn expires_at_ms(&self, row: u32) -> Option<u64> {
+        self.files.expiring.as_ref().map(|expiring| expiring.at(row)).filter(|when| *when != 0)
+    }
+
+    /// The rows that are not marked and expire at or before `until`.
+    pub fn due(&self, until: u64) -> Vec<u32> {
+        let is_live = |row: u32| {
+            self.deleted_at.get(row as usize).is_some_and(|mark| mark.load(Ordering::Relaxed) == 0)
+        };
+        self.files.expiring.as_ref().map_or_else(Vec::new, |expiring| expiring.due(until, is_live))
     }
 
     /// The row's payload in its stored form.

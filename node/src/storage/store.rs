@@ -128,6 +128,8 @@ pub struct Status {
     pub disk_bytes: u64,
     /// Bytes of memory, mapped files included.
     pub memory_bytes: u64,
+    /// Records of sealed segments that do not index every field as it is declared now: conditions on it read them.
+    pub stale_records: u64,
     /// The share of sealed vectors that are indexed, of those that want it: 0 to 1.
     pub index_progress: f32,
 }
@@ -193,7 +195,7 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     /// From here on the collection is described like this. Its vectors are the same; segments that are written from
-    /// now on index the fields it declares now, older ones keep to those they know.
+    /// now on index the fields it declares now, older ones are written anew by the background.
     pub fn set_spec(&self, spec: Arc<CollectionSpec>) {
         self.state.lock().spec = spec;
     }
@@ -220,15 +222,16 @@ impl Store {
 
     /// Whether [`Store::freeze`] would find no place.
     pub fn is_full(&self) -> bool {
-        self.state.lock().frozen.len() >= apply::FROZEN_MAX
+        self.state.lock().is_full()
     }
 
     /// Whether the background is so far behind that writers should wait, and with what.
     pub fn behind(&self) -> Option<Behind> {
-        if self.is_full() && self.needs_seal() {
+        let state = self.state.lock();
+        if state.is_full() && state.needs_seal(&self.options) {
             return Some(Behind::Sealing);
         }
-        let waiting = self.state.lock().waiting(self.options.graph_least());
+        let waiting = state.waiting(self.options.graph_least());
         (waiting > self.options.backlog_max as u64).then_some(Behind::Indexing(waiting))
     }
 
@@ -280,6 +283,9 @@ impl Store {
             let (lacks, wants) = sealed.unindexed(least);
             (waiting, wanted) = (waiting + lacks, wanted + wants);
             status.records += u64::from(sealed.live());
+            if *sealed.fields() != state.spec.fields {
+                status.stale_records += u64::from(sealed.live());
+            }
             status.disk_bytes += sealed.disk_bytes();
             status.memory_bytes += sealed.memory_bytes();
         }
@@ -349,6 +355,16 @@ impl Store {
 }
 
 impl State {
+    /// Whether no further state can be frozen.
+    fn is_full(&self) -> bool {
+        self.frozen.len() >= apply::FROZEN_MAX
+    }
+
+    /// Whether the growing segment is large enough to be frozen and sealed.
+    fn needs_seal(&self, options: &Options) -> bool {
+        self.growing.rows() as usize >= options.seal_rows || self.growing.bytes() >= options.seal_bytes
+    }
+
     fn has_graphs(&self) -> bool {
         self.shapes.iter().any(|shape| shape.graph().is_some())
     }

@@ -42,6 +42,8 @@ fn nested(filter: v1::Filter, depth: usize) -> Result<Filter, Violation> {
         }
         Some(Kind::Prefix(p)) => Filter::Prefix(p.field, p.prefix),
         Some(Kind::Glob(g)) => Filter::Glob(g.field, g.pattern),
+        Some(Kind::Match(m)) => Filter::Match { field: m.field, query: m.query, any: m.any },
+        Some(Kind::Phrase(p)) => Filter::Phrase(p.field, p.query),
         Some(Kind::Exists(e)) => Filter::Exists(e.field),
         Some(Kind::Keys(k)) => {
             let keys = k.keys.into_iter().map(|key| key_from_wire("filter.keys", Some(key)));
@@ -78,6 +80,12 @@ pub fn filter_to_wire(filter: &Filter) -> v1::Filter {
         Filter::Glob(field, pattern) => {
             Kind::Glob(v1::filter::Glob { field: field.clone(), pattern: pattern.clone() })
         }
+        Filter::Match { field, query, any } => {
+            Kind::Match(v1::filter::Match { field: field.clone(), query: query.clone(), any: *any })
+        }
+        Filter::Phrase(field, query) => {
+            Kind::Phrase(v1::filter::Phrase { field: field.clone(), query: query.clone() })
+        }
         Filter::Exists(field) => Kind::Exists(v1::filter::Exists { field: field.clone() }),
         Filter::Keys(keys) => Kind::Keys(v1::filter::Keys { keys: keys.iter().map(key_to_wire).collect() }),
     };
@@ -98,6 +106,8 @@ mod tests {
             Filter::Prefix("f".into(), "p".into()),
             Filter::Glob("g".into(), "a*\\?".into()),
             Filter::Keys(vec![1.into(), "k".into()]),
+            Filter::Match { field: "h".into(), query: "a b".into(), any: true },
+            Filter::Phrase("i".into(), "a b".into()),
         ]);
         assert_eq!(filter_from_wire(filter_to_wire(&filter)), Ok(filter));
     }

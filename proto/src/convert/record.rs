@@ -122,7 +122,8 @@ pub fn record_from_wire(field: &str, record: v1::Record) -> Result<Record, Viola
         .into_iter()
         .map(|(name, value)| Ok((name, value_from_wire(&format!("{field}.payload"), value)?)))
         .collect::<Result<Payload, Violation>>()?;
-    Ok(Record { key, vectors, payload, version: record.version })
+    let (version, expires_at_ms) = (record.version, record.expires_at_ms);
+    Ok(Record { key, vectors, payload, version, expires_at_ms })
 }
 
 /// A record for the wire.
@@ -132,5 +133,11 @@ pub fn record_to_wire(record: Record) -> v1::Record {
         vectors: record.vectors.into_iter().map(|(name, vector)| (name, vector_to_wire(vector))).collect(),
         payload: record.payload.iter().map(|(name, value)| (name.clone(), value_to_wire(value))).collect(),
         version: record.version,
+        expires_at_ms: record.expires_at_ms,
     }
+}
+
+/// Which records of an upsert are written.
+pub fn write_mode_from_wire(mode: i32) -> Result<v1::WriteMode, Violation> {
+    v1::WriteMode::try_from(mode).map_err(|_| Violation::range("mode", 0, 3, mode))
 }

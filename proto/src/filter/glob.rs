@@ -88,6 +88,23 @@ impl Glob {
         self.steps.iter().map_while(literal).collect()
     }
 
+    /// The longest run of letters and digits that every text that matches has in it.
+    pub fn longest_run(&self) -> String {
+        let (mut longest, mut run) = (String::new(), String::new());
+        for step in self.steps.iter().chain([&Step::Run]) {
+            match step {
+                Step::Char(char) if char.is_alphanumeric() => run.push(*char),
+                _ => {
+                    if run.len() > longest.len() {
+                        longest = std::mem::take(&mut run);
+                    }
+                    run.clear();
+                }
+            }
+        }
+        longest
+    }
+
     /// The prefix that the pattern asks for, if it asks for nothing else: characters, then one run.
     pub fn prefix(&self) -> Option<String> {
         let (last, before) = self.steps.split_last()?;

@@ -73,6 +73,41 @@ fn a_datetime_field_compares_as_a_point_in_time() {
 }
 
 #[test]
+fn words_are_asked_of_one_text_value() {
+    let holds = |query: &str, any: bool| Filter::Match { field: "name".into(), query: query.into(), any };
+    let row = |query: &str| Filter::Phrase("name".into(), query.into());
+    let texts =
+        Value::List(vec![7.into(), Value::Null, "Upload failed, disk full".into(), "Disk swapped".into()]);
+    for (filter, expected) in [
+        (holds("DISK", false), true),
+        (holds("full failed", false), true),
+        (holds("upload swapped", false), false),
+        (holds("upload swapped", true), true),
+        (holds("full full", false), true),
+        (holds("ful", true), false),
+        (holds("7", true), false),
+        (row("failed disk"), true),
+        (row("Disk, full."), true),
+        (row("disk failed"), false),
+        (row("full disk"), false),
+        (row("disk disk"), false),
+    ] {
+        assert_eq!(passes(filter.clone(), &[("name", texts.clone())]), expected, "{filter:?}");
+        assert!(!passes(filter.clone(), &[("name", 7.into())]));
+        assert_ne!(passes(Filter::Not(Box::new(filter)), &[("name", texts.clone())]), expected);
+    }
+    assert!(refused(holds("?!", true)).contains("filter.name.match: at least one word is needed"));
+    assert!(refused(row("")).contains("filter.name.phrase: at least one word is needed"));
+    assert!(refused(row(&"a".repeat(40))).contains("filter.name.phrase: at least one word"));
+    assert!(refused(row(&format!("b {}", "a".repeat(40)))).contains("at most 39 bytes"));
+    assert!(refused(holds(&"a ".repeat(65), true)).contains("65 words, the limit is 64"));
+    assert!(refused(holds(&" ".repeat(5_000), true)).contains("5000 bytes, the limit is 4096"));
+    let number = Filter::Match { field: "cpu".into(), query: "four".into(), any: false };
+    assert!(refused(number).contains("filter.cpu.match: match needs text"));
+    assert!(refused(Filter::Phrase("made".into(), "x".into())).contains("declared as datetime"));
+}
+
+#[test]
 fn a_pattern_asks_text_values_only_and_the_whole_of_each() {
     let like = |pattern: &str| Filter::Glob("name".into(), pattern.into());
     let names = Value::List(vec![7.into(), Value::Null, "web-01".into(), "db-01".into()]);

@@ -11,6 +11,8 @@
 //! condition = path ( "=" | "!=" | "<>" ) value
 //!           | path order value
 //!           | path ( "~" | "!~" ) text
+//!           | path [ "not" ] "match" [ "all" | "any" ] text
+//!           | path [ "not" ] "phrase" text
 //!           | path [ "not" ] "in" "(" [ value { "," value } ] ")"
 //!           | path [ "not" ] "between" value "and" value
 //!           | path "is" [ "not" ] "null"
@@ -34,8 +36,10 @@
 //!
 //! - **Words** (`and`, `between`, `exists`, `false`, `in`, `is`, `key`, `not`, `null`, `or`, `true`) are read in any case. A field
 //!   of such a name, or of one with other characters, is written in backquotes: `` `key` = 7 ``. Behind a dot a name may begin
-//!   with a digit and may be a word: `disks.0`, `a.key`.
-//! - **`a != b` is `not a = b`**, so it also holds for a record without `a`; and so `!~`, `not in` and `not between`.
+//!   with a digit and may be a word: `disks.0`, `a.key`. `match`, `phrase`, `all` and `any` are words only where the grammar has
+//!   them, behind a field, and names elsewhere.
+//! - **`a != b` is `not a = b`**, so it also holds for a record without `a`; and so `!~`, `not in`, `not between`, `not match`
+//!   and `not phrase`.
 //!   `a is not null` is `exists a`.
 //! - **`between` holds its bounds.** A range with one bound left out of it is a chain: `8 <= cpu < 64`. On a field of several
 //!   values a chain asks for one value between both bounds; `cpu >= 8 and cpu < 64` also holds where two values

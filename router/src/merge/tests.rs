@@ -55,12 +55,12 @@ proptest! {
     }
 
     #[test]
-    fn pages_in_a_row_are_all_records_by_key(
+    fn pages_in_a_row_are_all_records_by_place(
         owners in prop::collection::vec(0usize..4, 0..80), fetch in 1usize..9, limit in 1usize..13,
     ) {
-        let mut rests: Vec<VecDeque<(Key, u64)>> = vec![VecDeque::new(); 4];
+        let mut rests: Vec<VecDeque<(Vec<u8>, u64)>> = vec![VecDeque::new(); 4];
         for (key, owner) in owners.iter().enumerate() {
-            rests[*owner].push_back((Key::Number(key as u64), key as u64));
+            rests[*owner].push_back((Key::Number(key as u64).to_bytes(), key as u64));
         }
         let mut runs: Vec<Run<u64>> = vec![Run::default(); 4];
         let mut got = Vec::new();
@@ -102,9 +102,9 @@ fn no_lists_no_limit_and_an_offset_beyond_the_end_give_nothing() {
 
 #[test]
 fn a_page_takes_one_record_however_large() {
-    let mut runs = vec![Run { records: [(Key::Number(1), 1), (Key::Number(2), 2)].into(), more: false }];
+    let mut runs = vec![Run { records: [(vec![1], 1), (vec![2], 2)].into(), more: false }];
     let mut room = Room { records: 10, bytes: 4 };
     let mut one = Vec::new();
     assert_eq!(page(&mut runs, &mut one, &mut room, |_| 100), Stop::Full);
-    assert_eq!(one, [(Key::Number(1), 1)]);
+    assert_eq!(one, [(vec![1], 1)]);
 }

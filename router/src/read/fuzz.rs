@@ -5,6 +5,7 @@ use flotilla_proto::record::Key;
 
 use super::token;
 
+const BY_KEY: token::Question<'_> = token::Question { filter: None, order_by: "", is_descending: false };
 const COLLECTION: CollectionId = CollectionId::from_u128(7);
 
 /// After a `t` comes a token as a stranger might send it, after anything else the text of a key.
@@ -15,21 +16,21 @@ pub fn scan_token(bytes: &[u8]) {
     let Some((kind, rest)) = bytes.split_first() else { return };
     let text = String::from_utf8_lossy(rest);
     if *kind == b't' {
-        if let Ok(key) = token::decode(&text, COLLECTION, None) {
-            assert_eq!(token::encode(COLLECTION, None, &key), text);
+        if let Ok(key) = token::decode(&text, COLLECTION, BY_KEY) {
+            assert_eq!(token::encode(COLLECTION, BY_KEY, &key), text);
         }
         return;
     }
     // A longer key is no record's, and its token is refused for its length.
     let end = text.floor_char_boundary(flotilla_proto::limits::KEY_BYTES_MAX);
     let key = Key::Text(text[..end].to_owned());
-    let token = token::encode(COLLECTION, None, &key);
-    assert_eq!(token::decode(&token, COLLECTION, None), Ok(key));
-    assert!(token::decode(&token, CollectionId::from_u128(8), None).is_err());
+    let token = token::encode(COLLECTION, BY_KEY, &key.to_bytes());
+    assert_eq!(token::decode(&token, COLLECTION, BY_KEY), Ok(key.to_bytes()));
+    assert!(token::decode(&token, CollectionId::from_u128(8), BY_KEY).is_err());
 }
 
 /// The token of a key, for the corpus.
 #[cfg(test)]
 pub fn sample(key: &str) -> String {
-    token::encode(COLLECTION, None, &Key::Text(key.to_owned()))
+    token::encode(COLLECTION, BY_KEY, &Key::Text(key.to_owned()).to_bytes())
 }

@@ -1,8 +1,8 @@
-//! Pages by key over all partitions.
+//! Pages over all partitions, by key or in the order of a field.
 //!
 //! A [`Scan`] keeps, for each partition, the records fetched and not yet handed out, so that a stream of pages fetches each
 //! record once. A single page starts from the token of the page before. If the placement changes on the way, the scan goes
-//! on behind the last key handed out, by the newer view.
+//! on behind the last place handed out, by the newer view. A place is the key's bytes, or what the nodes say where there is an order.
 //!
 //! Pages read the partitions as they are when asked: a record written between two pages is seen if its key lies ahead.
 //!
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use flotilla_proto::convert::{key_from_wire, key_to_wire};
 use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
 use flotilla_proto::limits::{LIMIT_MAX, MESSAGE_BYTES_MAX, PAGE_DEFAULT};
+use flotilla_proto::order::OrderBy;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::{shard, v1};
@@ -96,7 +97,7 @@ struct Scan {
     request: v1::ScanRequest,
     options: ReadOptions,
     collection: Option<CollectionId>,
-    last: Option<Key>,
+    last: Option<Vec<u8>>,
     left_out: BTreeMap<PartitionId, Status>,
     cursors: Option<Cursors>,
 }
@@ -111,6 +112,9 @@ struct Cursors {
 impl Scan {
     fn new(request: v1::ScanRequest) -> Result<Scan, Violation> {
         let options = ReadOptions::new(request.read.as_ref())?;
+        if request.descending && request.order_by.is_empty() {
+            return Err(Violation::new("descending", "goes with order_by only"));
+        }
         let left_out = BTreeMap::new();
         Ok(Scan { request, options, collection: None, last: None, left_out, cursors: None })
     }
@@ -138,11 +142,11 @@ impl Scan {
                 Stop::End => return self.answer(router, page, false),
                 Stop::Dry => {}
             }
-            if let Some((key, _)) = page.last() {
-                self.last = Some(key.clone());
+            if let Some((place, _)) = page.last() {
+                self.last = Some(place.clone());
             }
             let time = self.options.deadline(deadline);
-            let ask = Ask { request: &self.request, options: &self.options, last: self.last.as_ref() };
+            let ask = Ask { request: &self.request, options: &self.options, last: self.last.as_deref() };
             match cursors.fill(router, ask, room, time).await {
                 Ok(missing) => self.left_out.extend(missing),
                 Err(Miss::Stale) => self.cursors = None,
@@ -154,9 +158,12 @@ impl Scan {
     /// Starts, or starts over behind the last key, by `view`.
     fn open(&mut self, view: View) -> Result<Cursors, Status> {
         check_filter(&view, self.request.filter.as_ref())?;
+        if !self.request.order_by.is_empty() {
+            OrderBy::new(&self.request.order_by, self.request.descending, &view.spec)?;
+        }
         match self.collection {
             None if !self.request.next.is_empty() => {
-                let last = token::decode(&self.request.next, view.id, self.request.filter.as_ref())?;
+                let last = token::decode(&self.request.next, view.id, (&self.request).into())?;
                 self.last = Some(last);
             }
             Some(id) if id != view.id => {
@@ -174,17 +181,17 @@ impl Scan {
     fn answer(
         &mut self,
         router: &Router,
-        page: Vec<(Key, v1::Record)>,
+        page: Vec<(Vec<u8>, v1::Record)>,
         is_full: bool,
     ) -> Result<v1::ScanResponse, Status> {
-        if let Some((key, _)) = page.last() {
-            self.last = Some(key.clone());
+        if let Some((place, _)) = page.last() {
+            self.last = Some(place.clone());
         }
         let cursors = self.cursors.as_ref();
         let more = |c: &Cursors| c.runs.iter().any(|run| run.more || !run.records.is_empty());
         let next = match (&self.last, self.collection) {
             (Some(last), Some(id)) if is_full && cursors.is_some_and(more) => {
-                token::encode(id, self.request.filter.as_ref(), last)
+                token::encode(id, (&self.request).into(), last)
             }
             _ => String::new(),
         };
@@ -209,7 +216,7 @@ impl Scan {
 struct Ask<'a> {
     request: &'a v1::ScanRequest,
     options: &'a ReadOptions,
-    last: Option<&'a Key>,
+    last: Option<&'a [u8]>,
 }
 
 impl Cursors {
@@ -222,11 +229,22 @@ impl Cursors {
         deadline: Deadline,
     ) -> Result<Vec<(PartitionId, Status)>, Miss> {
         let limit = self.share(request.with_vectors, room.records);
+        let is_ordered = !request.order_by.is_empty();
+        // Of a scan by key, places are keys: a token that says otherwise is not ours.
+        let after = match last.filter(|_| !is_ordered) {
+            Some(last) => Some(
+                Key::from_bytes(last)
+                    .ok_or_else(|| Status::from(Violation::new("next", "is not a token of a scan")))?,
+            ),
+            None => None,
+        };
+        let after = after.as_ref().map(key_to_wire);
         let view = &self.view;
         let is_dry = |run: &Run<v1::Record>| run.records.is_empty() && run.more;
         let dry: Vec<usize> = (0..self.runs.len()).filter(|at| is_dry(&self.runs[*at])).collect();
         let one = |at: &usize| -> BoxFuture<'_, _> {
             let whom = ("scan", Whom::Reader(options));
+            let after = after.clone();
             Box::pin(router.fanout.call(
                 view,
                 view.partitions[*at].id,
@@ -237,10 +255,13 @@ impl Cursors {
                         target: call.target(),
                         filter: request.filter.clone(),
                         limit,
-                        after: last.map(key_to_wire),
+                        after: after.clone(),
                         with_payload: request.with_payload,
                         with_vectors: request.with_vectors,
                         view: 0,
+                        order_by: request.order_by.clone(),
+                        descending: request.descending,
+                        after_place: last.filter(|_| is_ordered).unwrap_or_default().to_vec(),
                     });
                     async move { shard.scan(message).await }
                 },
@@ -254,7 +275,7 @@ impl Cursors {
             match end {
                 Ok(Answer { value, node }) => {
                     self.answered[at] = Some((node, value.log_index));
-                    self.runs[at] = run(value, last)
+                    self.runs[at] = run(value, last, is_ordered)
                         .map_err(|why| Status::from(Refusal::Internal(format!("partition {id}: {why}"))))?;
                 }
                 Err(why) => {
@@ -278,15 +299,24 @@ impl Cursors {
 
 /// A node's page behind `last`. One that is out of order, or makes no way and yet is not the last, would lose records or
 /// go round for ever: it is refused.
-fn run(answer: shard::ScanResponse, last: Option<&Key>) -> Result<Run<v1::Record>, Violation> {
+fn run(
+    answer: shard::ScanResponse,
+    last: Option<&[u8]>,
+    is_ordered: bool,
+) -> Result<Run<v1::Record>, Violation> {
     let mut run = Run { records: VecDeque::with_capacity(answer.records.len()), more: answer.more };
+    let mut places = answer.places.into_iter();
     for record in answer.records {
         let key = key_from_wire("record.key", record.key.clone())?;
-        let before = run.records.back().map(|(key, _)| key).or(last);
-        if before.is_some_and(|before| *before >= key) {
+        let place = match is_ordered {
+            true => places.next().ok_or_else(|| Violation::new("page", "has too few places"))?,
+            false => key.to_bytes(),
+        };
+        let before = run.records.back().map(|(place, _)| place.as_slice()).or(last);
+        if before.is_some_and(|before| *before >= *place) {
             return Err(Violation::new("page", format!("key `{key}` is out of order")));
         }
-        run.records.push_back((key, record));
+        run.records.push_back((place, record));
     }
     if run.more && run.records.is_empty() {
         return Err(Violation::new("page", "is empty and yet not the last"));
@@ -301,16 +331,17 @@ mod tests {
     fn page(keys: &[u64], more: bool) -> shard::ScanResponse {
         let record =
             |key: &u64| v1::Record { key: Some(key_to_wire(&Key::Number(*key))), ..Default::default() };
-        shard::ScanResponse { records: keys.iter().map(record).collect(), more, log_index: 1 }
+        shard::ScanResponse { records: keys.iter().map(record).collect(), more, log_index: 1, places: vec![] }
     }
 
     #[test]
     fn a_page_that_would_lose_records_or_go_round_is_refused() {
-        let last = Key::Number(4);
-        assert_eq!(run(page(&[5, 7], true), Some(&last)).unwrap().records.len(), 2);
-        assert!(!run(page(&[], false), Some(&last)).unwrap().more);
+        let last = Key::Number(4).to_bytes();
+        let run = |page| run(page, Some(&last), false);
+        assert_eq!(run(page(&[5, 7], true)).unwrap().records.len(), 2);
+        assert!(!run(page(&[], false)).unwrap().more);
         for wrong in [page(&[4, 5], true), page(&[6, 5], false), page(&[5, 5], false), page(&[], true)] {
-            assert!(run(wrong, Some(&last)).is_err());
+            assert!(run(wrong).is_err());
         }
     }
 }

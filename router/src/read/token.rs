@@ -1,12 +1,11 @@
 //! The opaque token that stands between two pages of a scan.
 //!
-//! It carries the last key, the collection's incarnation and a fingerprint of the filter, and a check sum: a token of another
-//! collection, another filter or another program is refused rather than misread. It needs no memory at the router, so
+//! It carries the last place, the collection's incarnation and a fingerprint of filter and order, and a check sum: a token of
+//! another collection, filter or order, or of another program, is refused rather than misread. It needs no memory at the router, so
 //! any router goes on where another stopped. URL-safe base64 without padding.
 
 use flotilla_proto::ids::CollectionId;
-use flotilla_proto::limits::KEY_BYTES_MAX;
-use flotilla_proto::record::Key;
+use flotilla_proto::limits::{KEY_BYTES_MAX, ORDER_BYTES_MAX};
 use flotilla_proto::refusal::Violation;
 use flotilla_proto::v1;
 use prost::Message as _;
@@ -14,29 +13,47 @@ use prost::Message as _;
 const VERSION: u8 = 1;
 const HEAD: usize = 1 + 16 + 8;
 const CHECK: usize = 4;
-const BYTES_MAX: usize = HEAD + 9 + KEY_BYTES_MAX + CHECK;
+const BYTES_MAX: usize = HEAD + 3 + 2 * ORDER_BYTES_MAX + 9 + KEY_BYTES_MAX + CHECK;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The token after `last`.
-pub(super) fn encode(collection: CollectionId, filter: Option<&v1::Filter>, last: &Key) -> String {
+/// What the pages of a scan have in common.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question<'a> {
+    pub(super) filter: Option<&'a v1::Filter>,
+    pub(super) order_by: &'a str,
+    pub(super) is_descending: bool,
+}
+
+impl<'a> From<&'a v1::ScanRequest> for Question<'a> {
+    fn from(request: &'a v1::ScanRequest) -> Question<'a> {
+        Question {
+            filter: request.filter.as_ref(),
+            order_by: &request.order_by,
+            is_descending: request.descending,
+        }
+    }
+}
+
+/// The token after the place `last`.
+pub(super) fn encode(collection: CollectionId, question: Question<'_>, last: &[u8]) -> String {
     let mut bytes = vec![VERSION];
     bytes.extend_from_slice(collection.as_bytes());
-    bytes.extend_from_slice(&fingerprint(filter).to_le_bytes());
-    bytes.extend_from_slice(&last.to_bytes());
+    bytes.extend_from_slice(&fingerprint(question).to_le_bytes());
+    bytes.extend_from_slice(last);
     let check = check(&bytes);
     bytes.extend_from_slice(&check);
     to_text(&bytes)
 }
 
-/// The last key of the page before.
+/// The last place of the page before.
 ///
 /// # Errors
-/// A violation of `next` if the token is not one of ours for this collection and filter.
+/// A violation of `next` if the token is not one of ours for this collection and question.
 pub(super) fn decode(
     token: &str,
     collection: CollectionId,
-    filter: Option<&v1::Filter>,
-) -> Result<Key, Violation> {
+    question: Question<'_>,
+) -> Result<Vec<u8>, Violation> {
     let garbled = || Violation::new("next", "is not a token of a scan");
     if token.len() > BYTES_MAX * 4 / 3 + 4 {
         return Err(garbled());
@@ -50,14 +67,19 @@ pub(super) fn decode(
     if body[1..17] != *collection.as_bytes() {
         return Err(Violation::new("next", "is a token of another collection, or of one since deleted"));
     }
-    if body[17..HEAD] != fingerprint(filter).to_le_bytes() {
-        return Err(Violation::new("next", "is a token of a scan with another filter"));
+    if body[17..HEAD] != fingerprint(question).to_le_bytes() {
+        return Err(Violation::new("next", "is a token of a scan with another filter or order"));
     }
-    Key::from_bytes(&body[HEAD..]).ok_or_else(garbled)
+    Ok(body[HEAD..].to_vec())
 }
 
-fn fingerprint(filter: Option<&v1::Filter>) -> u64 {
-    filter.map_or(0, |filter| fnv(&filter.encode_to_vec()))
+fn fingerprint(Question { filter, order_by, is_descending }: Question<'_>) -> u64 {
+    let filter = filter.map_or(0, |filter| fnv(&filter.encode_to_vec()));
+    match order_by {
+        // As tokens of scans without an order always were.
+        "" => filter,
+        field => fnv(&[&filter.to_le_bytes(), field.as_bytes(), &[u8::from(is_descending)]].concat()),
+    }
 }
 
 fn check(bytes: &[u8]) -> [u8; CHECK] {
@@ -98,9 +120,14 @@ fn from_text(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use flotilla_proto::record::Key;
     use proptest::prelude::*;
 
     use super::*;
+
+    fn by(filter: Option<&v1::Filter>) -> Question<'_> {
+        Question { filter, order_by: "", is_descending: false }
+    }
 
     const ID: CollectionId = CollectionId::from_u128(7);
 
@@ -115,35 +142,43 @@ mod tests {
         fn a_token_gives_its_key_back(text in "\\PC{1,40}", number: u64) {
             for key in [Key::Text(text.clone()), Key::Number(number)] {
                 let filter = exists("a");
-                let token = encode(ID, Some(&filter), &key);
-                prop_assert_eq!(decode(&token, ID, Some(&filter)), Ok(key));
+                let token = encode(ID, by(Some(&filter)), &key.to_bytes());
+                prop_assert_eq!(decode(&token, ID, by(Some(&filter))), Ok(key.to_bytes()));
             }
         }
 
         #[test]
         fn garbage_is_refused(garbage in "\\PC{0,60}") {
-            prop_assert!(decode(&garbage, ID, None).is_err());
+            prop_assert!(decode(&garbage, ID, by(None)).is_err());
         }
     }
 
     #[test]
     fn foreign_and_garbled_tokens_are_refused_and_say_why() {
-        let token = encode(ID, None, &Key::Number(5));
-        let other = decode(&token, CollectionId::from_u128(8), None).unwrap_err();
+        let token = encode(ID, by(None), &Key::Number(5).to_bytes());
+        let other = decode(&token, CollectionId::from_u128(8), by(None)).unwrap_err();
         assert!(other.description.contains("another collection"));
-        let other = decode(&token, ID, Some(&exists("a"))).unwrap_err();
+        let other = decode(&token, ID, by(Some(&exists("a")))).unwrap_err();
         assert!(other.description.contains("another filter"));
+        let ordered = Question { order_by: "a", ..by(None) };
+        let other = decode(&token, ID, ordered).unwrap_err();
+        assert!(other.description.contains("or order"));
+        let down = Question { is_descending: true, ..ordered };
+        assert!(decode(&encode(ID, ordered, b"x"), ID, down).is_err());
         // Keys of three lengths: the last digit of a token then has none, two or four spare bits.
         for key in ["a", "ab", "abc"] {
-            let token = encode(ID, None, &Key::Text(key.into()));
+            let token = encode(ID, by(None), &Key::Text(key.into()).to_bytes());
             for at in 0..token.len() {
                 for digit in ALPHABET.iter().filter(|digit| **digit != token.as_bytes()[at]) {
                     let mut garbled = token.clone().into_bytes();
                     garbled[at] = *digit;
-                    assert!(decode(std::str::from_utf8(&garbled).unwrap(), ID, None).is_err(), "byte {at}");
+                    assert!(
+                        decode(std::str::from_utf8(&garbled).unwrap(), ID, by(None)).is_err(),
+                        "byte {at}"
+                    );
                 }
             }
         }
-        assert!(decode(&"A".repeat(1 << 20), ID, None).is_err());
+        assert!(decode(&"A".repeat(1 << 20), ID, by(None)).is_err());
     }
 }

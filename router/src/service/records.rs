@@ -6,8 +6,9 @@ use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Edge;
+use crate::patch;
 use crate::read::{self, scan};
-use crate::write;
+use crate::{aggregate, write};
 
 #[tonic::async_trait]
 impl Records for Edge {
@@ -37,6 +38,10 @@ impl Records for Edge {
         self.0.run("delete", request, |message, by| write::delete(&self.0, message, by)).await
     }
 
+    async fn patch(&self, request: Request<v1::PatchRequest>) -> Result<Response<v1::PatchResponse>, Status> {
+        self.0.run("patch", request, |message, by| patch::patch(&self.0, message, by)).await
+    }
+
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {
         self.0.run("scan", request, |message, by| scan::scan(&self.0, message, by)).await
     }
@@ -54,5 +59,12 @@ impl Records for Edge {
 
     async fn count(&self, request: Request<v1::CountRequest>) -> Result<Response<v1::CountResponse>, Status> {
         self.0.run("count", request, |message, by| read::count(&self.0, message, by)).await
+    }
+
+    async fn aggregate(
+        &self,
+        request: Request<v1::AggregateRequest>,
+    ) -> Result<Response<v1::AggregateResponse>, Status> {
+        self.0.run("aggregate", request, |message, by| aggregate::aggregate(&self.0, message, by)).await
     }
 }

@@ -9,7 +9,7 @@ use super::{Ask, OPEN, Row, STRICT, coded, invalid};
 fn search(change: impl FnOnce(&mut v1::SearchRequest)) -> Ask {
     let mut request = api::search(OPEN, vec![1.0, 0.0, 0.0, 0.0], 10);
     change(&mut request);
-    Ask::Search(request)
+    Ask::Search(Box::new(request))
 }
 
 fn vector(values: Vec<f32>) -> Ask {

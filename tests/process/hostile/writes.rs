@@ -15,7 +15,7 @@ fn behind(collection: &str, bad: v1::Record) -> Ask {
     Ask::Upsert(v1::UpsertRequest {
         collection: collection.to_owned(),
         records: vec![good(), bad],
-        request: None,
+        ..Default::default()
     })
 }
 
@@ -161,11 +161,24 @@ fn keys() -> Vec<Row> {
         Ask::Upsert(v1::UpsertRequest {
             collection: OPEN.to_owned(),
             records: (0..n).map(|n| v1::Record { key: Some(api::number_key(n)), ..good() }).collect(),
-            request: None,
+            ..Default::default()
         })
     };
+    let mode = |mode: i32| {
+        let records = vec![good()];
+        Ask::Upsert(v1::UpsertRequest { collection: OPEN.to_owned(), records, mode, ..Default::default() })
+    };
+    let expires = |when: u64| behind(OPEN, v1::Record { expires_at_ms: Some(when), ..good() });
+    let ttl_ms = 3_155_760_000_001;
+    let collection = OPEN.to_owned();
+    let ttl = v1::UpsertRequest { collection, records: vec![good()], ttl_ms, ..Default::default() };
     let elsewhere = |name: &str| behind(name, good());
     vec![
+        invalid("expires before all time", expires(0), &["records[1].expires_at_ms", "1 to", "got 0"]),
+        invalid("expires too late", expires(u64::MAX), &["records[1].expires_at_ms", "253402300799999"]),
+        invalid("lives too long", Ask::Upsert(ttl), &["ttl_ms", "3155760000000", "3155760000001"]),
+        invalid("unknown mode", mode(4), &["mode", "0 to 3", "got 4"]),
+        invalid("negative mode", mode(-1), &["mode", "0 to 3", "got -1"]),
         invalid("no key", behind(OPEN, no_key), &["records[1].key", "a key is needed"]),
         invalid("key of no kind", keyed(v1::Key { kind: None }), &["records[1].key", "a key is needed"]),
         invalid("empty key", keyed(api::key("")), &["records[1].key", "at least 1 byte"]),

@@ -47,10 +47,8 @@ pub(super) fn lines(args: &EngineArgs, input: &Input) -> Result<Vec<Line>> {
                 filter: filter.as_ref(),
                 limit: args.limit,
                 ef: *ef,
-                target_recall: None,
                 exact: args.exact,
-                max_distance: None,
-                without: &[],
+                ..Search::default()
             };
             let answer = query::search(&segments, &spec, &ask, &|| false)?;
             (plan, searches) = (answer.plan.words(), searches + 1);
@@ -85,7 +83,7 @@ fn build(args: &EngineArgs, input: &Input, folder: &Path) -> Result<(Arc<Collect
         for vector in vectors.chunks_exact(input.dims) {
             let payload =
                 records.next_row()?.with_context(|| format!("there is no record for vector {row}"))?;
-            let payload = payload.map_err(|bad| anyhow!(bad.0))?;
+            let payload = payload.map_err(|bad| anyhow!(bad.reason))?;
             let record = Record { payload, ..Record::new(row).vector(VECTOR, vector.to_vec()) };
             batch.push(
                 StoredRow::from_domain(&record, &spec).map_err(|why| anyhow!("record {row}: {why:?}"))?,
@@ -107,7 +105,7 @@ fn build(args: &EngineArgs, input: &Input, folder: &Path) -> Result<(Arc<Collect
 fn spec(args: &EngineArgs, input: &Input, records: &Path) -> Result<CollectionSpec> {
     let (mut survey, mut records) = (Survey::default(), Records::open(records)?);
     while let Some(payload) = records.next_row()? {
-        survey.add(&payload.map_err(|bad| anyhow!(bad.0))?);
+        survey.add(&payload.map_err(|bad| anyhow!(bad.reason))?);
     }
     let hnsw = Hnsw { m: args.m.into(), ef_construction: args.ef_construction.into(), ..Hnsw::default() };
     let index = match args.quantization {

@@ -27,6 +27,11 @@ fn the_corpus_of_import_jsonl_holds() {
 }
 
 #[test]
+fn the_corpus_of_import_csv_holds() {
+    replay("import_csv", 3_000, import_csv);
+}
+
+#[test]
 fn the_corpus_of_import_npy_holds() {
     replay("import_npy", 3_000, import_npy);
 }
@@ -64,6 +69,12 @@ fn seeds() {
         b"{\"a\": 1, \"b\": {\"c\": [1.5, null]}}\n\n  \r\n{}\r\n{\"last\": true}",
     );
     keep("import_jsonl", "seed-bad", b"{\"a\": 1}\n[1]\n{\"a\": }\n{\"d\": \"2026-01-02T03:04:05Z\"}\n");
+    keep(
+        "import_csv",
+        "seed-types",
+        b"id,f,b,owner.team,zip\n1,2.5,TRUE,\"a, \"\"b\"\"\",01\n-2,1e3,false,,\"\"\r\n",
+    );
+    keep("import_csv", "seed-bad", b"\xef\xbb\xbfa,b\n1\n\"x\ny\",2\na\"b,3\n\"c\"d,4\n\xff,5\n\"open,6\n");
     for (kind, shape, body) in
         [("<f4", "(2, 2)", 16), ("<f2", "(3,)", 6), ("<i8", "(1, 2)", 16), ("<u8", "(9,)", 72)]
     {

@@ -18,10 +18,10 @@ use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, FileReader as _, Length};
 use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::record::reader::RowIter;
-use parquet::record::{Field, Row};
+use parquet::record::{Field, Row as Fields};
 use parquet::schema::types::ColumnDescriptor;
 
-use super::records::BadRow;
+use super::records::{BadRow, Row};
 use crate::datetime::rfc3339;
 
 const DAY_MICROS: i64 = 86_400_000_000;
@@ -32,7 +32,6 @@ pub struct Parquet {
     count: u64,
     /// Columns of nanoseconds since 1970, which the row reader hands out as plain numbers.
     nanos: BTreeSet<String>,
-    number: u64,
 }
 
 impl Parquet {
@@ -50,7 +49,6 @@ impl Parquet {
             nanos: nanos.collect(),
             count,
             rows: guarded(|| Ok(RowIter::from_file_into(Box::new(reader))))?,
-            number: 0,
         })
     }
 
@@ -60,14 +58,12 @@ impl Parquet {
     }
 
     /// The next row; `None` at the end.
-    pub fn next_row(&mut self) -> anyhow::Result<Option<Result<Payload, BadRow>>> {
+    pub fn next_row(&mut self) -> anyhow::Result<Option<Row>> {
         let Some(row) = guarded(|| self.rows.next().transpose())? else { return Ok(None) };
-        let payload = self.fields(&row).map_err(|why| BadRow(format!("row {}: {why}", self.number)));
-        self.number += 1;
-        Ok(Some(payload))
+        Ok(Some(self.fields(&row).map_err(|why| BadRow::new(why, b""))))
     }
 
-    fn fields(&self, row: &Row) -> Result<Payload, String> {
+    fn fields(&self, row: &Fields) -> Result<Payload, String> {
         let field = |(name, field): (&String, &Field)| {
             let value = match field {
                 Field::Long(nanos) if self.nanos.contains(name) => instant(Some(nanos.div_euclid(1_000))),

@@ -1,32 +1,39 @@
 //! Batches on their way to the server, a few at a time.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use flotilla_client::{Client, Error, Kind};
-use flotilla_node::env::{clock, fs, task};
+use flotilla_client::{Client, Error, Kind, Upserted, WriteMode};
+use flotilla_node::env::{clock, task};
 use flotilla_proto::record::Record;
 use flotilla_proto::schema::CollectionSpec;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::batches::{Batch, Batches, Reject};
-use crate::json;
+use super::batches::{Batch, Batches, Content, Reject};
+use super::rejects::Rejects;
+use super::resume::Resume;
 use crate::progress::Progress;
 
 /// How long one batch is offered to a server that asks to wait.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Batches that wait for a worker, at most.
+const BATCHES_AHEAD: usize = 2;
 
 /// What an import came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Records acknowledged.
     pub records: u64,
-    /// Rows refused and set aside.
+    /// Rows refused and set aside, those of the runs before that it goes on with too.
     pub rejected: u64,
+    /// Rows acknowledged by the runs before that it goes on with.
+    pub skipped: u64,
+    /// Rows that the mode left unwritten.
+    pub conflicts: u64,
 }
 
 /// Where batches go: a collection, and a file for the rows that it refuses.
@@ -35,62 +42,90 @@ pub struct Sink {
     spec: CollectionSpec,
     progress: Progress,
     rejects: Option<Mutex<Rejects>>,
+    resume: Option<Resume>,
+    mode: WriteMode,
+    ttl: Duration,
     records: AtomicU64,
-}
-
-/// The file of refused rows: JSON lines of row, reason and record.
-pub struct Rejects {
-    file: fs::File,
-    count: u64,
-}
-
-impl Rejects {
-    /// Begins the file anew.
-    pub fn create(path: &Path) -> anyhow::Result<Rejects> {
-        Ok(Rejects { file: fs::create(path)?, count: 0 })
-    }
-
-    fn add(&mut self, reject: &Reject) -> anyhow::Result<()> {
-        let line = serde_json::json!({
-            "row": reject.row,
-            "reason": reject.reason,
-            "record": reject.payload.as_ref().map(json::payload_to),
-        });
-        self.count += 1;
-        self.file.write_all(format!("{line}\n").as_bytes()).context("writing the file of refused rows")
-    }
+    conflicts: AtomicU64,
 }
 
 impl Sink {
     /// A sink; without a file for them, the first refused row ends the import.
     pub fn new(client: Client, spec: CollectionSpec, progress: Progress, rejects: Option<Rejects>) -> Sink {
-        Sink { client, spec, progress, rejects: rejects.map(Mutex::new), records: AtomicU64::new(0) }
+        Sink {
+            client,
+            spec,
+            progress,
+            rejects: rejects.map(Mutex::new),
+            resume: None,
+            mode: WriteMode::Upsert,
+            ttl: Duration::ZERO,
+            records: AtomicU64::new(0),
+            conflicts: AtomicU64::new(0),
+        }
+    }
+
+    /// That keeps how far it is.
+    pub fn resuming(self, resume: Option<Resume>) -> Sink {
+        if let Some(resume) = &resume {
+            self.progress.advance(resume.rows());
+        }
+        Sink { resume, ..self }
+    }
+
+    /// Writes in this mode, what lives for so long; zero: for ever.
+    pub fn in_mode(self, mode: WriteMode, ttl: Duration) -> Sink {
+        Sink { mode, ttl, ..self }
     }
 
     /// Ends the progress and tells what was done.
     pub fn close(&self) -> anyhow::Result<Outcome> {
         self.progress.finish();
-        let records = self.records.load(Ordering::Relaxed);
-        let Some(rejects) = &self.rejects else { return Ok(Outcome { records, rejected: 0 }) };
-        let rejects = rejects.lock().unwrap_or_else(PoisonError::into_inner);
-        rejects.file.sync_all()?;
-        Ok(Outcome { records, rejected: rejects.count })
+        let rejected = self.sync_rejects()?;
+        if let Some(resume) = &self.resume {
+            resume.finish(|| self.sync_rejects())?;
+        }
+        let skipped = self.resume.as_ref().map_or(0, Resume::rows);
+        let (records, conflicts) =
+            (self.records.load(Ordering::Relaxed), self.conflicts.load(Ordering::Relaxed));
+        Ok(Outcome { records, rejected, skipped, conflicts })
+    }
+
+    fn sync_rejects(&self) -> anyhow::Result<u64> {
+        let Some(rejects) = &self.rejects else { return Ok(0) };
+        rejects.lock().unwrap_or_else(PoisonError::into_inner).sync()
+    }
+
+    /// Writes a batch, and keeps how far the import is.
+    async fn write(self: &Arc<Sink>, batch: Batch) -> anyhow::Result<()> {
+        let rows = batch.rows.clone();
+        self.write_records(batch).await?;
+        let has_grown = self.resume.as_ref().is_some_and(|resume| resume.acknowledge(rows));
+        if !has_grown {
+            return Ok(());
+        }
+        let sink = Arc::clone(self);
+        task::spawn_cpu(move || {
+            sink.resume.as_ref().map_or(Ok(()), |resume| resume.save(|| sink.sync_rejects()))
+        })
+        .await?
     }
 
     /// Writes a batch. What does not fit the collection is set aside here, by the check that the server makes as well. A record
     /// that the server refuses all the same is set aside too and the rest is sent again: a refused batch has written nothing.
-    async fn write(&self, batch: Batch) -> anyhow::Result<()> {
+    async fn write_records(&self, batch: Batch) -> anyhow::Result<()> {
         let mut batch = fitting(&self.spec, batch);
-        batch.rejects.sort_by_key(|reject| reject.row);
+        batch.rejects.sort_by_key(|reject| reject.place);
         for reject in std::mem::take(&mut batch.rejects) {
             self.set_aside(reject)?;
         }
         while !batch.records.is_empty() {
-            match upsert(&self.client, &self.spec.name, &batch.records).await {
-                Ok(()) => {
-                    let written = batch.records.len() as u64;
-                    self.records.fetch_add(written, Ordering::Relaxed);
-                    self.progress.advance(written);
+            match upsert(&self.client, &self.spec.name, &batch.records, (self.mode, self.ttl)).await {
+                Ok(done) => {
+                    let (all, left) = (batch.records.len() as u64, done.conflicts.len() as u64);
+                    self.records.fetch_add(all.saturating_sub(left), Ordering::Relaxed);
+                    self.conflicts.fetch_add(left, Ordering::Relaxed);
+                    self.progress.advance(all);
                     return Ok(());
                 }
                 Err(error) => match rejection(&error, batch.records.len()) {
@@ -104,25 +139,25 @@ impl Sink {
 
     fn set_aside(&self, reject: Reject) -> anyhow::Result<()> {
         let Some(rejects) = &self.rejects else {
-            bail!("row {}: {} (--continue sets such rows aside)", reject.row, reject.reason);
+            bail!("{}: {} (--rejects FILE sets such rows aside)", reject.place, reject.reason);
         };
         self.progress.advance(1);
         rejects.lock().unwrap_or_else(PoisonError::into_inner).add(&reject)
     }
 }
 
-/// The batch without the records that do not fit the collection.
-fn fitting(spec: &CollectionSpec, batch: Batch) -> Batch {
-    let mut kept = Batch { rejects: batch.rejects, ..Batch::default() };
-    for (row, record) in batch.rows.into_iter().zip(batch.records) {
+/// The batch without the records that do not fit the collection: those are among its rejects.
+pub fn fitting(spec: &CollectionSpec, batch: Batch) -> Batch {
+    let mut kept = Batch { rows: batch.rows, rejects: batch.rejects, whole: batch.whole, ..Batch::default() };
+    for (place, record) in batch.places.into_iter().zip(batch.records) {
         match spec.check_record("", &record) {
             Ok(()) => {
-                kept.rows.push(row);
+                kept.places.push(place);
                 kept.records.push(record);
             }
             Err(violation) => {
                 let reason = reason(&violation.field, &violation.description);
-                kept.rejects.push(Reject { row, reason, payload: Some(record.payload) });
+                kept.rejects.push(Reject { place, reason, content: Content::of(record, batch.whole) });
             }
         }
     }
@@ -134,14 +169,13 @@ fn reason(field: &str, description: &str) -> String {
 }
 
 fn take(batch: &mut Batch, at: usize, reason: String) -> Reject {
-    let row = batch.rows.remove(at);
-    let Record { payload, .. } = batch.records.remove(at);
-    Reject { row, reason, payload: Some(payload) }
+    let (place, record) = (batch.places.remove(at), batch.records.remove(at));
+    Reject { place, reason, content: Content::of(record, batch.whole) }
 }
 
 fn unwritten(batch: &Batch, error: Error) -> anyhow::Error {
-    let rows = match (batch.rows.first(), batch.rows.last()) {
-        (Some(first), Some(last)) => format!("rows {first} to {last}"),
+    let rows = match (batch.places.first(), batch.places.last()) {
+        (Some(first), Some(last)) => format!("{first} to {last}"),
         _ => "a batch".to_owned(),
     };
     anyhow::Error::from(error).context(rows)
@@ -159,11 +193,16 @@ fn rejection(error: &Error, records: usize) -> Option<(usize, String)> {
 ///
 /// # Errors
 /// The server's, or its last call to wait once it has said nothing else for [`PATIENCE`].
-pub async fn upsert(client: &Client, collection: &str, records: &[Record]) -> Result<(), Error> {
+pub async fn upsert(
+    client: &Client,
+    collection: &str,
+    records: &[Record],
+    (mode, ttl): (WriteMode, Duration),
+) -> Result<Upserted, Error> {
     let started = clock::now();
     loop {
-        match client.upsert(collection, records.to_vec()).await {
-            Ok(_) => return Ok(()),
+        match client.upsert_for(collection, records.to_vec(), mode, ttl).await {
+            Ok(done) => return Ok(done),
             Err(error) => match error.kind() {
                 Kind::Wait(pause) if started.elapsed() < PATIENCE => clock::sleep(*pause).await,
                 _ => return Err(error),
@@ -174,7 +213,7 @@ pub async fn upsert(client: &Client, collection: &str, records: &[Record]) -> Re
 
 /// Reads all batches and writes them with so many workers. The first error stops everything.
 pub async fn send_all(mut batches: Batches, sink: Arc<Sink>, workers: usize) -> anyhow::Result<()> {
-    let (send, receive) = mpsc::channel::<Batch>(workers);
+    let (send, receive) = mpsc::channel::<Batch>(BATCHES_AHEAD);
     let receive = Arc::new(tokio::sync::Mutex::new(receive));
     let reading = task::spawn_cpu(move || -> anyhow::Result<()> {
         while let Some(batch) = batches.next_batch()? {
@@ -191,8 +230,11 @@ pub async fn send_all(mut batches: Batches, sink: Arc<Sink>, workers: usize) -> 
     }
     drop(receive);
     while let Some(ended) = writing.join_next().await {
-        // An early return drops the set, which stops the other workers.
-        ended.context("a worker of the import was lost")??;
+        if let Err(why) = ended.context("a worker of the import was lost").and_then(|ended| ended) {
+            // Waited for: what they still acknowledge counts.
+            writing.shutdown().await;
+            return Err(why);
+        }
     }
     reading.await.context("the reader of the files was lost: a file holds what it cannot read")?
 }
@@ -212,6 +254,7 @@ async fn work(
 mod tests {
     use flotilla_proto::schema::FieldType;
 
+    use super::super::records::Place;
     use super::*;
 
     #[test]
@@ -226,12 +269,13 @@ mod tests {
         };
         let records =
             vec![Record::new(1).field("cpu", 8), Record::new(2).field("cpu", "many"), Record::new("")];
-        let batch = fitting(&spec, Batch { rows: vec![10, 11, 12], records, rejects: Vec::new() });
-        assert_eq!((batch.rows, batch.records.len()), (vec![10], 1));
+        let places = [10, 11, 12].map(|row| Place { row, line: None }).to_vec();
+        let batch = fitting(&spec, Batch { rows: 10..13, places, records, ..Batch::default() });
+        assert_eq!((batch.rows, batch.places.len(), batch.records.len()), (10..13, 1, 1));
         let told: Vec<(u64, &str)> = batch
             .rejects
             .iter()
-            .map(|reject| (reject.row, reject.reason.split(':').next().unwrap()))
+            .map(|reject| (reject.place.row, reject.reason.split(':').next().unwrap()))
             .collect();
         assert_eq!(told, [(11, "payload.cpu"), (12, "key")]);
     }

@@ -11,7 +11,7 @@ fn backing(bytes: Vec<u8>) -> Backing {
 
 #[test]
 fn sits_the_exam() {
-    exam::sit::<Graph>(false);
+    exam::sit::<Graph>(&Params::default(), false);
 }
 
 #[test]

@@ -28,10 +28,10 @@ async fn a_write_without_space_is_done_once_there_is_some() {
                 }
             }
         });
-        until(|| log.full().is_some()).await;
+        // The first call to fail may be the mark behind entry 0, before there is an entry 1: reads go on all the same.
+        until(|| log.full().is_some() && all(&log).len() >= 2).await;
         assert!(log.full().unwrap().contains("No space"), "{op:?}");
         assert!(log.poisoned().is_none() && fault.failed() > 0);
-        assert!(all(&log).len() >= 2, "reads go on");
         drop(fault);
         writing.await.unwrap();
         assert_eq!(log.full(), None);

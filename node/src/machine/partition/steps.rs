@@ -56,6 +56,7 @@ impl PartitionMachine {
                 begun
             }
             Step::Import(import) => return self.import(index, import),
+            Step::ImportTold(import, told) => return self.import(index, Import { told, ..import }),
             Step::EndImport { id, taken } => self.end_import(id, taken),
             Step::Drop { id, keys, is_last } => return self.drop_rows(index, id, &keys, is_last),
         };
@@ -102,7 +103,7 @@ impl PartitionMachine {
             Ok(None) => return Ok(Ok(0)),
             Err(rejection) => return Ok(Err(rejection)),
         };
-        let Import { id, sequence, rows, gone, carried, cursor, .. } = import;
+        let Import { id, sequence, rows, gone, carried, cursor, told, .. } = import;
         (incoming.sequence, incoming.cursor) = (sequence, cursor);
         let gone: Vec<Key> = gone.iter().filter_map(|key| Key::from_bytes(key)).collect();
         let came = self.store.upsert(index, rows)?;
@@ -110,6 +111,7 @@ impl PartitionMachine {
         self.store.delete(index, &gone)?;
         let mut dedup = self.ledger.dedup.lock();
         carried.into_iter().for_each(|part| dedup.absorb(id, index, part));
+        told.into_iter().for_each(|part| dedup.absorb_told(id, index, part));
         Ok(Ok(came))
     }
 

@@ -36,7 +36,7 @@ async fn writes_wait_while_many_vectors_wait_for_their_index() {
     let sealed =
         eventually("rows are sealed", SOON, async || (replica.status().growing_rows < 50).then_some(()));
     sealed.await.unwrap();
-    assert_eq!(replica.pace().1, None, "nothing was built yet");
+    assert_eq!(replica.pace(&status).1, None, "nothing was built yet");
 
     drop(builds);
     let deadline = tokio::time::Instant::now() + SOON;
@@ -51,7 +51,7 @@ async fn writes_wait_while_many_vectors_wait_for_their_index() {
         }
     }
     assert_eq!(replica.status().records, next);
-    assert!(replica.pace().0.is_some_and(|rate| rate > 0.0), "graphs were built");
+    assert!(replica.pace(&replica.status()).0.is_some_and(|rate| rate > 0.0), "graphs were built");
     drop(replica);
     house.close().await;
 }

@@ -2,7 +2,9 @@
 //! route as the router does. Everything happens on one task, in an order drawn from a seed: with each step of a driver
 //! something else happens before and after it, and some steps fail, with or without having been done.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod clients;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flotilla_proto::filter::{Bounds, Compiled, Filter};
@@ -15,9 +17,8 @@ use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::super::admit::{admit, due};
+use super::super::Owned;
 use super::super::owned::Seat;
-use super::super::{Owned, Write};
 use crate::index::Progress;
 use crate::machine::command::{Body, Command, RequestId};
 use crate::machine::moves::{Cursor, Import, Ledger, Step};
@@ -26,6 +27,7 @@ use crate::query::{self, Curtain};
 use crate::storage::store::{Options, Store};
 use crate::storage::{SegmentView, View};
 use crate::worker::slots::{Holder, Reach, Stepped, Taker};
+use clients::Wish;
 
 pub const COLLECTION: CollectionId = CollectionId::from_u128(77);
 pub const KEYS: u64 = 90;
@@ -126,18 +128,6 @@ impl Shelf {
         let owned = Owned::of(placement, self.id);
         if placement.epoch > caller.epoch { Err(owned.stale()) } else { Ok(owned) }
     }
-}
-
-/// A write that a client sends until it is acknowledged as a whole.
-#[derive(Clone)]
-pub struct Wish {
-    request: RequestId,
-    records: Vec<(Key, i64)>,
-    gone: Vec<Key>,
-    /// Below it, everything goes.
-    below: Option<i64>,
-    /// Keys whose fate is decided.
-    done: BTreeSet<Key>,
 }
 
 pub struct World {
@@ -260,7 +250,7 @@ impl World {
 
     pub fn bustle(&self) {
         for _ in 0..self.below(3) {
-            match self.below(12) {
+            match self.below(13) {
                 0..5 => self.write(),
                 5 => self.write_again(),
                 6 => self.shelves.lock()[self.below(3) as usize].open(),
@@ -273,6 +263,7 @@ impl World {
                     self.shelves.lock()[self.below(3) as usize].map = newest;
                 }
                 9 => self.nag(),
+                10 => self.expire(),
                 _ => self.read(),
             }
         }
@@ -284,139 +275,6 @@ impl World {
         match self.shelves.lock().get(at) {
             Some(shelf) => shelf.map.clone(),
             None => self.map.lock().clone(),
-        }
-    }
-
-    fn write(&self) {
-        let mut wish = Wish {
-            request: RequestId { client: 1 + self.below(3), serial: 0 },
-            records: vec![],
-            gone: vec![],
-            below: None,
-            done: BTreeSet::new(),
-        };
-        wish.request.serial = {
-            let mut serials = self.serials.lock();
-            *serials += 1;
-            *serials
-        };
-        let count = 1 + self.below(6);
-        match self.below(8) {
-            0 => wish.below = Some(self.below(120) as i64),
-            1 | 2 => wish.gone = (0..count).map(|_| key(self.below(KEYS))).collect(),
-            _ => {
-                let one = |_| (key(self.below(KEYS)), self.below(1_000) as i64);
-                let records: BTreeMap<Key, i64> = (0..count).map(one).collect();
-                wish.records = records.into_iter().collect();
-            }
-        }
-        self.grant(wish);
-    }
-
-    /// Those that wait are sent again.
-    pub fn nag(&self) {
-        let waiting = std::mem::take(&mut *self.waiting.lock());
-        waiting.into_iter().for_each(|wish| self.grant(wish));
-    }
-
-    pub fn is_anyone_waiting(&self) -> bool {
-        !self.waiting.lock().is_empty()
-    }
-
-    /// A client did not hear the answer and sends a whole request again: nothing may change.
-    fn write_again(&self) {
-        let granted = self.granted.lock();
-        if granted.is_empty() {
-            return;
-        }
-        let last = granted.len();
-        let wish = granted[last - 1 - self.below(last.min(40) as u64) as usize].clone();
-        drop(granted);
-        let everything: BTreeSet<Key> = (0..KEYS).map(key).collect();
-        self.grant(Wish { done: everything, ..wish });
-    }
-
-    /// Sends a wish by the map of this moment, or an older one; what is refused waits.
-    fn grant(&self, mut wish: Wish) {
-        let caller = self.caller();
-        for at in 0..3 {
-            if !self.send(&caller, at, &mut wish) {
-                self.waiting.lock().push(wish);
-                return;
-            }
-        }
-        if self.one_in(10) {
-            // The answer was lost.
-            self.waiting.lock().push(wish);
-        } else {
-            self.granted.lock().push(wish);
-        }
-    }
-
-    /// The part of one partition. False if it was refused.
-    fn send(&self, caller: &PlacementMap, at: usize, wish: &mut Wish) -> bool {
-        let newest = self.map.lock().clone();
-        let shelf = &mut self.shelves.lock()[at];
-        let placement = &caller.collections[0];
-        let area = placement.area(shelf.id);
-        let is_here = |key: &Key| area.contains(&key.to_bytes());
-        let write = if let Some(below) = wish.below {
-            let bounds = Bounds { lt: Some(Value::Int(below)), ..Bounds::default() };
-            Write::DeleteFilter(Filter::Range("n".into(), bounds))
-        } else if wish.records.is_empty() {
-            let keys: Vec<Key> = wish.gone.iter().filter(|key| is_here(key)).cloned().collect();
-            if keys.is_empty() {
-                return true;
-            }
-            Write::Delete(keys)
-        } else {
-            let here = wish.records.iter().filter(|(key, _)| is_here(key));
-            let record = |(key, n): &(Key, i64)| record(key.clone(), *n);
-            let records: Vec<Record> = here.map(record).collect();
-            if records.is_empty() {
-                return true;
-            }
-            Write::Upsert(records)
-        };
-        let Ok(owned) = shelf.owned(caller, &newest) else { return false };
-        if let Some(step) = due(&shelf.ledger().moves(), &owned) {
-            shelf.propose(None, Body::Move(step));
-        }
-        let moves = shelf.ledger().moves();
-        let Ok(body) = admit(&shelf.spec, &moves, &owned, write) else { return false };
-        match shelf.propose(Some(wish.request), body) {
-            Reply::Written { affected, .. } => {
-                self.believe(wish, &is_here, affected);
-                true
-            }
-            Reply::Rejected(Rejection::Moved) => false,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// The partition says that the wish is done, as far as its keys go.
-    fn believe(&self, wish: &mut Wish, is_here: &dyn Fn(&Key) -> bool, affected: u64) {
-        let mut model = self.model.lock();
-        let named = wish.records.iter().filter(|(key, _)| is_here(key)).count() as u64;
-        if named > 0 {
-            assert_eq!(affected, named, "an upsert is answered with the records it names");
-        }
-        for (key, n) in wish.records.iter().filter(|(key, _)| is_here(key)) {
-            if wish.done.insert(key.clone()) {
-                model.insert(key.clone(), *n);
-            }
-        }
-        for key in wish.gone.iter().filter(|key| is_here(key)) {
-            if wish.done.insert(key.clone()) {
-                model.remove(key);
-            }
-        }
-        if let Some(below) = wish.below {
-            for key in (0..KEYS).map(key).filter(|key| is_here(key)) {
-                if wish.done.insert(key.clone()) && model.get(&key).is_some_and(|n| *n < below) {
-                    model.remove(&key);
-                }
-            }
         }
     }
 
@@ -484,7 +342,13 @@ impl World {
 }
 
 fn record(key: Key, n: i64) -> Record {
-    Record::new(key).field("n", n).vector("v", vec![n as f32, 1.0])
+    let expires_at_ms = expires_at_ms(n);
+    Record { expires_at_ms, ..Record::new(key).field("n", n).vector("v", vec![n as f32, 1.0]) }
+}
+
+/// When the record with this number expires: some never do.
+fn expires_at_ms(n: i64) -> Option<u64> {
+    u64::try_from(n).ok().filter(|n| *n > 0 && n.is_multiple_of(3))
 }
 
 /// What all partitions together say.
@@ -508,6 +372,7 @@ impl Found {
         let read = |segments: &[&dyn SegmentView]| {
             for (segment, row) in query::scan(segments, None, None, 10_000)?.0 {
                 let Some(Value::Int(n)) = segments[segment].payload(row)?.remove("n") else { panic!() };
+                assert_eq!(segments[segment].expires_at_ms(row)?, expires_at_ms(n), "when it expires");
                 self.scanned.push((segments[segment].key(row)?, n));
             }
             self.counted += query::count(segments, None)?;
@@ -573,7 +438,7 @@ impl Taker for Seen {
     }
 
     async fn import(&self, import: Import) -> Stepped<()> {
-        self.world.step_at(self.at, Step::Import(import), |_, _| ())
+        self.world.step_at(self.at, import.into_step(), |_, _| ())
     }
 }
 

@@ -8,7 +8,7 @@ use flotilla_proto::ids::LogIndex;
 use crate::index::Rows;
 use crate::storage::blobs::{Blobs, Rope};
 use crate::storage::column::Column;
-use crate::storage::row::StoredRow;
+use crate::storage::row::{StoredRow, split_expiry};
 use crate::storage::shape::VectorShape;
 use crate::storage::vectors;
 
@@ -117,6 +117,11 @@ impl Chunk {
     /// The stored payload of a row of the chunk.
     pub fn payload(&self, row: u32) -> &[u8] {
         self.payloads.get(row)
+    }
+
+    /// When a row of the chunk expires, if ever.
+    pub fn expires_at_ms(&self, row: u32) -> Option<u64> {
+        split_expiry(self.payload(row)).0
     }
 
     /// The version of a row of the chunk; 0 beyond the last.

@@ -2,20 +2,26 @@
 //!
 //! | declared | in the index | answers |
 //! |---|---|---|
-//! | keyword | raw terms | equality, in, prefix, range |
+//! | keyword | raw terms; column of terms | equality, in, prefix, range; the column: groups |
 //! | integer, datetime (microseconds) | column of i64 | equality, in, range |
 //! | float | column of f64, -0 stored as 0 | equality, in, range |
 //! | bool | column of bool | equality |
-//! | text | tokens with positions | nothing here: full-text search reads them |
+//! | text | words with their places | match, phrase; which rows a prefix or a pattern may pass |
 //!
 //! Two more fields hold the ordinals of declared fields as terms: `exists` for the rows in which the field reaches any
 //! value, `odd` for the rows in which it reaches a value that the table above cannot hold. `payload` is stored only.
+//!
+//! A third, `long`, holds those of text fields with a run of letters and digits that is too long to be a word: what looks for a part of
+//! a word cannot find it among the words.
+//!
+//! Segments of the first layout have no column of terms and no `long` ([`Version`]): payloads tell then.
 //!
 //! tantivy's field names carry the ordinal (to be unique and legal) and a hash of the path (so that a segment opened
 //! with other fields than it was written for is noticed).
 
 use std::collections::BTreeMap;
 
+use flotilla_proto::limits::TEXT_WORD_BYTES_MAX;
 use flotilla_proto::record::Value;
 use flotilla_proto::schema::{FieldType, datetime_micros};
 use tantivy::schema::{
@@ -25,8 +31,19 @@ use tantivy::schema::{
 /// Bytes of the longest keyword that becomes a term; rows with longer ones are odd. tantivy's own limit is 65,530.
 pub(super) const TERM_BYTES_MAX: usize = 32 << 10;
 
+/// What a segment has for its fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    /// Keywords have terms alone.
+    First,
+    /// Keywords have columns too, and rows with long runs are known.
+    Columns,
+}
+
 /// The fields of one segment.
 pub(super) struct Layout {
+    /// Which one it is.
+    pub(super) version: Version,
     /// As tantivy knows them.
     pub(super) schema: Schema,
     /// Holds the payload.
@@ -35,6 +52,8 @@ pub(super) struct Layout {
     pub(super) exists: Field,
     /// Holds the ordinals of the fields that reach a value the index cannot hold.
     pub(super) odd: Field,
+    /// Holds the ordinals of the text fields with a run that is no word for its length.
+    pub(super) long: Option<Field>,
     /// The declared fields by dotted path.
     pub(super) declared: BTreeMap<String, Declared>,
 }
@@ -54,18 +73,29 @@ pub(super) struct Declared {
 }
 
 impl Layout {
-    /// The layout for these declared fields; the same for the same fields.
+    /// The layout that is written for these declared fields; the same for the same fields.
     pub(super) fn new(fields: &BTreeMap<String, FieldType>) -> Layout {
+        Layout::of(fields, Version::Columns)
+    }
+
+    /// The layout of a version for these declared fields.
+    pub(super) fn of(fields: &BTreeMap<String, FieldType>, version: Version) -> Layout {
         let mut schema = Schema::builder();
         let payload = schema.add_bytes_field("payload", BytesOptions::default().set_stored());
         let exists = schema.add_u64_field("exists", NumericOptions::default().set_indexed());
         let odd = schema.add_u64_field("odd", NumericOptions::default().set_indexed());
+        let long = (version == Version::Columns)
+            .then(|| schema.add_u64_field("long", NumericOptions::default().set_indexed()));
         let column = || NumericOptions::default().set_fast();
         let mut declared = BTreeMap::new();
         for (ordinal, (path, kind)) in (0..).zip(fields) {
             let name = format!("f{ordinal}_{:016x}", xxhash_rust::xxh3::xxh3_64(path.as_bytes()));
             let field = match kind {
-                FieldType::Keyword => schema.add_text_field(&name, terms("raw", IndexRecordOption::Basic)),
+                FieldType::Keyword => {
+                    let terms = terms("raw", IndexRecordOption::Basic);
+                    let is_columned = version == Version::Columns;
+                    schema.add_text_field(&name, if is_columned { terms.set_fast("raw") } else { terms })
+                }
                 FieldType::Integer | FieldType::Datetime => schema.add_i64_field(&name, column()),
                 FieldType::Float => schema.add_f64_field(&name, column()),
                 FieldType::Bool => schema.add_bool_field(&name, column()),
@@ -76,7 +106,7 @@ impl Layout {
             let steps = path.split('.').map(str::to_owned).collect();
             declared.insert(path.clone(), Declared { path: steps, kind: *kind, ordinal, name, field });
         }
-        Layout { schema: schema.build(), payload, exists, odd, declared }
+        Layout { version, schema: schema.build(), payload, exists, odd, long, declared }
     }
 }
 
@@ -88,6 +118,12 @@ fn terms(tokenizer: &str, option: IndexRecordOption) -> TextOptions {
             .set_index_option(option)
             .set_fieldnorms(is_scored),
     )
+}
+
+/// Whether the text has a run of letters and digits that may be too long to be a word.
+pub(super) fn has_long_run(text: &str) -> bool {
+    text.len() >= TEXT_WORD_BYTES_MAX
+        && text.split(|char: char| !char.is_alphanumeric()).any(|run| run.len() >= TEXT_WORD_BYTES_MAX)
 }
 
 /// A value as its field's index holds it.

@@ -1,6 +1,7 @@
 //! What the index alone can say about a leaf.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use flotilla_proto::filter::{Leaf, Scalar, Test};
@@ -16,6 +17,7 @@ use tantivy::{SegmentReader, Term};
 use super::evaluate::Known;
 use super::fields::{Declared, Layout};
 use super::numbers::{Wanted, scan};
+use super::tokens::{Tokens, Words};
 use crate::index::Bitset;
 
 /// The readers of a segment's declared fields.
@@ -23,6 +25,7 @@ pub(super) struct Leaves {
     rows: u32,
     exists: Ordinals,
     odd: Ordinals,
+    long: Option<Ordinals>,
     fields: BTreeMap<String, (Declared, Values)>,
 }
 
@@ -38,11 +41,16 @@ enum Values {
     Whole(Option<Column<i64>>),
     Float(Option<Column<f64>>),
     Truth(Option<Column<bool>>),
-    Tokens,
+    Tokens(Tokens),
 }
 
 impl Leaves {
-    pub(super) fn open(reader: &SegmentReader, layout: Layout, rows: u32) -> tantivy::Result<Leaves> {
+    pub(super) fn open(
+        dir: &Path,
+        reader: &SegmentReader,
+        layout: Layout,
+        rows: u32,
+    ) -> tantivy::Result<Leaves> {
         let ordinals =
             |field| -> tantivy::Result<_> { Ok(Ordinals { field, terms: reader.inverted_index(field)? }) };
         let columns = reader.fast_fields();
@@ -54,16 +62,60 @@ impl Leaves {
                 FieldType::Integer | FieldType::Datetime => Values::Whole(columns.column_opt(name)?),
                 FieldType::Float => Values::Float(columns.column_opt(name)?),
                 FieldType::Bool => Values::Truth(columns.column_opt(name)?),
-                FieldType::Text => Values::Tokens,
+                FieldType::Text => Values::Tokens(Tokens::open(dir, reader, declared.field, rows)?),
             };
             fields.insert(path, (declared, values));
         }
-        Ok(Leaves { rows, exists: ordinals(layout.exists)?, odd: ordinals(layout.odd)?, fields })
+        let long = layout.long.map(ordinals).transpose()?;
+        Ok(Leaves { rows, exists: ordinals(layout.exists)?, odd: ordinals(layout.odd)?, long, fields })
+    }
+
+    /// The words of a field, if the index has it as text.
+    pub(super) fn tokens(&self, field: &str) -> Option<&Tokens> {
+        match self.fields.get(field) {
+            Some((_, Values::Tokens(tokens))) => Some(tokens),
+            _ => None,
+        }
     }
 
     /// Rows of the segment.
     pub(super) fn rows(&self) -> usize {
         self.rows as usize
+    }
+
+    /// The rows in which a declared field reaches a value that its index cannot hold; all, if the segment does not know it.
+    pub(super) fn odd(&self, field: &str) -> tantivy::Result<Bitset> {
+        match self.fields.get(field) {
+            Some((declared, _)) => self.rows_with(&self.odd, declared.ordinal),
+            None => Ok(Bitset::full(self.rows())),
+        }
+    }
+
+    /// Whether the index tells the rows that may pass: all others need not be looked at.
+    pub(super) fn answers(&self, leaf: &Leaf) -> bool {
+        let Some((declared, values)) = self.fields.get(&leaf.field) else { return false };
+        let by_words = matches!(leaf.test, Test::Match { .. } | Test::Phrase(_));
+        leaf.kind == Some(declared.kind) && (by_words || !matches!(values, Values::Tokens(_)))
+    }
+
+    /// In how many rows each term of a keyword field is, in the order of terms, if there are at most so many: each row's terms
+    /// once. None where terms do not tell all.
+    pub(super) fn term_counts(
+        &self,
+        field: &str,
+        terms_max: usize,
+    ) -> tantivy::Result<Option<Vec<(String, u64)>>> {
+        let Some((declared, Values::Terms(terms))) = self.fields.get(field) else { return Ok(None) };
+        if terms.terms().num_terms() > terms_max || self.rows_with(&self.odd, declared.ordinal)?.count() > 0 {
+            return Ok(None);
+        }
+        let mut counts = Vec::with_capacity(terms.terms().num_terms());
+        let mut stream = terms.terms().stream()?;
+        while let Some((term, info)) = stream.next() {
+            let Ok(text) = std::str::from_utf8(term) else { return Ok(None) };
+            counts.push((text.to_owned(), u64::from(info.doc_freq)));
+        }
+        Ok(Some(counts))
     }
 
     /// What the index knows about the leaf. It is undecided about every row where the field is not in the index, about
@@ -82,16 +134,17 @@ impl Leaves {
             let odd = self.rows_with(&self.odd, declared.ordinal)?;
             let maybe = {
                 let mut maybe = odd;
-                maybe.or(&sure);
+                maybe.or(&sure.rows);
                 maybe
             };
+            let sure = if sure.is_sure { sure.rows } else { Bitset::new(self.rows()) };
             return Ok(Known::between(sure, maybe));
         }
         Ok(Known::between(Bitset::new(self.rows()), exists()?))
     }
 
-    /// The rows in which a value that is not odd passes; `None` if the index cannot tell.
-    fn regular(&self, declared: &Declared, values: &Values, test: &Test) -> tantivy::Result<Option<Bitset>> {
+    /// The rows in which a value that is not odd passes, or may; `None` if the index cannot tell.
+    fn regular(&self, declared: &Declared, values: &Values, test: &Test) -> tantivy::Result<Option<Words>> {
         let mut found = Bitset::new(self.rows());
         let is_answered = match values {
             Values::Terms(terms) => add_terms(terms, declared.field, test, &mut found)?,
@@ -100,9 +153,15 @@ impl Leaves {
             }
             Values::Float(column) => add_column(column, Wanted::float(test), self.rows, &mut found),
             Values::Truth(column) => add_column(column, Wanted::truth(test), self.rows, &mut found),
-            Values::Tokens => false,
+            Values::Tokens(tokens) => match (test, &self.long) {
+                (Test::Prefix(_) | Test::Glob(_), Some(long)) => {
+                    let long = self.rows_with(long, declared.ordinal)?;
+                    return tokens.maybe_matching(test, long);
+                }
+                _ => return tokens.matching(test),
+            },
         };
-        Ok(is_answered.then_some(found))
+        Ok(is_answered.then_some(Words { rows: found, is_sure: true }))
     }
 
     fn rows_with(&self, ordinals: &Ordinals, ordinal: u64) -> tantivy::Result<Bitset> {
@@ -148,9 +207,9 @@ fn add_terms(
                 postings.add(info, found)?;
             }
         }
-        Test::Glob(glob) => {
+        Test::Glob(_) | Test::Match { .. } | Test::Phrase(_) => {
             // What a match starts with narrows the terms; each of those is asked.
-            let head = glob.head();
+            let head = if let Test::Glob(glob) = test { glob.head() } else { String::new() };
             let mut stream = terms.terms().range().ge(&head).into_stream()?;
             let mut postings = Postings::new(terms);
             while let Some((term, info)) = stream.next() {
@@ -158,7 +217,7 @@ fn add_terms(
                     break;
                 }
                 match std::str::from_utf8(term) {
-                    Ok(text) if glob.matches(text) => postings.add(info, found)?,
+                    Ok(text) if test.holds_text(text) => postings.add(info, found)?,
                     Ok(_) => {}
                     Err(_) => return Ok(false),
                 }
@@ -203,7 +262,7 @@ fn add_terms(
     Ok(true)
 }
 
-fn add_term(terms: &InvertedIndexReader, term: &Term, found: &mut Bitset) -> tantivy::Result<()> {
+pub(super) fn add_term(terms: &InvertedIndexReader, term: &Term, found: &mut Bitset) -> tantivy::Result<()> {
     match terms.get_term_info(term)? {
         Some(info) => Postings::new(terms).add(&info, found),
         None => Ok(()),
@@ -211,17 +270,17 @@ fn add_term(terms: &InvertedIndexReader, term: &Term, found: &mut Bitset) -> tan
 }
 
 /// Reads one list of rows after the other with one scratch.
-struct Postings<'a> {
+pub(super) struct Postings<'a> {
     terms: &'a InvertedIndexReader,
     open: Option<BlockSegmentPostings>,
 }
 
 impl<'a> Postings<'a> {
-    fn new(terms: &'a InvertedIndexReader) -> Postings<'a> {
+    pub(super) fn new(terms: &'a InvertedIndexReader) -> Postings<'a> {
         Postings { terms, open: None }
     }
 
-    fn add(&mut self, info: &TermInfo, found: &mut Bitset) -> tantivy::Result<()> {
+    pub(super) fn add(&mut self, info: &TermInfo, found: &mut Bitset) -> tantivy::Result<()> {
         let blocks = match &mut self.open {
             Some(blocks) => {
                 self.terms.reset_block_postings_from_terminfo(info, blocks)?;

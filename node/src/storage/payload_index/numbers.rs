@@ -61,7 +61,7 @@ impl Wanted<i64> {
                 };
                 Some(Wanted::Others(known.iter().filter_map(value).collect()))
             }
-            Test::Prefix(_) | Test::Glob(_) | Test::Exists => None,
+            Test::Prefix(_) | Test::Glob(_) | Test::Match { .. } | Test::Phrase(_) | Test::Exists => None,
         }
     }
 }
@@ -82,7 +82,12 @@ impl Wanted<f64> {
                 let high = edge(to, fits, f64::INFINITY, float_to);
                 Some(low.zip(high).map_or(Wanted::Values(vec![]), |(low, high)| Wanted::Range(low..=high)))
             }
-            Test::Prefix(_) | Test::Glob(_) | Test::Exists | Test::OtherGroup(_) => None,
+            Test::Prefix(_)
+            | Test::Glob(_)
+            | Test::Match { .. }
+            | Test::Phrase(_)
+            | Test::Exists
+            | Test::OtherGroup(_) => None,
         }
     }
 }
@@ -95,7 +100,7 @@ impl Wanted<bool> {
             Test::In(_) | Test::Range { .. } | Test::OtherGroup(_) => {
                 Some(Wanted::Values([false, true].into_iter().filter(accepts).collect()))
             }
-            Test::Prefix(_) | Test::Glob(_) | Test::Exists => None,
+            Test::Prefix(_) | Test::Glob(_) | Test::Match { .. } | Test::Phrase(_) | Test::Exists => None,
         }
     }
 }

@@ -16,14 +16,17 @@ use tantivy::store::Compressor;
 use tantivy::{Index, SingleSegmentIndexWriter, TantivyDocument};
 
 use super::super::Fault;
+use super::super::row::decode_payload;
 use super::checks::Checks;
 use super::directory::Folder;
-use super::fields::{Cell, Declared, Layout};
+use super::fields::{Cell, Declared, Layout, has_long_run};
 use super::{damaged, io_fault};
 use crate::env::fs;
 
 /// Memory that a part may take before the next one is begun.
 const PART_BYTES_MAX: usize = 24 << 20;
+/// Payloads that are compressed together: small, because a read of few records takes one block for each.
+const STORE_BLOCK_BYTES: usize = 4 << 10;
 /// What tantivy sizes its first hash table by.
 const WRITER_BYTES: usize = 3 << 20;
 /// The writer is asked for its size once in this many bytes of payload.
@@ -82,6 +85,7 @@ impl<'a> Parts<'a> {
         let settings = IndexSettings {
             docstore_compression: Compressor::Lz4,
             docstore_compress_dedicated_thread: false,
+            docstore_blocksize: STORE_BLOCK_BYTES,
             ..IndexSettings::default()
         };
         let writer = IndexBuilder::new()
@@ -129,7 +133,7 @@ struct Part<'a> {
 
 impl Part<'_> {
     fn add(&mut self, row: usize, bytes: &[u8]) -> Result<(), Fault> {
-        let payload: Payload = postcard::from_bytes(bytes).map_err(|error| {
+        let payload = decode_payload(bytes).map_err(|error| {
             damaged(&self.dir, format!("the payload of row {row} does not decode: {error}"))
         })?;
         let mut document = TantivyDocument::new();
@@ -151,11 +155,14 @@ impl Part<'_> {
 }
 
 fn add_field(document: &mut TantivyDocument, layout: &Layout, declared: &Declared, payload: &Payload) {
-    let (mut exists, mut is_odd) = (false, false);
+    let (mut exists, mut is_odd, mut is_long) = (false, false, false);
     reach(payload, &declared.path, &mut |value| {
         exists = true;
         match Cell::of(declared.kind, value) {
-            Cell::Text(text) => document.add_text(declared.field, text),
+            Cell::Text(text) => {
+                is_long |= declared.kind == FieldType::Text && has_long_run(text);
+                document.add_text(declared.field, text);
+            }
             Cell::Whole(whole) => document.add_i64(declared.field, whole),
             Cell::Float(float) => document.add_f64(declared.field, float),
             Cell::Truth(truth) => document.add_bool(declared.field, truth),
@@ -163,8 +170,9 @@ fn add_field(document: &mut TantivyDocument, layout: &Layout, declared: &Declare
         }
         false
     });
-    for (field, is_marked) in [(layout.exists, exists), (layout.odd, is_odd)] {
-        if is_marked {
+    let marks = [(Some(layout.exists), exists), (Some(layout.odd), is_odd), (layout.long, is_long)];
+    for (field, is_marked) in marks {
+        if let Some(field) = field.filter(|_| is_marked) {
             document.add_u64(field, declared.ordinal);
         }
     }

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::schema::{FieldType, Form};
 
+use super::expiring::EXPIRIES;
 use super::file::{Entry, Writer, cast};
 use super::header::{ColumnHeader, Header, ends_name, inverted_name, norms_name, rows_name, vectors_name};
 use super::{Sealed, keys};
@@ -71,6 +72,15 @@ impl Source {
         }
     }
 
+    /// When the row expires; 0: never.
+    fn expires_at_ms(&self, row: u32) -> u64 {
+        let when = match self {
+            Source::Frozen(chunks) => chunks.place(row).and_then(|(chunk, local)| chunk.expires_at_ms(local)),
+            Source::Sealed(sealed) => sealed.expires_at_ms(row),
+        };
+        when.unwrap_or(0)
+    }
+
     fn payload(&self, row: u32) -> Result<Bytes, Fault> {
         match self {
             Source::Frozen(chunks) => {
@@ -124,6 +134,14 @@ impl Draft {
         Draft { sources, kept, starts, rows }
     }
 
+    /// The one segment that it is made of, if all rows of that are kept.
+    pub fn whole(&self) -> Option<&Arc<Sealed>> {
+        match self.sources.as_slice() {
+            [Source::Sealed(sealed)] if sealed.rows() == self.rows => Some(sealed),
+            _ => None,
+        }
+    }
+
     /// Rows kept.
     pub fn rows(&self) -> u32 {
         self.rows
@@ -162,6 +180,7 @@ impl Draft {
         let mut files = Vec::from(keys::write(plan.dir, self.rows, &|row| self.key(row))?);
         check(plan.progress)?;
         files.push(self.write_versions(plan.dir)?);
+        files.extend(self.write_expiries(plan.dir)?);
         let mut columns = Vec::new();
         for (ordinal, shape) in plan.shapes.iter().enumerate() {
             columns.push(self.write_column(plan, ordinal, shape, &mut files)?);
@@ -186,6 +205,19 @@ impl Draft {
             file.write(&self.sources[source].version(row).to_le_bytes())?;
         }
         file.finish()
+    }
+
+    /// Nothing where no row expires.
+    fn write_expiries(&self, dir: &Path) -> Result<Option<Entry>, Fault> {
+        let times = || self.places().map(|(source, row)| self.sources[source].expires_at_ms(row));
+        if times().all(|when| when == 0) {
+            return Ok(None);
+        }
+        let mut file = Writer::create(dir, EXPIRIES)?;
+        for when in times() {
+            file.write(&when.to_le_bytes())?;
+        }
+        file.finish().map(Some)
     }
 
     fn write_column(

@@ -6,6 +6,7 @@ use std::path::Path;
 use flotilla_proto::schema::FieldType;
 use serde::{Deserialize, Serialize};
 
+use super::expiring::EXPIRIES;
 use super::file::Entry;
 use crate::storage::Fault;
 use crate::storage::shape::VectorShape;
@@ -15,8 +16,8 @@ use crate::storage::stamped::Kind;
 pub(in crate::storage) const HEADER: &str = "SEGMENT";
 
 /// 1: vectors of 32-bit components. 2: other forms, and other distances than the first three; lists. A segment without any is
-/// written as version 1, and so read by programs that know no other.
-pub(in crate::storage) const KIND: Kind = Kind { magic: *b"FLOTSEGM", version: 2 };
+/// written as version 1, and so read by programs that know no other. 3: rows that expire; without any, as before.
+pub(in crate::storage) const KIND: Kind = Kind { magic: *b"FLOTSEGM", version: 3 };
 
 pub(super) const VERSIONS: &str = "versions";
 
@@ -85,7 +86,13 @@ impl Header {
         let body =
             postcard::to_allocvec(self).map_err(|error| Fault::damaged(&path, 0, error.to_string()))?;
         let is_of_old = self.shapes.iter().all(|shape| shape.spec.is_of_old());
-        Kind { version: if is_of_old { 1 } else { KIND.version }, ..KIND }.write(&path, &body)
+        let expires = self.files.iter().any(|file| file.name == EXPIRIES);
+        let version = match (expires, is_of_old) {
+            (true, _) => 3,
+            (false, false) => 2,
+            (false, true) => 1,
+        };
+        Kind { version, ..KIND }.write(&path, &body)
     }
 
     /// Reads it back and checks that it is consistent with itself.

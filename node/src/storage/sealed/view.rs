@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use flotilla_proto::filter::Compiled;
+use flotilla_proto::fulltext::{Kin, Need};
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::{Key, Payload, Vector};
 
@@ -12,8 +13,12 @@ use crate::index::{
     Accept, AnyIndex, Bitset, Inverted, Lists, Neighbor, Rows, Stats, TopK, VectorIndex as _,
 };
 use crate::storage::column::{Alive, Column, stored_vectors};
+use crate::storage::payload_index::{Accepted, Tokens};
 use crate::storage::shape::ordinal;
-use crate::storage::{Fault, Matching, Method, Nearest, SegmentView, StoredRow, vectors};
+use crate::storage::{
+    Fault, FieldColumn, Listed, Matching, Method, Nearest, SegmentView, Sought, StoredRow, Tally, TextField,
+    Weighed, text, vectors,
+};
 
 /// Of records with several vectors, so many times those wanted are compared whole, or so many times the candidates kept.
 const RESCORED: usize = 8;
@@ -64,6 +69,17 @@ impl SealedView {
         }
         inverted.search(ask.query, |slot| alive.accepts(column.row_of(slot)), &mut top, stats);
         top.into_sorted().into_iter().map(|neighbor| column.in_segment(neighbor, 0)).collect()
+    }
+
+    fn tokens(&self, field: &TextField) -> Option<&Tokens> {
+        self.sealed.files.payloads.tokens(&field.name)
+    }
+
+    /// Does `work` with the rows that count: `rows`, or the live ones.
+    fn accepting<T>(&self, rows: Option<&Matching>, work: impl FnOnce(&Accepted<'_>) -> T) -> T {
+        let is_accepted = |row| rows.map_or_else(|| self.is_live(row), |rows| rows.contains(row));
+        let is_all = rows.is_none() && self.live == self.rows();
+        work(&Accepted { is_accepted: &is_accepted, is_all })
     }
 
     fn dead(&self) -> Option<&Bitset> {
@@ -187,6 +203,10 @@ impl SegmentView for SealedView {
         self.sealed.version(row)
     }
 
+    fn expires_at_ms(&self, row: u32) -> Result<Option<u64>, Fault> {
+        Ok(self.sealed.expires_at_ms(row))
+    }
+
     fn find(&self, key: &Key) -> Result<Option<u32>, Fault> {
         let row = self.sealed.files.keys.find(&key.to_bytes())?;
         Ok(row.filter(|row| self.is_live(*row)))
@@ -209,10 +229,60 @@ impl SegmentView for SealedView {
         self.sealed.column(ordinal(&self.sealed.files.header.shapes, name)?)?.vector(row)
     }
 
+    fn column(&self, field: &str) -> Result<Option<FieldColumn>, Fault> {
+        self.sealed.files.payloads.column(field)
+    }
+
+    fn term_counts(&self, field: &str, terms_max: usize) -> Result<Option<Vec<(String, u64)>>, Fault> {
+        if self.live < self.sealed.rows() {
+            return Ok(None);
+        }
+        self.sealed.files.payloads.term_counts(field, terms_max)
+    }
+
+    fn answers(&self, filter: &Compiled) -> bool {
+        self.sealed.files.payloads.answers(filter)
+    }
+
     fn matching(&self, filter: &Compiled) -> Result<Matching, Fault> {
         let row_of = |key: &Key| self.sealed.files.keys.find(&key.to_bytes());
         let evaluate = || self.sealed.files.payloads.matching(filter, &row_of);
         Ok(Matching::live(self.sealed.filters.get(filter, evaluate)?, self.dead()))
+    }
+
+    fn has_words(&self, field: &TextField) -> bool {
+        self.tokens(field).is_some()
+    }
+
+    fn weigh(&self, field: &TextField, sought: &Sought, rows: Option<&Matching>) -> Result<Weighed, Fault> {
+        let Some(tokens) = self.tokens(field) else { return text::weigh(self, field, sought, rows) };
+        let weighed = self.accepting(rows, |rows| tokens.weigh(sought, rows));
+        weighed.map_err(|error| self.sealed.files.payloads.fault(error))
+    }
+
+    fn list_kin(
+        &self,
+        field: &TextField,
+        kin: &Kin,
+        rows: Option<&Matching>,
+        listed: &mut Listed,
+    ) -> Result<(), Fault> {
+        let Some(tokens) = self.tokens(field) else { return text::list_kin(self, field, kin, rows, listed) };
+        let done = self.accepting(rows, |rows| tokens.list_kin(kin, rows, listed));
+        done.map_err(|error| self.sealed.files.payloads.fault(error))
+    }
+
+    fn occurrences(
+        &self,
+        field: &TextField,
+        sought: (&Sought, Need),
+        rows: Option<&Matching>,
+        each: &mut dyn FnMut(u32, &Tally<'_>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        match self.tokens(field) {
+            Some(tokens) => self.accepting(rows, |rows| tokens.occurrences(sought, rows, each)),
+            None => text::occurrences(self, field, sought, rows, each),
+        }
     }
 
     fn nearest(&self, ask: &Nearest<'_>, stats: &mut Stats) -> Result<Vec<Neighbor>, Fault> {

@@ -19,6 +19,7 @@ pub(super) const FROZEN_MAX: usize = 3;
 /// A live row.
 struct Live {
     place: Place,
+    version: LogIndex,
     /// Its part of the rolling digest.
     mark: u128,
 }
@@ -53,6 +54,60 @@ impl Store {
         state.growing.append(index, &rows, &shapes);
         state.written = state.written.max(index);
         Ok(rows.len() as u64)
+    }
+
+    /// The version of a key's record after every command so far, published or not; `None`: there is none.
+    ///
+    /// # Errors
+    /// Damage, if a sealed segment cannot be read.
+    pub fn version_of(&self, key: &[u8]) -> Result<Option<LogIndex>, Fault> {
+        Ok(self.state.lock().find(key)?.map(|live| live.version))
+    }
+
+    /// When a key's record expires, after every command so far; `None`: never, or there is none.
+    ///
+    /// # Errors
+    /// Damage, if a sealed segment cannot be read.
+    pub fn expiry_of(&self, key: &[u8]) -> Result<Option<u64>, Fault> {
+        let state = self.state.lock();
+        Ok(state.find(key)?.and_then(|live| state.expires_at_ms(&live.place)))
+    }
+
+    /// The keys, in order, of records that expire at or before `until` and may be written here: at most so many, and about so
+    /// many bytes. None only if there is none.
+    ///
+    /// # Errors
+    /// Damage, if a sealed segment cannot be read.
+    pub fn due(&self, until: u64, keys_max: usize, bytes_max: usize) -> Result<Vec<Vec<u8>>, Fault> {
+        let (mut due, mut bytes) = (Vec::new(), 0);
+        let sealed = {
+            let state = self.state.lock();
+            let closed = &state.presence.closed;
+            let in_memory = state.frozen.iter().map(|frozen| &frozen.rows).chain([&state.growing]);
+            for key in in_memory.flat_map(|rows| rows.due(until)).filter(|key| !closed.contains(key)) {
+                if due.len() >= keys_max || bytes >= bytes_max {
+                    break;
+                }
+                bytes += key.len();
+                due.push(key.to_vec());
+            }
+            (state.sealed.clone(), Arc::clone(&state.presence))
+        };
+        let (sealed, presence) = sealed;
+        'sealed: for segment in sealed {
+            for row in segment.due(until) {
+                if due.len() >= keys_max || bytes >= bytes_max {
+                    break 'sealed;
+                }
+                let key = segment.key_bytes(row)?;
+                if !presence.closed.contains(key) {
+                    bytes += key.len();
+                    due.push(key.to_vec());
+                }
+            }
+        }
+        due.sort_unstable();
+        Ok(due)
     }
 
     /// Deletes the records of these keys by the command at `index`. Returns how many there were.
@@ -95,8 +150,7 @@ impl Store {
     /// Whether the growing segment is large enough to be frozen and sealed. While it stays true although
     /// [`Store::freeze`] was called, the background is behind: slow the writers down.
     pub fn needs_seal(&self) -> bool {
-        let growing = &self.state.lock().growing;
-        growing.rows() as usize >= self.options.seal_rows || growing.bytes() >= self.options.seal_bytes
+        self.state.lock().needs_seal(&self.options)
     }
 
     /// Freezes the state after the command at `applied`, the last one, for the background to make durable together with
@@ -108,7 +162,7 @@ impl Store {
     pub fn freeze(&self, applied: LogIndex, machine: Vec<u8>) -> bool {
         let mut state = self.state.lock();
         let last = state.frozen.back().map_or(state.durable, |frozen| frozen.applied);
-        if applied <= last || applied < state.written || state.frozen.len() >= FROZEN_MAX {
+        if applied <= last || applied < state.written || state.is_full() {
             return false;
         }
         state.written = applied;
@@ -137,7 +191,7 @@ fn last_of_each_key(rows: Vec<StoredRow>) -> Vec<StoredRow> {
 impl State {
     /// The live row of a key. The newest segment that knows the key decides.
     fn find(&self, key: &[u8]) -> Result<Option<Live>, Fault> {
-        let live = |place, version| Live { place, mark: digest::mark(key, version) };
+        let live = |place, version| Live { place, version, mark: digest::mark(key, version) };
         if let Some((row, version)) = self.growing.newest(key) {
             return Ok(version.map(|version| live(Place::Growing(row), version)));
         }
@@ -152,6 +206,14 @@ impl State {
             }
         }
         Ok(None)
+    }
+
+    fn expires_at_ms(&self, place: &Place) -> Option<u64> {
+        match *place {
+            Place::Growing(row) => self.growing.expires_at_ms(row),
+            Place::Frozen(at, row) => self.frozen.get(at)?.rows.expires_at_ms(row),
+            Place::Sealed(at, row) => self.sealed.get(at)?.expires_at_ms(row),
+        }
     }
 
     fn mark(&mut self, row: Live, index: LogIndex) {

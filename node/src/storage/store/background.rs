@@ -136,7 +136,10 @@ impl Store {
     }
 
     fn write_indexed(&self, number: u64, draft: &Draft, progress: &Progress) -> Result<Sealed, Fault> {
-        let merged = self.write(number, draft, progress)?;
+        let mut merged = self.write(number, draft, progress)?;
+        if let Some(whole) = draft.whole() {
+            merged = merged.with_graphs(&merged.link_graphs(whole)?);
+        }
         let (least, threads) = (self.options.graph_least(), self.options.index_threads);
         let graphs = merged.build_graphs(least, threads, progress)?;
         Ok(merged.with_graphs(&graphs))
@@ -268,6 +271,7 @@ impl State {
                 rows: segment.rows().saturating_mul(weight),
                 kept: segment.kept_at(self.durable).saturating_mul(weight),
                 is_unindexed: segment.unindexed(least).0 > 0,
+                is_stale: *segment.fields() != self.spec.fields,
             }
         };
         idle.map(standing).collect()

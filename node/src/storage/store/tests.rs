@@ -5,6 +5,7 @@ mod compat;
 mod crash;
 mod damage;
 mod digest;
+mod expiry;
 mod kinds;
 mod load;
 mod model;

@@ -195,12 +195,16 @@ impl<H: Holder, R: Reach> Giving<'_, H, R> {
 
     /// The answers that the giver gave, so that a request sent again is recognised. Nothing is left to come then.
     async fn answers(&mut self) -> Result<(), Stop> {
-        let carried = self.keeper.holder.ledger().carried(&self.area);
-        let last = carried.len().saturating_sub(1);
-        for (n, part) in carried.into_iter().enumerate() {
-            let known = self.import_cursor();
-            let cursor = if n == last { Cursor::Complete } else { known };
-            self.import(Import { carried: vec![part], cursor, ..Import::default() }).await?;
+        let ledger = self.keeper.holder.ledger();
+        let carried = ledger.carried(&self.area).into_iter();
+        let answers = carried.map(|part| Import { carried: vec![part], ..Import::default() });
+        let told = ledger.carried_told(&self.area).into_iter();
+        let refusals = told.map(|part| Import { told: vec![part], ..Import::default() });
+        let parts: Vec<Import> = answers.chain(refusals).collect();
+        let last = parts.len().saturating_sub(1);
+        for (n, part) in parts.into_iter().enumerate() {
+            let cursor = if n == last { Cursor::Complete } else { self.import_cursor() };
+            self.import(Import { cursor, ..part }).await?;
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use super::lexer::{Kind, Lexer, Symbol, Token, Word, abridged};
 use super::printer::path_text;
 use super::{Wrong, literal, place};
 use crate::filter::{Bounds, Filter, Glob};
+use crate::fulltext::query_words;
 use crate::limits::{FILTER_DEPTH_MAX, FILTER_NODES_MAX, FILTER_VALUES_MAX, GLOB_BYTES_MAX, NESTING_MAX};
 use crate::record::{Key, Value};
 use crate::schema::{at_most, check_key};
@@ -157,7 +158,11 @@ impl<'a> Parser<'a> {
             Kind::Word(Word::Not) => match self.advance()?.kind {
                 Kind::Word(Word::In) => self.among(at, true, field),
                 Kind::Word(Word::Between) => self.between(at, true, field),
-                _ => Err(Wrong::at(operator.at, "behind a field, `not` goes before `in` or `between`")),
+                Kind::Path(name) if is_about_words(&name) => self.of_words(at, true, field, &name),
+                _ => {
+                    let what = "behind a field, `not` goes before `in`, `between`, `match` or `phrase`";
+                    Err(Wrong::at(operator.at, what))
+                }
             },
             Kind::Word(Word::Is) => {
                 let is_there = self.takes(&Kind::Word(Word::Not))?;
@@ -166,6 +171,7 @@ impl<'a> Parser<'a> {
                 }
                 self.leaf(at, !is_there, Filter::Exists(field))
             }
+            Kind::Path(ref name) if is_about_words(name) => self.of_words(at, false, field, name),
             _ => Err(after_field(&field, &operator)),
         }
     }
@@ -240,6 +246,34 @@ impl<'a> Parser<'a> {
         self.needs(&Kind::Word(Word::And), "`and` between the bounds")?;
         let to = (Symbol::LessEqual, self.ordered(&field)?);
         self.leaf(at, is_negated, Filter::Range(field, bounds([from, to])))
+    }
+
+    /// `match "a b"`, `match any "a b"` or `phrase "a b"`, from behind its first word, which is `test`.
+    fn of_words(&mut self, at: usize, is_negated: bool, field: String, test: &str) -> Result<Read, Wrong> {
+        let is_phrase = test.eq_ignore_ascii_case("phrase");
+        let quantifier = match &self.token.kind {
+            Kind::Path(name) if !is_phrase => {
+                ["all", "any"].into_iter().find(|word| word.eq_ignore_ascii_case(name))
+            }
+            _ => None,
+        };
+        if quantifier.is_some() {
+            self.advance()?;
+        }
+        let Kind::Text(inside) = self.token.kind else {
+            return Err(self.expected("words in quotes, such as \"disk full\""));
+        };
+        let text = self.advance()?.at;
+        let query = literal::text(text + 1, inside)?;
+        // What is wrong with it is told where it stands.
+        query_words("", &query, is_phrase)
+            .map_err(|violation| Wrong::at(text, format!("the words: {}", violation.description)))?;
+        let filter = if is_phrase {
+            Filter::Phrase(field, query)
+        } else {
+            Filter::Match { field, query, any: quantifier == Some("any") }
+        };
+        self.leaf(at, is_negated, filter)
     }
 
     fn pattern(&mut self, field: String) -> Result<Filter, Wrong> {
@@ -379,6 +413,11 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// Whether a name behind a field asks for words there.
+fn is_about_words(name: &str) -> bool {
+    ["match", "phrase"].into_iter().any(|word| word.eq_ignore_ascii_case(name))
+}
+
 fn is_order(symbol: Symbol) -> bool {
     matches!(symbol, Symbol::Less | Symbol::LessEqual | Symbol::Greater | Symbol::GreaterEqual)
 }
@@ -447,7 +486,7 @@ fn after_field(field: &str, found: &Token<'_>) -> Wrong {
             format!("what is asked of {field}? A truth value is asked for by {field} = true")
         }
         _ => format!(
-            "expected a comparison behind {field} (= != < <= > >= ~ !~ in, not in, between, is), found {}",
+            "expected a comparison behind {field} (= != < <= > >= ~ !~ in, not in, between, is, match, phrase), found {}",
             found.told()
         ),
     };

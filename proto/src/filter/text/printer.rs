@@ -12,7 +12,7 @@ use crate::record::{Key, Value};
 /// It reads back as `filter`, but for what means the same: a [`Filter::All`] or [`Filter::Any`] of one part is that part, a
 /// [`Filter::Glob`] that asks for a prefix is a [`Filter::Prefix`], and a pattern loses the backslashes that it need not have.
 /// What no collection would take (a range without bounds or with two lower ones, a value that is a list, a map, null or
-/// not finite, a path with an empty step, a lone backslash, more than is bounded) is written for people to read and need
+/// not finite, a path with an empty step, a lone backslash, a query without words, more than is bounded) is written for people to read and need
 /// not read back. A filter close to the bounds may have a text beyond that of texts.
 pub fn print(filter: &Filter) -> String {
     let mut text = String::new();
@@ -40,6 +40,11 @@ fn write(text: &mut String, filter: &Filter, place: Place) -> fmt::Result {
         Filter::Range(field, bounds) => range(text, &path_text(field), bounds),
         Filter::Prefix(field, prefix) => write!(text, "{} ~ {}", path_text(field), prefix_text(prefix)),
         Filter::Glob(field, pattern) => write!(text, "{} ~ {}", path_text(field), pattern_text(pattern)),
+        Filter::Match { field, query, any } => {
+            let quantifier = if *any { " any" } else { "" };
+            write!(text, "{} match{quantifier} {}", path_text(field), quoted(query))
+        }
+        Filter::Phrase(field, query) => write!(text, "{} phrase {}", path_text(field), quoted(query)),
         Filter::Exists(field) => write!(text, "exists {}", path_text(field)),
         Filter::Keys(keys) => match keys.as_slice() {
             [key] => write!(text, "key = {}", key_text(key)),
@@ -54,6 +59,11 @@ fn negated(text: &mut String, part: &Filter) -> fmt::Result {
         Filter::In(field, values) => write!(text, "{} not in {}", path_text(field), list(values, value_text)),
         Filter::Prefix(field, prefix) => write!(text, "{} !~ {}", path_text(field), prefix_text(prefix)),
         Filter::Glob(field, pattern) => write!(text, "{} !~ {}", path_text(field), pattern_text(pattern)),
+        Filter::Match { field, query, any } => {
+            let quantifier = if *any { " any" } else { "" };
+            write!(text, "{} not match{quantifier} {}", path_text(field), quoted(query))
+        }
+        Filter::Phrase(field, query) => write!(text, "{} not phrase {}", path_text(field), quoted(query)),
         Filter::Exists(field) => write!(text, "{} is null", path_text(field)),
         Filter::Keys(keys) => match keys.as_slice() {
             [key] => write!(text, "key != {}", key_text(key)),

@@ -51,6 +51,14 @@ fn glob(field: &str, pattern: &str) -> Filter {
     Filter::Glob(field.into(), pattern.into())
 }
 
+fn holds(field: &str, query: &str, any: bool) -> Filter {
+    Filter::Match { field: field.into(), query: query.into(), any }
+}
+
+fn phrase(field: &str, query: &str) -> Filter {
+    Filter::Phrase(field.into(), query.into())
+}
+
 fn exists(field: &str) -> Filter {
     Filter::Exists(field.into())
 }
@@ -78,6 +86,22 @@ fn mean(table: impl IntoIterator<Item = (&'static str, Filter)>) {
         assert_eq!(read, expected, "{text}");
         assert_eq!(parse(&print(&read)), Ok(read), "{text}");
     }
+}
+
+#[test]
+fn words_of_a_text() {
+    mean([
+        ("subject match \"upload failed\"", holds("subject", "upload failed", false)),
+        ("subject match all 'upload failed'", holds("subject", "upload failed", false)),
+        ("subject MATCH Any \"a b\"", holds("subject", "a b", true)),
+        ("subject phrase \"Disk \\\"full\\\"\"", phrase("subject", "Disk \"full\"")),
+        ("subject not match \"a\"", not(holds("subject", "a", false))),
+        ("subject not match any \"a b\"", not(holds("subject", "a b", true))),
+        ("subject not phrase \"a b\"", not(phrase("subject", "a b"))),
+        ("not (subject phrase \"a b\")", not(phrase("subject", "a b"))),
+        ("match match 'a' and any = 1", all([holds("match", "a", false), equal("any", 1)])),
+        ("phrase phrase 'a' or all = 1", any([phrase("phrase", "a"), equal("all", 1)])),
+    ]);
 }
 
 #[test]
@@ -372,6 +396,12 @@ fn filter() -> impl Strategy<Value = Filter> {
         (path(), bounds()).prop_map(|(path, bounds)| Filter::Range(path, bounds)),
         (path(), text()).prop_map(|(path, prefix)| Filter::Prefix(path, prefix)),
         (path(), pattern()).prop_map(|(path, pattern)| Filter::Glob(path, pattern)),
+        (path(), text(), proptest::bool::ANY).prop_map(|(field, text, any)| Filter::Match {
+            field,
+            query: format!("w {text}"),
+            any
+        }),
+        (path(), text()).prop_map(|(path, text)| Filter::Phrase(path, format!("w {text}"))),
         path().prop_map(Filter::Exists),
         prop::collection::vec(key(), 0..3).prop_map(Filter::Keys),
     ];

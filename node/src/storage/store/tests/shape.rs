@@ -112,6 +112,47 @@ fn a_field_declared_later_means_the_same_in_old_segments() {
     let counts: Vec<usize> = matching(&view, &filter).iter().map(|rows| rows.count()).collect();
     assert_eq!(counts.iter().sum::<usize>(), (2..8).filter(|key| key % 3 == 1).count());
     assert_eq!(view.len(), 3);
+    drop(view);
+    // The first segment is written anew for the field; the second has it.
+    assert_eq!(store.status().stale_records, 2);
+    assert!(store.compact(&Progress::new()).unwrap());
+    assert_eq!(store.status().stale_records, 0);
+    assert!(!store.compact(&Progress::new()).unwrap());
+    let view = store.view();
+    let known = view.segments().filter(|segment| segment.column("later").unwrap().is_some());
+    assert_eq!(known.count(), 2, "the third still grows");
+    let counts: Vec<usize> = matching(&view, &filter).iter().map(|rows| rows.count()).collect();
+    assert_eq!(counts.iter().sum::<usize>(), (2..8).filter(|key| key % 3 == 1).count());
+}
+
+#[test]
+fn a_segment_written_anew_for_its_fields_keeps_its_graph() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path());
+    let mut dice = Dice::new(5);
+    let record = |key: u64| Record::new(key).vector("a", dice.floats(DIMS)).field("later", (key % 3) as i64);
+    let records: Vec<Record> = (0..400).map(record).collect();
+    store.upsert(1, rows(&records)).unwrap();
+    store.publish(1);
+    assert!(store.freeze(1, Vec::new()));
+    store.seal().unwrap();
+    while store.build_graph(&Progress::new()).unwrap() {}
+    let mut wider = sample::spec(DIMS as u32);
+    wider.fields.insert("later".into(), FieldType::Integer);
+    store.set_spec(Arc::new(wider));
+    let indexed = |store: &Store| store.view().segments().all(|segment| segment.is_indexed("a"));
+    assert!(indexed(&store), "there is a graph to keep");
+    let cancelled = Progress::new();
+    cancelled.cancel();
+    assert!(matches!(store.compact(&cancelled), Err(Fault::Cancelled)));
+    assert!(store.compact(&Progress::new()).unwrap());
+    assert!(indexed(&store) && store.status().stale_records == 0);
+    assert!(!store.build_graph(&Progress::new()).unwrap(), "nothing is left to build");
+    store.verify().unwrap();
+    drop(store);
+    let (store, _) = open(dir.path());
+    assert!(indexed(&store));
+    assert_eq!(store.view().live(), 400);
 }
 
 #[test]

@@ -42,7 +42,13 @@ fn what_is_missing_is_told_where_it_is_missing() {
         ("cpu between 1", 14, "expected `and` between the bounds, found the end"),
         ("cpu between 1 or 2", 15, "expected `and` between the bounds, found `or`"),
         ("cpu is 8", 8, "expected `null` or `not null`; equality is `=`, found 8"),
-        ("cpu not 8", 5, "behind a field, `not` goes before `in` or `between`"),
+        ("cpu not 8", 5, "behind a field, `not` goes before `in`, `between`, `match` or `phrase`"),
+        ("name match", 11, "expected words in quotes, such as \"disk full\", found the end"),
+        ("name match any", 15, "expected words in quotes"),
+        ("name match 7", 12, "expected words in quotes, such as \"disk full\", found 7"),
+        ("name phrase any 'a'", 13, "expected words in quotes"),
+        ("name match '?!'", 12, "the words: at least one word is needed"),
+        ("name phrase ''", 13, "the words: at least one word is needed"),
     ]);
 }
 
@@ -131,7 +137,7 @@ fn what_is_written_elsewhere_is_answered_with_what_is_written_here() {
         ("name contains 'web'", 6, "~ \"*web*\""),
         ("cpu GTE 8", 5, "greater or equal is `>=`"),
         ("cpu of 8", 5, "expected a comparison behind cpu"),
-        ("cpu 8", 5, "not in, between, is), found 8"),
+        ("cpu 8", 5, "not in, between, is, match, phrase), found 8"),
         ("8 = cpu", 3, "a field stands before its value, as in cpu = 8"),
         ("8", 2, "not the end"),
         ("8 < cpu > 4", 9, "a chain goes one way"),

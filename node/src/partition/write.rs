@@ -1,0 +1,106 @@
+//! The write line of a replica: admit, propose, and what the machine answered to the caller.
+
+use flotilla_proto::filter::Filter;
+use flotilla_proto::ids::LogIndex;
+use flotilla_proto::patch::{Edit, Patch};
+use flotilla_proto::record::{Key, Record};
+use flotilla_proto::refusal::{Refusal, Violation};
+
+use super::{Owned, Replica, admit};
+use crate::env::task;
+use crate::machine::command::{Body, Command, Expect, RequestId};
+use crate::machine::{Refused, Rejection, Reply};
+use crate::planted::{self, Bug};
+
+/// What to write.
+#[derive(Debug)]
+pub enum Write {
+    /// Records.
+    Upsert(Vec<Record>),
+    /// Records, each to be written if what it expects is so.
+    UpsertIf(Vec<(Expect, Record)>),
+    /// Changes of records.
+    Patch(Vec<Patch>),
+    /// A condition for what to change, and how.
+    PatchMatching(Filter, Edit),
+    /// Keys to delete.
+    Delete(Vec<Key>),
+    /// A condition for what to delete.
+    DeleteFilter(Filter),
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Records written or deleted.
+    pub affected: u64,
+    /// Where the write stands in the log.
+    pub log_index: LogIndex,
+    /// Records left as they were, each with its place in the write.
+    pub refused: Vec<(u32, Refused)>,
+    /// How many more were.
+    pub unnamed: u64,
+}
+
+impl Replica {
+    /// Writes: returns when the write is durable, applied and visible here. The keys must be among those `owned`.
+    pub async fn write(
+        &self,
+        request: Option<RequestId>,
+        write: Write,
+        owned: &Owned,
+    ) -> Result<Written, Refusal> {
+        self.serves()?;
+        if let Some(step) = admit::due(&self.ledger.moves(), owned) {
+            let _is_taken = self.step(step).await?;
+        }
+        let body = admit::admit(&self.store.spec(), &self.ledger.moves(), owned, write)?;
+        self.worker.wait_while_behind().await.map_err(|why| self.serves().err().unwrap_or(why))?;
+        let proposed = self.propose(request, body).await;
+        match proposed.map_err(|why| self.serves().err().unwrap_or(why))? {
+            Reply::Written { affected, log_index } => {
+                Ok(Written { affected, log_index, refused: Vec::new(), unnamed: 0 })
+            }
+            Reply::Decided { affected, log_index, refused, unnamed } => {
+                Ok(Written { affected, log_index, refused, unnamed })
+            }
+            Reply::Rejected(Rejection::Moved) => Err(owned.stale()),
+            Reply::Rejected(rejection) => Err(self.rejected(rejection)),
+            other => Err(Refusal::Internal(format!("partition {} answered {other:?}", self.id))),
+        }
+    }
+
+    /// Proposes a command of this collection's.
+    pub(super) async fn propose(&self, request: Option<RequestId>, body: Body) -> Result<Reply, Refusal> {
+        let affected = match &body {
+            Body::Upsert(rows) => rows.len() as u64,
+            _ => 1,
+        };
+        let command = Command { collection: self.collection, request, body };
+        let command = command.encode().map_err(|e| Refusal::Internal(e.to_string()))?;
+        if planted::has(Bug::AckBeforeCommit) && self.group.leads() {
+            let (group, log_index) = (self.group.clone(), self.group.applied() + 1);
+            task::spawn(async move { group.propose(command).await });
+            return Ok(Reply::Written { affected, log_index });
+        }
+        self.group.propose(command).await
+    }
+
+    pub(super) fn rejected(&self, rejection: Rejection) -> Refusal {
+        match rejection {
+            Rejection::OtherIncarnation => Refusal::NotFound("collection", self.collection.to_string()),
+            Rejection::TooOld { serial, forgotten } => Refusal::Aborted(format!(
+                "request {serial} is older than all that are remembered of its client (up to {forgotten} are forgotten): \
+                 whether it was applied cannot be told"
+            )),
+            Rejection::AnswerForgotten { serial } => Refusal::Aborted(format!(
+                "request {serial} was applied, and which of its records were in conflict is not remembered any more"
+            )),
+            Rejection::TooMuch { field, why } => Violation::new(field, why).into(),
+            Rejection::Unreadable(why) => Refusal::Internal(format!("the command was refused: {why}")),
+            Rejection::Moved | Rejection::Step(_) => {
+                Refusal::Unavailable(format!("slots of partition {} are moving: {rejection:?}", self.id))
+            }
+        }
+    }
+}
