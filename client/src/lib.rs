@@ -49,6 +49,7 @@ mod hosts;
 mod identity;
 mod read;
 mod records;
+mod replace;
 mod search;
 mod session;
 mod write;
@@ -60,6 +61,7 @@ pub use error::{Error, Kind};
 pub use hosts::Hosts;
 pub use read::{Consistency, Read, ReadPreference, Tokens};
 pub use records::{Count, Counted, Deleted, Get, Got, Page, Scan, Upserted, With};
+pub use replace::Replaced;
 pub use search::{Found, Fusion, Group, Highlight, Hit, Recommend, Search, TextQuery};
 pub use write::{Conflict, Patched, WriteMode};
 

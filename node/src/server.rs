@@ -8,6 +8,7 @@ mod folder;
 mod join;
 mod keeper;
 pub mod metrics;
+mod replaces;
 mod slots;
 mod steward;
 #[cfg(test)]

@@ -294,6 +294,7 @@ mod tests {
                 to: crate::ids::PartitionId(2),
                 slots: vec![0],
             }),
+            replaces: Default::default(),
         };
         seed("placement", 3, &|| placement_to_wire(&ranges).encode_to_vec());
         let node = crate::placement::Node::new(

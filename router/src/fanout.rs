@@ -18,7 +18,7 @@
 //! cancels them.
 
 mod course;
-mod meta;
+pub(crate) mod meta;
 mod route;
 mod verdict;
 

@@ -26,6 +26,7 @@ pub mod placement;
 pub mod planted;
 pub mod pool;
 pub mod read;
+pub mod replace;
 pub mod search;
 pub mod server;
 pub mod write;

@@ -18,13 +18,14 @@ use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::schema::{CollectionSpec, Hnsw, at_most};
+use flotilla_proto::shard::write_request::Command;
 use flotilla_proto::shard::{self, shard_server};
 use flotilla_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::fulltext::{text_from_wire, weighing_from_wire, weights_to_wire};
 use super::write::{part_from_wire, written_to_wire};
-use super::{time_left, within};
+use super::{replace, time_left, within};
 use crate::machine::command::RequestId;
 use crate::meta::Meta;
 use crate::partition::fresh::{Consistency, Fresh};
@@ -228,13 +229,17 @@ impl shard_server::Shard for ShardService {
         let shard::WriteRequest { target, request, command } = request.into_inner();
         let request = request.filter(|r| r.client != 0);
         let request = request.map(|r| RequestId { client: r.client, serial: r.serial });
-        let (written, places) = within(left, async {
+        let epoch = Epoch(target.as_ref().map_or(0, |target| target.epoch));
+        let written = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
+            if let Some(Command::Replace(step)) = command {
+                return replace::step(&replica, &owned, epoch, request, step).await;
+            }
             let (write, places) = part_from_wire(command)?.into_write();
-            Ok((replica.write(request, write, &owned).await?, places))
+            Ok(written_to_wire(replica.write(request, write, &owned).await?, &places))
         })
         .await?;
-        Ok(Response::new(written_to_wire(written, &places)))
+        Ok(Response::new(written))
     }
 
     async fn search(
@@ -319,7 +324,8 @@ impl shard_server::Shard for ShardService {
                 let order = OrderBy::new(&request.order_by, request.descending, &spec)?;
                 Start::Place(order, Some(request.after_place).filter(|place| !place.is_empty()))
             };
-            replica.scan(Scan { filter, from, limit: limit as usize, parts }, view, fresh, &owned).await
+            let scan = Scan { filter, from, limit: limit as usize, parts, keep: request.keep };
+            replica.scan(scan, view, fresh, &owned).await
         })
         .await?;
         Ok(Response::new(shard::ScanResponse {
