@@ -36,6 +36,7 @@ use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
 use flotilla_proto::order::OrderBy;
 use flotilla_proto::placement::CollectionPlacement;
+use flotilla_proto::projection::Projection;
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, at_most};
@@ -109,10 +110,12 @@ pub struct Scanned {
 }
 
 /// What comes back with a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
     /// Its payload.
     pub payload: bool,
+    /// Of the payload, this alone.
+    pub fields: Option<Projection>,
     /// Its vectors.
     pub vectors: bool,
 }
@@ -339,7 +342,7 @@ impl Replica {
                     let found = view.find(&key)?;
                     let found = found.and_then(|(at, row)| Some((view.segment(at)?, row)));
                     if let Some((segment, row)) = found {
-                        records.push(read_record(segment, row, key, &spec, parts)?);
+                        records.push(read_record(segment, row, key, &spec, &parts)?);
                     }
                 }
                 Ok(records)
@@ -381,7 +384,7 @@ impl Replica {
                 })?;
                 let read = |&(segment, row): &(usize, u32)| {
                     let segment: &dyn SegmentView = segments[segment];
-                    read_record(segment, row, segment.key(row)?, &spec, parts)
+                    read_record(segment, row, segment.key(row)?, &spec, &parts)
                 };
                 let records = rows.iter().map(read).collect::<Result<Vec<Record>, Fault>>()?;
                 Ok((records, places, more))

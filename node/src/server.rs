@@ -274,6 +274,11 @@ impl Node {
         )
     }
 
+    /// What answers a router in this process.
+    pub fn in_process(&self) -> Routes {
+        guarded(self.routes(), Rights::DATA)
+    }
+
     /// Answers routers on these connections until `shutdown` ends; calls in flight are finished.
     pub async fn serve<C, S>(
         &self,

@@ -21,6 +21,7 @@ mod nesting;
 pub mod order;
 pub mod patch;
 pub mod placement;
+pub mod projection;
 pub mod record;
 pub mod refusal;
 pub mod ring;

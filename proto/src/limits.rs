@@ -13,6 +13,8 @@ pub const MULTI_VALUES_MAX: usize = 262_144;
 pub const VECTORS_MAX: usize = 16;
 /// Declared fields of one collection, at most.
 pub const FIELDS_MAX: usize = 256;
+/// Paths of a payload that a read names, at most.
+pub const PROJECTION_MAX: usize = 64;
 /// Bytes of a collection's, vector's or field's name, at most.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Bytes of a text key, at most.

@@ -27,7 +27,7 @@ pub(crate) async fn create(
     Ok(answer)
 }
 
-type Meta = flotilla_proto::shard::meta_client::MetaClient<tonic::transport::Channel>;
+type Meta = flotilla_proto::shard::meta_client::MetaClient<crate::line::Line>;
 
 fn epoch(collection: Option<&v1::Collection>) -> Epoch {
     Epoch(collection.map_or(0, |c| c.epoch))

@@ -19,6 +19,7 @@ pub mod fanout;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod inproc;
+pub mod line;
 pub mod merge;
 pub mod metrics;
 pub mod patch;

@@ -19,6 +19,7 @@ use flotilla_proto::convert::{key_from_wire, key_to_wire};
 use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
 use flotilla_proto::limits::{LIMIT_MAX, MESSAGE_BYTES_MAX, PAGE_DEFAULT};
 use flotilla_proto::order::OrderBy;
+use flotilla_proto::projection::Projection;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::{shard, v1};
@@ -123,6 +124,7 @@ impl Scan {
         if request.descending && request.order_by.is_empty() {
             return Err(Violation::new("descending", "goes with order_by only"));
         }
+        Projection::new(&request.fields)?;
         let left_out = BTreeMap::new();
         let (collection, last, cursors, shown) = (None, None, None, Shown::new());
         Ok(Scan { request, options, collection, last, left_out, cursors, shown, has_changed: false })
@@ -282,6 +284,7 @@ impl Cursors {
                     with_vectors: request.with_vectors,
                     view: named,
                     keep: true,
+                    fields: request.fields.clone(),
                     order_by: request.order_by.clone(),
                     descending: request.descending,
                     after_place: last.filter(|_| is_ordered).unwrap_or_default().to_vec(),
