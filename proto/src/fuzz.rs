@@ -9,6 +9,7 @@ use prost::Message;
 
 use crate::convert::*;
 use crate::filter::{Compiled, Filter, text};
+use crate::fulltext::Language;
 use crate::limits::FILTER_TEXT_BYTES_MAX;
 use crate::placement::CollectionPlacement;
 use crate::record::{Key, Record, Value};
@@ -89,6 +90,9 @@ fn collection() -> CollectionSpec {
         ("b", FieldType::Bool),
         ("d", FieldType::Datetime),
         ("t", FieldType::Text),
+        ("u", FieldType::Uuid),
+        ("g", FieldType::Geo),
+        ("e", FieldType::TextIn(Language::English)),
     ];
     CollectionSpec {
         name: "c".into(),
