@@ -212,6 +212,8 @@ impl Region {
             let why = format!("the bottom must not lie north of the top, {top}, got {bottom}");
             return Err(BadArgument { name: "bottom", why });
         }
+        // No -0: a column does not take it for 0.
+        let [top, left, bottom, right] = [top, left, bottom, right].map(|degrees| degrees + 0.0);
         Ok(Region::Box { top, left, bottom, right })
     }
 
