@@ -282,3 +282,30 @@ fn illegal_filters_are_refused_by_field_limit_and_value() {
             && unknown.contains("declares only [about, at, cpu, id, made, name, on]")
     );
 }
+
+#[test]
+fn a_stored_filter_keeps_the_place_of_its_kind() {
+    let bounds = Bounds::default();
+    let text = || "t".to_owned();
+    let kinds = [
+        Filter::All(vec![]),
+        Filter::Any(vec![]),
+        Filter::Not(Box::new(Filter::All(vec![]))),
+        equal("a", 1),
+        Filter::In(text(), vec![]),
+        Filter::Range(text(), bounds),
+        Filter::Prefix(text(), text()),
+        Filter::Exists(text()),
+        Filter::Keys(vec![]),
+        Filter::Glob(text(), text()),
+        Filter::Match { field: text(), query: text(), any: false },
+        Filter::Phrase(text(), text()),
+        Filter::Within { field: text(), lat: 1.0, lon: 2.0, radius_m: 3.0 },
+        Filter::WithinBox { field: text(), top: 1.0, left: 2.0, bottom: 0.0, right: 3.0 },
+    ];
+    for (place, filter) in (0_u8..).zip(kinds) {
+        let stored = postcard::to_stdvec(&filter).expect("a filter is stored");
+        assert_eq!(stored.first(), Some(&place), "{filter:?}");
+        assert_eq!(postcard::from_bytes(&stored), Ok(filter));
+    }
+}

@@ -126,6 +126,24 @@ proptest! {
         prop_assert_eq!(Kin::new(&word, true, most).edits_to(&other), if begins { Some(0) } else { kin });
     }
 
+    #[test]
+    fn any_text_is_cut_into_words_that_are_cut_no_further(text in any::<String>()) {
+        for written in words(&text) {
+            prop_assert_eq!(&text[written.range()], written.text);
+            prop_assert!(!written.text.is_empty() && written.text.chars().all(char::is_alphanumeric));
+        }
+    }
+}
+
+proptest! {
+    // A stemmer that gives up takes every replica with it.
+    #![proptest_config(ProptestConfig {
+        cases: 4_000,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(0x73_7465_6d73),
+        ..ProptestConfig::default()
+    })]
+
     /// Also what no language has: stemmers were made for words of theirs.
     #[test]
     fn every_word_has_a_stem_in_every_language(
@@ -142,14 +160,6 @@ proptest! {
                 prop_assert!(!stem.is_empty());
                 prop_assert_eq!(written.term(Some(language)), stem);
             }
-        }
-    }
-
-    #[test]
-    fn any_text_is_cut_into_words_that_are_cut_no_further(text in any::<String>()) {
-        for written in words(&text) {
-            prop_assert_eq!(&text[written.range()], written.text);
-            prop_assert!(!written.text.is_empty() && written.text.chars().all(char::is_alphanumeric));
         }
     }
 }
