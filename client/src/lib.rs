@@ -66,6 +66,7 @@ pub use search::{Found, Fusion, Group, Highlight, Hit, Recommend, Search, TextQu
 pub use write::{Conflict, Patched, WriteMode};
 
 pub use filter::Filter;
+pub use flotilla_proto::fulltext::Language;
 pub use flotilla_proto::ids::{CollectionId, Epoch, NodeId, PartitionId};
 pub use flotilla_proto::patch::{Edit, Patch};
 pub use flotilla_proto::placement::{CollectionPlacement, Node, Partition, PlacementMap};

@@ -14,6 +14,7 @@ pub mod filter;
 pub mod fulltext;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+pub mod geo;
 pub mod group;
 pub mod ids;
 pub mod limits;

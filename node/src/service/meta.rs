@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use flotilla_proto::convert::{collection_to_wire, field_type_from_wire, map_to_wire, spec_from_wire};
+use flotilla_proto::convert::{collection_to_wire, fields_from_wire, map_to_wire, spec_from_wire};
 use flotilla_proto::limits::PARTITIONS_DEFAULT;
 use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::refusal::{Refusal, Violation};
@@ -145,14 +145,8 @@ impl meta_server::Meta for MetaService {
         request: Request<v1::UpdateCollectionRequest>,
     ) -> Result<Response<v1::UpdateCollectionResponse>, Status> {
         let left = time_left(&request);
-        let v1::UpdateCollectionRequest { name, add_fields, ef_search } = request.into_inner();
-        let fields = add_fields
-            .into_iter()
-            .map(|(path, kind)| {
-                let kind = field_type_from_wire("add_fields", &path, kind)?;
-                Ok((path, kind))
-            })
-            .collect::<Result<_, Violation>>()?;
+        let v1::UpdateCollectionRequest { name, add_fields, ef_search, languages } = request.into_inner();
+        let fields = fields_from_wire(("add_fields", "languages"), add_fields, languages)?;
         let placement = within(left, async {
             let placement = self.meta.update(name, fields, ef_search).await?;
             self.registry.wait_for(placement.epoch, left).await?;

@@ -84,9 +84,8 @@ impl Meta for Fake {
             map.epoch.0 += 1;
             let epoch = map.epoch;
             if let Some(c) = map.collections.iter_mut().find(|c| c.spec.name == message.name) {
-                for (path, kind) in &message.add_fields {
-                    c.spec.fields.insert(path.clone(), field_type_from_wire("f", path, *kind).unwrap());
-                }
+                let (fields, languages) = (message.add_fields.clone(), message.languages.clone());
+                c.spec.fields.extend(fields_from_wire(("f", "l"), fields, languages).unwrap());
                 c.epoch = epoch;
                 updated = Ok(collection_to_wire(c));
             }
