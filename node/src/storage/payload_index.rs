@@ -29,6 +29,7 @@ mod leaf;
 mod numbers;
 mod points;
 mod stems;
+mod terms;
 mod tokens;
 mod write;
 
@@ -166,7 +167,7 @@ fn open_segment(
     let tantivy = |error| fault(dir, error);
     let checks = Checks::open(dir)?;
     let index = Index::open(Folder::sealed(dir, checks)).map_err(tantivy)?;
-    let layouts = [Version::Columns, Version::First].map(|version| Layout::of(fields, version));
+    let layouts = Version::ALL.map(|version| Layout::of(fields, version));
     let Some(layout) = layouts.into_iter().find(|layout| layout.schema == index.schema()) else {
         return Err(damaged(dir, "it was written for other fields than the manifest says".into()));
     };

@@ -20,8 +20,8 @@ use crate::planted::{self, Bug};
 pub(super) const FILE: &str = "checks";
 const MAGIC: [u8; 8] = *b"FLPAYIDX";
 /// 1: the first. 2: of a folder whose keywords have columns, and whose long runs are known, which programs of before take for
-/// damage where they do not refuse it by this number.
-const VERSION: u32 = 2;
+/// damage where they do not refuse it by this number. 3: whose rows with several texts are known too.
+const VERSION: u32 = 3;
 const HEADER: usize = MAGIC.len() + 4 + 4;
 const BLOCK: usize = 64 << 10;
 

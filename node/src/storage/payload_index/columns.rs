@@ -80,7 +80,7 @@ struct Places {
 impl Columns {
     pub(super) fn new(reader: &SegmentReader, layout: &Layout) -> Columns {
         let has_column = |kind| match kind {
-            FieldType::Keyword => layout.version == Version::Columns,
+            FieldType::Keyword => layout.version >= Version::Columns,
             FieldType::Text | FieldType::TextIn(_) | FieldType::Geo => false,
             FieldType::Integer
             | FieldType::Float

@@ -76,6 +76,25 @@ impl Known {
     }
 }
 
+/// A condition is looked up row by row if fewer than one row in so many is left to be decided.
+const FEW: usize = 16;
+
+/// The parts of a conjunction, those first that find the fewest rows at the least cost.
+fn cheapest_first<'a, 'b>(parts: &'b [Node<'a>], leaves: &Leaves) -> tantivy::Result<Vec<&'b Node<'a>>> {
+    let mut costs = Vec::with_capacity(parts.len());
+    for part in parts {
+        let cost = match part {
+            _ if parts.len() == 1 => 0,
+            Node::Leaf(leaf) => leaves.cost(leaf)?,
+            Node::Rows(rows) => rows.len() as u64,
+            Node::All(_) | Node::Any(_) | Node::Not(_) => u64::MAX,
+        };
+        costs.push((cost, part));
+    }
+    costs.sort_by_key(|(cost, _)| *cost);
+    Ok(costs.into_iter().map(|(_, part)| part).collect())
+}
+
 /// A filter whose keys were looked up in the segment.
 pub(super) enum Node<'a> {
     All(Vec<Node<'a>>),
@@ -116,8 +135,16 @@ impl<'a> Node<'a> {
         Ok(match self {
             Node::All(parts) => {
                 let mut known = Known::exactly(Bitset::full(leaves.rows()));
-                for part in parts {
-                    known.and(&part.known(leaves)?);
+                for (n, part) in cheapest_first(parts, leaves)?.into_iter().enumerate() {
+                    let few = n > 0 && known.maybe().count() * FEW < leaves.rows();
+                    let among = match part {
+                        Node::Leaf(leaf) if few => leaves.among(leaf, known.maybe())?,
+                        _ => None,
+                    };
+                    match among {
+                        Some(part) => known.and(&part),
+                        None => known.and(&part.known(leaves)?),
+                    }
                     if known.is_hopeless() {
                         break;
                     }

@@ -16,9 +16,10 @@
 //! region holds it. `payload` is stored only.
 //!
 //! A third, `long`, holds those of text fields with a run of letters and digits that is too long to be a word: what looks for a part of
-//! a word cannot find it among the words.
+//! a word cannot find it among the words. A fourth, `several`, holds those of text fields that reach more than one text: in all
+//! other rows, words that are all there are all in one text.
 //!
-//! Segments of the first layout have no column of terms and no `long` ([`Version`]): payloads tell then.
+//! Segments of earlier layouts lack the column of terms and `long`, or `several` ([`Version`]): payloads tell then.
 //!
 //! tantivy's field names carry the ordinal (to be unique and legal) and a hash of the path (so that a segment opened
 //! with other fields than it was written for is noticed).
@@ -36,12 +37,19 @@ use tantivy::schema::{
 pub(super) const TERM_BYTES_MAX: usize = 32 << 10;
 
 /// What a segment has for its fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Version {
     /// Keywords have terms alone.
     First,
     /// Keywords have columns too, and rows with long runs are known.
     Columns,
+    /// Rows with several texts in a field are known too.
+    Several,
+}
+
+impl Version {
+    /// All, the newest first.
+    pub(super) const ALL: [Version; 3] = [Version::Several, Version::Columns, Version::First];
 }
 
 /// The fields of one segment.
@@ -58,6 +66,8 @@ pub(super) struct Layout {
     pub(super) odd: Field,
     /// Holds the ordinals of the text fields with a run that is no word for its length.
     pub(super) long: Option<Field>,
+    /// Holds the ordinals of the text fields that reach more than one text.
+    pub(super) several: Option<Field>,
     /// The declared fields by dotted path.
     pub(super) declared: BTreeMap<String, Declared>,
 }
@@ -81,7 +91,7 @@ pub(super) struct Declared {
 impl Layout {
     /// The layout that is written for these declared fields; the same for the same fields.
     pub(super) fn new(fields: &BTreeMap<String, FieldType>) -> Layout {
-        Layout::of(fields, Version::Columns)
+        Layout::of(fields, Version::Several)
     }
 
     /// The layout of a version for these declared fields.
@@ -90,8 +100,10 @@ impl Layout {
         let payload = schema.add_bytes_field("payload", BytesOptions::default().set_stored());
         let exists = schema.add_u64_field("exists", NumericOptions::default().set_indexed());
         let odd = schema.add_u64_field("odd", NumericOptions::default().set_indexed());
-        let long = (version == Version::Columns)
-            .then(|| schema.add_u64_field("long", NumericOptions::default().set_indexed()));
+        let mut mark = |name: &str, since: Version| {
+            (version >= since).then(|| schema.add_u64_field(name, NumericOptions::default().set_indexed()))
+        };
+        let (long, several) = (mark("long", Version::Columns), mark("several", Version::Several));
         let column = || NumericOptions::default().set_fast();
         let mut declared = BTreeMap::new();
         for (ordinal, (path, kind)) in (0..).zip(fields) {
@@ -99,7 +111,7 @@ impl Layout {
             let field = match kind {
                 FieldType::Keyword => {
                     let terms = terms("raw", IndexRecordOption::Basic);
-                    let is_columned = version == Version::Columns;
+                    let is_columned = version >= Version::Columns;
                     schema.add_text_field(&name, if is_columned { terms.set_fast("raw") } else { terms })
                 }
                 FieldType::Integer | FieldType::Datetime => schema.add_i64_field(&name, column()),
@@ -125,7 +137,7 @@ impl Layout {
             let steps = path.split('.').map(str::to_owned).collect();
             declared.insert(path.clone(), Declared { path: steps, kind: *kind, ordinal, name, field, lon });
         }
-        Layout { version, schema: schema.build(), payload, exists, odd, long, declared }
+        Layout { version, schema: schema.build(), payload, exists, odd, long, several, declared }
     }
 }
 

@@ -1,13 +1,11 @@
 //! What the index alone can say about a leaf.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use flotilla_proto::filter::{Leaf, Scalar, Test};
+use flotilla_proto::filter::{Leaf, Test};
 use flotilla_proto::fulltext::Language;
-use flotilla_proto::group::GroupKey;
-use flotilla_proto::limits::GROUP_BYTES_MAX;
 use flotilla_proto::schema::FieldType;
 use tantivy::fastfield::Column;
 use tantivy::index::InvertedIndexReader;
@@ -16,9 +14,10 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{SegmentReader, Term};
 
 use super::evaluate::Known;
-use super::fields::{Declared, Layout};
+use super::fields::{Declared, Layout, Version};
 use super::numbers::{Wanted, scan};
 use super::points::Points;
+use super::terms::Terms;
 use super::tokens::{Tokens, Words};
 use crate::index::Bitset;
 
@@ -28,6 +27,7 @@ pub(super) struct Leaves {
     exists: Ordinals,
     odd: Ordinals,
     long: Option<Ordinals>,
+    several: Option<Ordinals>,
     fields: BTreeMap<String, (Declared, Values)>,
 }
 
@@ -39,7 +39,7 @@ struct Ordinals {
 
 /// What a declared field's values are read from; `None`: the segment holds no such value.
 enum Values {
-    Terms(Arc<InvertedIndexReader>),
+    Terms(Terms),
     Whole(Option<Column<i64>>),
     Float(Option<Column<f64>>),
     Truth(Option<Column<bool>>),
@@ -61,7 +61,10 @@ impl Leaves {
         for (path, declared) in layout.declared {
             let name = declared.name.as_str();
             let values = match declared.kind {
-                FieldType::Keyword | FieldType::Uuid => Values::Terms(reader.inverted_index(declared.field)?),
+                FieldType::Keyword | FieldType::Uuid => {
+                    let has_column = declared.kind == FieldType::Uuid || layout.version >= Version::Columns;
+                    Values::Terms(Terms::open(reader, &declared, has_column)?)
+                }
                 FieldType::Integer | FieldType::Datetime => Values::Whole(columns.column_opt(name)?),
                 FieldType::Float => Values::Float(columns.column_opt(name)?),
                 FieldType::Bool => Values::Truth(columns.column_opt(name)?),
@@ -78,8 +81,10 @@ impl Leaves {
             };
             fields.insert(path, (declared, values));
         }
-        let long = layout.long.map(ordinals).transpose()?;
-        Ok(Leaves { rows, exists: ordinals(layout.exists)?, odd: ordinals(layout.odd)?, long, fields })
+        let (long, several) =
+            (layout.long.map(ordinals).transpose()?, layout.several.map(ordinals).transpose()?);
+        let (exists, odd) = (ordinals(layout.exists)?, ordinals(layout.odd)?);
+        Ok(Leaves { rows, exists, odd, long, several, fields })
     }
 
     /// The words of a field, if the index has it as text of this language, or of none.
@@ -118,6 +123,7 @@ impl Leaves {
         terms_max: usize,
     ) -> tantivy::Result<Option<Vec<(String, u64)>>> {
         let Some((declared, Values::Terms(terms))) = self.fields.get(field) else { return Ok(None) };
+        let terms = terms.postings();
         if terms.terms().num_terms() > terms_max || self.rows_with(&self.odd, declared.ordinal)?.count() > 0 {
             return Ok(None);
         }
@@ -160,7 +166,7 @@ impl Leaves {
     ) -> tantivy::Result<Option<(Bitset, Option<Bitset>)>> {
         let mut found = Bitset::new(self.rows());
         let is_answered = match values {
-            Values::Terms(terms) => add_terms(terms, declared.field, test, &mut found)?,
+            Values::Terms(terms) => terms.add(test, self.rows, &mut found)?,
             Values::Whole(column) => {
                 add_column(column, Wanted::whole(test, declared.kind), self.rows, &mut found)
             }
@@ -176,9 +182,16 @@ impl Leaves {
                     }
                     _ => tokens.matching(test)?,
                 };
-                return Ok(words.map(|Words { rows, is_sure }| match is_sure {
-                    true => (rows, None),
-                    false => (found, Some(rows)),
+                let Some(Words { rows, is_sure }) = words else { return Ok(None) };
+                return Ok(Some(match (is_sure, test, &self.several) {
+                    (true, ..) => (rows, None),
+                    // Where there is one text, what is there is in that one.
+                    (false, Test::Match { .. }, Some(several)) => {
+                        let mut sure = rows.clone();
+                        sure.and_not(&self.rows_with(several, declared.ordinal)?);
+                        (sure, Some(rows))
+                    }
+                    (false, ..) => (found, Some(rows)),
                 }));
             }
             Values::Points(points) => match test {
@@ -190,6 +203,44 @@ impl Leaves {
             },
         };
         Ok(is_answered.then_some((found, None)))
+    }
+
+    /// In how many rows the leaf may hold, about: what it costs to find them all.
+    pub(super) fn cost(&self, leaf: &Leaf) -> tantivy::Result<u64> {
+        let all = u64::from(self.rows);
+        let Some((declared, held)) = self.fields.get(&leaf.field) else { return Ok(u64::MAX) };
+        if leaf.kind != Some(declared.kind) {
+            return Ok(u64::MAX);
+        }
+        let values = |count: Option<u32>| u64::from(count.unwrap_or(0));
+        Ok(match held {
+            Values::Terms(terms) => terms.cost(&leaf.test, self.rows)?,
+            Values::Whole(column) => values(column.as_ref().map(|column| column.values.num_vals())) / 4,
+            Values::Float(column) => values(column.as_ref().map(|column| column.values.num_vals())) / 4,
+            Values::Truth(_) => all / 4,
+            Values::Tokens(_) | Values::Points(_) => all,
+        })
+    }
+
+    /// The same as [`Leaves::known`] of these rows alone, without a look at the others; `None` where that is not to be had. For
+    /// few rows, each is looked up.
+    pub(super) fn among(&self, leaf: &Leaf, rows: &Bitset) -> tantivy::Result<Option<Known>> {
+        let Some((declared, values)) = self.fields.get(&leaf.field) else { return Ok(None) };
+        if leaf.kind != Some(declared.kind) || leaf.test == Test::Exists {
+            return Ok(None);
+        }
+        let found = match values {
+            Values::Terms(terms) => terms.among(&leaf.test, rows)?,
+            Values::Whole(column) => column_among(column, Wanted::whole(&leaf.test, declared.kind), rows),
+            Values::Float(column) => column_among(column, Wanted::float(&leaf.test), rows),
+            Values::Truth(column) => column_among(column, Wanted::truth(&leaf.test), rows),
+            Values::Tokens(_) | Values::Points(_) => None,
+        };
+        let Some(sure) = found else { return Ok(None) };
+        let mut maybe = self.rows_with(&self.odd, declared.ordinal)?;
+        maybe.and(rows);
+        maybe.or(&sure);
+        Ok(Some(Known::between(sure, maybe)))
     }
 
     fn rows_with(&self, ordinals: &Ordinals, ordinal: u64) -> tantivy::Result<Bitset> {
@@ -210,84 +261,15 @@ where
     wanted.is_some()
 }
 
-/// Adds the rows whose terms pass; false if terms cannot tell.
-fn add_terms(
-    terms: &InvertedIndexReader,
-    field: Field,
-    test: &Test,
-    found: &mut Bitset,
-) -> tantivy::Result<bool> {
-    match test {
-        Test::In(wanted) => {
-            for scalar in wanted {
-                if let Scalar::Text(text) = scalar {
-                    add_term(terms, &Term::from_field_text(field, text), found)?;
-                }
-            }
-        }
-        Test::Prefix(prefix) => {
-            let mut stream = terms.terms().range().ge(prefix).into_stream()?;
-            let mut postings = Postings::new(terms);
-            while let Some((term, info)) = stream.next() {
-                if !term.starts_with(prefix.as_bytes()) {
-                    break;
-                }
-                postings.add(info, found)?;
-            }
-        }
-        Test::Glob(_) | Test::Match { .. } | Test::Phrase(_) => {
-            // What a match starts with narrows the terms; each of those is asked.
-            let head = if let Test::Glob(glob) = test { glob.head() } else { String::new() };
-            let mut stream = terms.terms().range().ge(&head).into_stream()?;
-            let mut postings = Postings::new(terms);
-            while let Some((term, info)) = stream.next() {
-                if !term.starts_with(head.as_bytes()) {
-                    break;
-                }
-                match std::str::from_utf8(term) {
-                    Ok(text) if test.holds_text(text, None) => postings.add(info, found)?,
-                    Ok(_) => {}
-                    Err(_) => return Ok(false),
-                }
-            }
-        }
-        Test::Range { from, to } => {
-            let mut range = terms.terms().range();
-            for (bound, is_lower) in [(from, true), (to, false)] {
-                range = match (bound, is_lower) {
-                    (None, _) => range,
-                    (Some((Scalar::Text(text), true)), true) => range.ge(text),
-                    (Some((Scalar::Text(text), false)), true) => range.gt(text),
-                    (Some((Scalar::Text(text), true)), false) => range.le(text),
-                    (Some((Scalar::Text(text), false)), false) => range.lt(text),
-                    (Some(_), _) => return Ok(true),
-                };
-            }
-            let mut stream = range.into_stream()?;
-            let mut postings = Postings::new(terms);
-            while let Some((_, info)) = stream.next() {
-                postings.add(info, found)?;
-            }
-        }
-        Test::OtherGroup(known) => {
-            let mut stream = terms.terms().stream()?;
-            let mut postings = Postings::new(terms);
-            let known: BTreeSet<&[u8]> = known
-                .iter()
-                .filter_map(|key| match key {
-                    GroupKey::Text(text) => Some(text.as_bytes()),
-                    _ => None,
-                })
-                .collect();
-            while let Some((term, info)) = stream.next() {
-                if term.len() <= GROUP_BYTES_MAX && !known.contains(term) {
-                    postings.add(info, found)?;
-                }
-            }
-        }
-        Test::Exists | Test::Within(_) => return Ok(false),
-    }
-    Ok(true)
+/// Of these rows, those with a value that passes; `None` if a column cannot tell.
+fn column_among<T>(column: &Option<Column<T>>, wanted: Option<Wanted<T>>, rows: &Bitset) -> Option<Bitset>
+where
+    T: PartialOrd + Copy + std::fmt::Debug + Send + Sync + 'static,
+{
+    let wanted = wanted?;
+    let Some(column) = column else { return Some(Bitset::new(rows.len())) };
+    let passes = |row: &u32| column.values_for_doc(*row).any(|value| wanted.accepts(value));
+    Some(Bitset::with_rows(rows.len(), rows.iter().filter(passes)))
 }
 
 pub(super) fn add_term(terms: &InvertedIndexReader, term: &Term, found: &mut Bitset) -> tantivy::Result<()> {

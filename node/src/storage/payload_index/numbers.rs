@@ -200,6 +200,17 @@ fn float_to(scalar: &Scalar, inclusive: bool) -> Option<f64> {
     Some(if is_inside { float } else { float.next_down() })
 }
 
+impl<T: PartialOrd + Copy> Wanted<T> {
+    /// Whether it is one of them.
+    pub(super) fn accepts(&self, value: T) -> bool {
+        match self {
+            Wanted::Range(range) => range.contains(&value),
+            Wanted::Values(values) => holds(values, value),
+            Wanted::Others(values) => !holds(values, value),
+        }
+    }
+}
+
 /// Adds the rows of `column` with a wanted value to `found`.
 pub(super) fn scan<T>(column: &Column<T>, wanted: &Wanted<T>, rows: u32, found: &mut Bitset)
 where

@@ -159,7 +159,7 @@ impl Part<'_> {
 }
 
 fn add_field(document: &mut TantivyDocument, layout: &Layout, declared: &Declared, payload: &Payload) {
-    let (mut exists, mut is_odd, mut is_long) = (false, false, false);
+    let (mut exists, mut is_odd, mut is_long, mut texts) = (false, false, false, 0_u32);
     reach(payload, &declared.path, &mut |value| {
         exists = true;
         // What is at the end of a path to points is read as points, all at once.
@@ -169,6 +169,7 @@ fn add_field(document: &mut TantivyDocument, layout: &Layout, declared: &Declare
         match Cell::of(declared.kind, value) {
             Cell::Text(text) => {
                 is_long |= declared.kind == FieldType::Text && has_long_run(text);
+                texts += u32::from(matches!(declared.kind, FieldType::Text | FieldType::TextIn(_)));
                 document.add_text(declared.field, text);
             }
             Cell::Term(term) => document.add_text(declared.field, term),
@@ -182,7 +183,12 @@ fn add_field(document: &mut TantivyDocument, layout: &Layout, declared: &Declare
     if let Some((_, lon)) = &declared.lon {
         add_points(document, declared, *lon, payload);
     }
-    let marks = [(Some(layout.exists), exists), (Some(layout.odd), is_odd), (layout.long, is_long)];
+    let marks = [
+        (Some(layout.exists), exists),
+        (Some(layout.odd), is_odd),
+        (layout.long, is_long),
+        (layout.several, texts > 1),
+    ];
     for (field, is_marked) in marks {
         if let Some(field) = field.filter(|_| is_marked) {
             document.add_u64(field, declared.ordinal);
