@@ -14,7 +14,10 @@ flotilla collections delete "$name" --yes --to "$API" 2> /dev/null || true
 flotilla collections create "$name" --vector default:4:cosine --to "$API"
 flotilla import --collection "$name" --records "$TEST_DIR/records.jsonl" --vector-field vector --key id --to "$API"
 count=$(flotilla count --collection "$name" --to "$API")
-[ "$count" = 3 ] || fail "3 records were written, $count are counted"
+case "$count" in
+    *'"count":3,'*) ;;
+    *) fail "3 records were written, and the count is $count" ;;
+esac
 found=$(flotilla search --collection "$name" --vector '[0, 1, 0, 0]' --limit 1 --output json --to "$API")
 case "$found" in
     *'"second"'*) ;;
