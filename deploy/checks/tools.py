@@ -81,26 +81,26 @@ def prometheus():
     if not (at / "usr/bin/promtool").exists():
         if not shutil.which("apt-get"):
             raise Skip("there is no prometheus, and no apt-get to get it with")
-        fetch(at)
+        fetch("prometheus", at)
     return at / "usr/bin"
 
 
-def fetch(at):
+def fetch(package, at):
     """Debian's package, unpacked and not installed."""
     debs = HOME / "debs"
     debs.mkdir(parents=True, exist_ok=True)
     quiet_apt = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root"]
-    code, said = quiet(*quiet_apt, "download", "prometheus", cwd=debs)
+    code, said = quiet(*quiet_apt, "download", package, cwd=debs)
     if code and os.geteuid() == 0:
         quiet(*quiet_apt, "update")
-        code, said = quiet(*quiet_apt, "download", "prometheus", cwd=debs)
+        code, said = quiet(*quiet_apt, "download", package, cwd=debs)
     if code:
         last = (said.strip().splitlines() or ["no word why"])[-1]
-        raise Skip(f"the package prometheus cannot be downloaded: {last}")
-    deb = next(debs.glob("prometheus_*.deb"))
+        raise Skip(f"the package {package} cannot be downloaded: {last}")
+    deb = next(debs.glob(f"{package}_*.deb"))
     code, said = quiet("dpkg", "-x", str(deb), str(at))
     if code:
-        raise Skip(f"the package prometheus cannot be unpacked: {said.strip()}")
+        raise Skip(f"the package {package} cannot be unpacked: {said.strip()}")
     deb.unlink()
 
 
