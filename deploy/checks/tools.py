@@ -86,14 +86,16 @@ def prometheus():
 
 
 def fetch(package, at):
-    """Debian's package, unpacked and not installed."""
-    debs = HOME / "debs"
-    debs.mkdir(parents=True, exist_ok=True)
-    quiet_apt = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root"]
-    code, said = quiet(*quiet_apt, "download", package, cwd=debs)
-    if code and os.geteuid() == 0:
-        quiet(*quiet_apt, "update")
-        code, said = quiet(*quiet_apt, "download", package, cwd=debs)
+    """A package of Debian, unpacked and not installed. By the lists that apt has, else by lists of our own."""
+    debs, apt = HOME / "debs", HOME / "apt"
+    for folder in (debs, apt / "lists/partial", apt / "cache/archives/partial"):
+        folder.mkdir(parents=True, exist_ok=True)
+    apt_get = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root"]
+    code, said = quiet(*apt_get, "download", package, cwd=debs)
+    if code:
+        apt_get += ["-o", f"Dir::State::Lists={apt / 'lists'}", "-o", f"Dir::Cache={apt / 'cache'}"]
+        quiet(*apt_get, "update")
+        code, said = quiet(*apt_get, "download", package, cwd=debs)
     if code:
         last = (said.strip().splitlines() or ["no word why"])[-1]
         raise Skip(f"the package {package} cannot be downloaded: {last}")
