@@ -2,6 +2,7 @@
 against what schemas do not say. Values that make no sense must be refused."""
 
 import json
+import os
 import sys
 
 import yaml
@@ -97,6 +98,18 @@ def begins(helm):
     three, nine = pods(), pods("--set", "shard.replicas=9")
     assert three == nine, "more shard nodes restart the present ones"
     return "at install, not at an upgrade, and no pod restarts for it or for more shard nodes"
+
+
+def noted(helm):
+    """What an install prints, for every set of values."""
+    for values in value_files():
+        code, said = quiet(str(helm), "install", RELEASE, str(CHART), "--dry-run=client", "-n", NAMESPACE, "-f", str(values),
+                           env={**os.environ, "KUBECONFIG": os.devnull})
+        assert code == 0, said
+        notes = said.split("\nNOTES:\n")[-1]
+        tier = (yaml.safe_load(values.read_text()) or {}).get("tier", "cluster")
+        assert f"tier {tier}" in notes and f".{NAMESPACE}:150" in notes, f"{values.name}: {notes}"
+    return f"{len(value_files())} sets of values"
 
 
 def same(first, other):
@@ -199,6 +212,9 @@ def run(report):
     for version, helm in there:
         report.check(f"chart, Helm {version}: helm lint --strict", lint, helm)
         report.check(f"chart, Helm {version}: bad values are refused", refuses, helm)
+        # Helm 3 asks a cluster even for this.
+        if version.startswith("v4"):
+            report.check(f"chart, Helm {version}: what an install prints", noted, helm)
     if not there:
         return
     _, helm = there[-1]

@@ -1,6 +1,7 @@
 """A small cluster of real processes on this machine, started as the chart's pods are: by start.sh and the chart's own flags."""
 
 import contextlib
+import ctypes
 import json
 import os
 import random
@@ -22,6 +23,11 @@ DIMS = 8
 # So that a minute is enough to see everything: small segments, and every second a search compared with a scan.
 QUICK = {"FLOTILLA_STORAGE_SEAL_ROWS": "200", "FLOTILLA_INDEX_RECALL_SECONDS": "1", "FLOTILLA_LOG_SEGMENT_BYTES": "1048576",
          "FLOTILLA_CLUSTER_PARTITIONS": "6", "RUST_LOG": "warn,openraft=error"}
+
+
+def ends_with_us():
+    """Called in a new process: the system ends it when this one is gone, however that went."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def free_port():
@@ -73,7 +79,7 @@ class Cluster:
     def start(self, name, *command, **env):
         log = open(self.folder / f"{name}.log", "a")
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                                   env={**self.env, **env}, start_new_session=True)
+                                   env={**self.env, **env}, start_new_session=True, preexec_fn=ends_with_us)
         log.close()
         self.processes[name] = process
 
@@ -114,6 +120,14 @@ class Cluster:
             self.ready(name)
         self.api = f"http://127.0.0.1:{self.ports[router][0]}"
 
+    def one_process(self):
+        """What the small tiers run, as another release's only pod. Its address."""
+        name = "small-node-0"
+        self.ports[name] = (free_port(),)
+        self.start(name, "flotilla", "up", f"--data={self.folder / name}", f"--port={self.ports[name][0]}", "--bind=127.0.0.1", "--insecure-bind")
+        self.ready(name)
+        return f"http://127.0.0.1:{self.ports[name][0]}"
+
     def ready(self, name):
         def answers():
             assert self.processes[name].poll() is None, f"{name} ended: {self.log(name)}"
@@ -145,8 +159,8 @@ class Cluster:
 
     def targets(self):
         for name, ports in self.ports.items():
-            yield f"127.0.0.1:{ports[0]}", {"namespace": NAMESPACE, "release": RELEASE, "pod": name,
-                                           "component": name.split("-")[1]}
+            release, component, _ = name.split("-")
+            yield f"127.0.0.1:{ports[0]}", {"namespace": NAMESPACE, "release": release, "pod": name, "component": component}
 
 
 def foreign(names):

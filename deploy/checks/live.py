@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 import rules
-from cluster import NAMESPACE, RELEASE, SHARDS, Cluster, free_port, get, kubelet, within
+from cluster import NAMESPACE, RELEASE, SHARDS, Cluster, ends_with_us, free_port, get, kubelet, within
 from report import none
 from tools import CHART, binary, helms, prometheus, quiet
 
@@ -33,7 +33,7 @@ class Prometheus:
         log = open(folder / "prometheus.log", "w")
         self.process = subprocess.Popen(
             [str(bin / "prometheus"), "--config.file=prometheus.yaml", f"--storage.tsdb.path={folder / 'tsdb'}",
-             f"--web.listen-address=127.0.0.1:{self.port}"], cwd=folder, stdout=log, stderr=log, start_new_session=True)
+             f"--web.listen-address=127.0.0.1:{self.port}"], cwd=folder, stdout=log, stderr=log, start_new_session=True, preexec_fn=ends_with_us)
         log.close()
         within(30, "Prometheus ready", lambda: "Ready" in get(f"http://127.0.0.1:{self.port}/-/ready"))
 
@@ -75,11 +75,11 @@ def keda_queries():
                     yield "KEDA", trigger["metadata"]["query"]
 
 
-def round_trip(cluster):
-    """The chart's test pod, as it is."""
+def round_trip(cluster, api):
+    """The chart's test pod, as it is; a second time, over what the first one left."""
     script = CHART / "files/round-trip.sh"
-    for attempt in ("once", "again"):
-        code, said = quiet("/bin/sh", str(script), env={**cluster.env, "API": cluster.api, "TEST_DIR": str(CHART / "files")})
+    for _ in range(2):
+        code, said = quiet("/bin/sh", str(script), env={**cluster.env, "API": api, "TEST_DIR": str(CHART / "files")})
         assert code == 0, said
     return said.strip().splitlines()[-1]
 
@@ -104,8 +104,9 @@ def disturb(cluster):
                 cluster.ctl(*search, "--consistency", "any", "--prefer", "nearest", check=False, timeout=20)
                 cluster.ctl(*search, "--consistency", "any", "--prefer", "leader", check=False, timeout=20)
         stopped[1].send_signal(signal.SIGSTOP)
-        for _ in range(4):
-            cluster.ctl("count", "--collection", "docs", "--allow-partial", check=False, timeout=60)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            for _ in range(4):
+                cluster.ctl("count", "--collection", "docs", "--allow-partial", check=False, timeout=60)
     finally:
         for process in stopped:
             process.send_signal(signal.SIGCONT)
@@ -150,6 +151,19 @@ def healthy(server):
     none(f"{rule['name']} is {rule['state']} on a cluster without that" for rule in all_rules
          if rule["name"] in fixed and rule["state"] != "inactive")
     return f"{len(all_rules)} rules evaluated without an error"
+
+
+def quiet_small(cluster, server):
+    """The one process of the small tiers: both halves of the metrics on one page, and no alert that it cannot help."""
+    subprocess.run(["flotilla", "collections", "create", "small", "--vector", "default:4", "--to", cluster.small], env=cluster.env,
+                   check=True, capture_output=True)
+    page = get(f"{cluster.small}/metrics")
+    none(f"no {name}" for name in ("flotilla_raft_term", "flotilla_search_latency_seconds_bucket") if name not in page)
+    within(20, "it is scraped", lambda: server.ask('flotilla_raft_term{release="small"}'))
+    ours = [(rule["alert"], rule["expr"].replace(f'release="{RELEASE}"', 'release="small"')) for rule in rules.alerts()]
+    ours = [(name, expr) for name, expr in ours if 'release="small"' in expr]
+    none(f"{name} holds" for name, expr in ours if server.ask(expr))
+    return f"none of {len(ours)} alerts holds"
 
 
 def noticed(cluster, server):
@@ -214,7 +228,10 @@ def run(report):
 
         if not report.check("live: a cluster begins", begun):
             return
-        report.check("live: the chart's test pod", round_trip, cluster)
+        report.check("live: the chart's test pod", round_trip, cluster, cluster.api)
+        cluster.small = report.check("live: the small tiers' process", cluster.one_process)
+        if cluster.small:
+            report.check("live: the chart's test pod, small tiers", round_trip, cluster, cluster.small)
         report.check("live: probes", probed, cluster)
         with kubelet(cluster.ports) as port:
             server = Prometheus(tools["prometheus"], folder, cluster.targets(), port)
@@ -230,6 +247,7 @@ def run(report):
                 report.check("live: the metrics of the README", scraped, cluster, server)
                 report.check("live: every expression has an answer", answered, server)
                 report.check("live: Prometheus evaluates the rules", healthy, server)
+                report.check("live: the small tiers' alerts are quiet", quiet_small, cluster, server)
                 report.check("live: a node is gone", noticed, cluster, server)
                 report.check("live: a volume is lost (runbook)", replaced, cluster)
             finally:
