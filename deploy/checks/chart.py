@@ -177,7 +177,8 @@ def promised(helm):
     assert set(shard["persistentVolumeClaimRetentionPolicy"].values()) == {"Retain"}
     headless = objects["Service", "flotilla-shard"]["spec"]
     assert headless["clusterIP"] == "None" and headless["publishNotReadyAddresses"] is True
-    assert objects["PodDisruptionBudget", "flotilla-shard"]["spec"]["maxUnavailable"] == 1
+    budget = objects["PodDisruptionBudget", "flotilla-shard"]["spec"]
+    assert budget["maxUnavailable"] == 1 and budget["unhealthyPodEvictionPolicy"] == "IfHealthyBudget"
     scaled = [one["spec"]["scaleTargetRef"]["name"] for (kind, _), one in objects.items()
               if kind in ("HorizontalPodAutoscaler", "ScaledObject")]
     assert "flotilla-shard" not in scaled

@@ -142,8 +142,13 @@ metadata:
     app.kubernetes.io/component: {{ .component }}
 spec:
   maxUnavailable: {{ .values.podDisruptionBudget.maxUnavailable }}
+  {{- if eq .component "shard" }}
+  # An unready shard node may still vote: while one is away, no other goes, ready or not.
+  unhealthyPodEvictionPolicy: IfHealthyBudget
+  {{- else }}
   # A pod that is broken anyway does not hold up a drain of its host.
   unhealthyPodEvictionPolicy: AlwaysAllow
+  {{- end }}
   selector:
     matchLabels: {{- include "flotilla.podLabels" . | nindent 6 }}
 {{- end -}}
