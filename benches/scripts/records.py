@@ -92,16 +92,17 @@ def queries(pb):
     both = lambda *parts: filter_(all=filter_.List(filters=parts))
     kinds = agg.Aggregation
     from_month = lambda month: filter_(range=filter_.Range(field="month", gte=text(month)))
-    scan = lambda f: records.ScanRequest(collection="t", filter=f, limit=10_000, with_payload=True)
+    # As of the peer: all fields, or those that its statement names.
+    scan = lambda f, fields=(): records.ScanRequest(collection="t", filter=f, limit=10_000, with_payload=True, fields=fields)
     count = lambda f: records.CountRequest(collection="t", filter=f)
     terms = lambda f, field, prefix, inner: records_aggregate(agg, f, kinds(
         field=field, terms=kinds.Terms(size=1_000, prefix_chars=prefix), aggregations=inner))
     shapes = dict(
         eq_name=lambda p: ("Scan", scan(equal("name", p[0]))),
-        eq_month=lambda p: ("Scan", scan(equal("month", p[0]))),
+        eq_month=lambda p: ("Scan", scan(equal("month", p[0]), ["name"])),
         complex=lambda p: ("Scan", scan(both(
             between("month", text(p[0]), text(p[1])), between("rank", whole(p[2]), whole(p[3])),
-            filter_(prefix=filter_.Prefix(field="name", prefix=p[4]))))),
+            filter_(prefix=filter_.Prefix(field="name", prefix=p[4]))), ["name"])),
         agg=lambda p: ("Aggregate", terms(None, "month", 0, {})),
         agg_filter=lambda p: ("Aggregate", terms(from_month(p[0]), "name", 1, {"avg": kinds(field="rank", metric=kinds.METRIC_AVG)})),
         substr=lambda p: ("Count", count(filter_(glob=filter_.Glob(field="summary", pattern=f"*{p[0]}*")))),

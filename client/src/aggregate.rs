@@ -58,6 +58,10 @@ impl Aggregate {
 pub struct Aggregation(v1::Aggregation);
 
 impl Aggregation {
+    pub(crate) fn into_wire(self) -> v1::Aggregation {
+        self.0
+    }
+
     fn new(field: &str, kind: Kind) -> Aggregation {
         Aggregation(v1::Aggregation {
             field: field.to_owned(),
@@ -260,7 +264,7 @@ impl Client {
     }
 }
 
-fn figures(results: BTreeMap<String, v1::AggregationResult>) -> Result<BTreeMap<String, Figure>> {
+pub(crate) fn figures(results: BTreeMap<String, v1::AggregationResult>) -> Result<BTreeMap<String, Figure>> {
     results.into_iter().map(|(name, result)| Ok((name, figure(result)?))).collect()
 }
 

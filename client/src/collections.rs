@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flotilla_proto::convert::{collection_from_wire, spec_to_wire};
+use flotilla_proto::convert::{collection_from_wire, fields_to_wire, spec_to_wire};
 use flotilla_proto::ids::{CollectionId, Epoch};
 use flotilla_proto::schema::{CollectionSpec, FieldType};
 use flotilla_proto::v1;
@@ -60,10 +60,11 @@ impl Client {
         add_fields: &BTreeMap<String, FieldType>,
         ef_search: &BTreeMap<String, u32>,
     ) -> Result<Collection> {
-        let fields = add_fields.iter().map(|(path, kind)| (path.clone(), wire(*kind).into())).collect();
+        let (fields, languages) = fields_to_wire(add_fields);
         let message = v1::UpdateCollectionRequest {
             name: name.to_owned(),
             add_fields: fields,
+            languages,
             ef_search: ef_search.clone(),
         };
         let send = |channel, request| async move { Client::collections(channel).update(request).await };
@@ -77,16 +78,5 @@ impl Client {
         let send = |channel, request| async move { Client::collections(channel).delete(request).await };
         self.once(message, send).await?;
         Ok(())
-    }
-}
-
-fn wire(kind: FieldType) -> v1::FieldType {
-    match kind {
-        FieldType::Keyword => v1::FieldType::Keyword,
-        FieldType::Integer => v1::FieldType::Integer,
-        FieldType::Float => v1::FieldType::Float,
-        FieldType::Bool => v1::FieldType::Bool,
-        FieldType::Datetime => v1::FieldType::Datetime,
-        FieldType::Text => v1::FieldType::Text,
     }
 }

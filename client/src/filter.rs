@@ -68,6 +68,16 @@ pub fn phrase(field: &str, query: &str) -> Filter {
     Filter::Phrase(field.to_owned(), query.to_owned())
 }
 
+/// A point is no farther from this one than so many metres.
+pub fn within(field: &str, lat: f64, lon: f64, radius_m: f64) -> Filter {
+    Filter::Within { field: field.to_owned(), lat, lon, radius_m }
+}
+
+/// A point lies from `top` to `bottom` and eastwards from `left` to `right`, which may lie beyond the meridian of 180 degrees.
+pub fn within_box(field: &str, top: f64, left: f64, bottom: f64, right: f64) -> Filter {
+    Filter::WithinBox { field: field.to_owned(), top, left, bottom, right }
+}
+
 /// There is a value that is not null.
 pub fn exists(field: &str) -> Filter {
     Filter::Exists(field.to_owned())
@@ -132,6 +142,9 @@ mod tests {
         assert_eq!(parse(r#"a = 1 and not (b ~ "x*y" or exists c)"#), Ok(built));
         let built = matches("t", "disk full").and(matches_any("t", "raid zfs").or(phrase("t", "no space")));
         let text = r#"t match "disk full" and (t match any "raid zfs" or t phrase "no space")"#;
+        assert_eq!(parse(text), Ok(built));
+        let built = within("at", 52.5, 13.4, 1e3).or(within_box("at", 10.0, 170.0, -10.0, -170.0).negate());
+        let text = "within(at, 52.5, 13.4, 1000) or not within_box(at, 10, 170, -10, -170)";
         assert_eq!(parse(text), Ok(built));
     }
 }

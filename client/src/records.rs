@@ -51,6 +51,12 @@ impl Scan {
         self
     }
 
+    /// With these fields of the payload alone.
+    pub fn fields<S: Into<String>>(mut self, fields: impl IntoIterator<Item = S>) -> Scan {
+        self.wire.fields = fields.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// In the order of this field's least value and not of the keys; records without one come last.
     pub fn order_by(mut self, field: &str) -> Scan {
         self.wire.order_by = field.to_owned();
@@ -114,6 +120,7 @@ pub struct Page {
 pub struct Get {
     keys: Vec<v1::Key>,
     with: With,
+    fields: Vec<String>,
     read: Read,
 }
 
@@ -121,6 +128,12 @@ impl Get {
     /// The records of these keys, with keys alone: at most 1,000.
     pub fn new<K: Into<Key>>(keys: impl IntoIterator<Item = K>) -> Get {
         Get { keys: wire(keys), ..Get::default() }
+    }
+
+    /// With these fields of the payload alone.
+    pub fn fields<S: Into<String>>(mut self, fields: impl IntoIterator<Item = S>) -> Get {
+        self.fields = fields.into_iter().map(Into::into).collect();
+        self
     }
 
     /// With this in each record.
@@ -257,6 +270,7 @@ impl Client {
             with_payload: get.with.payload,
             with_vectors: get.with.vectors,
             read: Some(read.to_wire()),
+            fields: get.fields,
         };
         let send = |channel, request| async move { Client::records(channel).get(request).await };
         let answer = self.repeated(message, read.preferred(), send).await?;

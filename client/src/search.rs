@@ -1,10 +1,13 @@
 //! Search.
 
+use std::collections::BTreeMap;
+
 use flotilla_proto::convert::{filter_to_wire, key_to_wire, value_from_wire, vector_to_wire};
 use flotilla_proto::filter::Filter;
 use flotilla_proto::record::{Key, Record, Value, Vector};
 use flotilla_proto::v1;
 
+use crate::aggregate::{Aggregation, Figure, figures};
 use crate::records::one;
 use crate::{Client, Error, Read, Result};
 
@@ -182,6 +185,18 @@ impl Search {
         self
     }
 
+    /// Over the records of the hits, this figure or these groups too: [`Found::results`].
+    pub fn aggregate(mut self, name: &str, aggregation: Aggregation) -> Search {
+        self.wire.aggregations.insert(name.to_owned(), aggregation.into_wire());
+        self
+    }
+
+    /// With these fields of the payload alone.
+    pub fn fields<S: Into<String>>(mut self, fields: impl IntoIterator<Item = S>) -> Search {
+        self.wire.fields = fields.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// With passages that show the words found: [`Hit::highlights`].
     pub fn highlight(mut self, highlight: Highlight) -> Search {
         self.wire.highlight = Some(highlight.wire);
@@ -305,6 +320,8 @@ pub struct Found {
     pub plans: Vec<v1::PartitionPlan>,
     /// What the words weigh, if asked.
     pub text_plan: Option<v1::TextPlan>,
+    /// Figures over the hits, by the names that were asked for.
+    pub results: BTreeMap<String, Figure>,
 }
 
 impl Client {
@@ -336,6 +353,7 @@ impl Client {
             coverage: answer.coverage.unwrap_or_default(),
             plans: answer.plans,
             text_plan: answer.text_plan,
+            results: figures(answer.results)?,
         })
     }
 }

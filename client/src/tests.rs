@@ -65,6 +65,19 @@ impl Records for Fake {
         Ok(Response::new(answer))
     }
 
+    async fn replace(
+        &self,
+        r: Request<Streaming<v1::ReplaceRequest>>,
+    ) -> Result<Response<v1::ReplaceResponse>, Status> {
+        let mut messages = r.into_inner();
+        let mut answer = v1::ReplaceResponse::default();
+        while let Some(message) = messages.message().await? {
+            answer.written += message.records.len() as u64;
+            answer.removed += u64::from(message.filter.is_some() && message.request.is_some());
+        }
+        Ok(Response::new(answer))
+    }
+
     async fn get(&self, r: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         self.strike()?;
         self.reads.lock().unwrap().extend(r.get_ref().read.clone());
@@ -229,6 +242,10 @@ async fn streams_and_pages_give_domain_records() {
     let (_, client) = house().await;
     let batches = tokio_stream::iter([vec![Record::new(1), Record::new(2)], vec![Record::new(3)]]);
     assert_eq!(client.upsert_stream("c", batches).await.unwrap().upserted, 3);
+    let set = futures::stream::iter([vec![Record::new(1)], vec![], vec![Record::new(2)]]);
+    let replaced = client.replace("c", crate::filter::eq("f", 1), set).await.unwrap();
+    // The fake counts the messages that name what is to be replaced, and by whom.
+    assert_eq!((replaced.written, replaced.removed), (2, 1));
     let all: Vec<Record> = client.scan_all("c", Scan::new()).await.unwrap().try_collect().await.unwrap();
     assert_eq!(all, (0..5u64).map(Record::new).collect::<Vec<Record>>());
     assert_eq!(client.scan("c", Scan::new().limit(1)).await.unwrap().next.as_deref(), Some("token"));

@@ -16,6 +16,7 @@ pub mod fuzz;
 mod kept;
 pub mod moves;
 mod partition;
+pub mod replaces;
 #[cfg(test)]
 mod tests;
 
@@ -88,6 +89,8 @@ pub enum Rejection {
         /// How much it is, and the limit.
         why: String,
     },
+    /// The step of a replacement does not fit.
+    Replace(replaces::ReplaceRejection),
 }
 
 /// What a Raft group replicates: see the module's story.

@@ -23,6 +23,7 @@ mod owned;
 mod reading;
 pub mod recall;
 pub mod registry;
+mod replace;
 mod search;
 mod views;
 mod write;
@@ -35,6 +36,7 @@ use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
 use flotilla_proto::order::OrderBy;
 use flotilla_proto::placement::CollectionPlacement;
+use flotilla_proto::projection::Projection;
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, at_most};
@@ -67,6 +69,9 @@ use crate::worker::{self, Worker};
 /// How long opening waits for the replay of the log; after that, calls wait by themselves.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// How often views of scans that nobody came back for are let go of.
+const SCANS_EVERY: Duration = Duration::from_secs(10);
+
 /// A page in order.
 #[derive(Debug)]
 pub struct Scan {
@@ -78,6 +83,8 @@ pub struct Scan {
     pub limit: usize,
     /// What comes with each.
     pub parts: Parts,
+    /// Whether the state that is shown will be asked for again.
+    pub keep: bool,
 }
 
 /// The order of a page, and where the page before ended.
@@ -103,10 +110,12 @@ pub struct Scanned {
 }
 
 /// What comes back with a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
     /// Its payload.
     pub payload: bool,
+    /// Of the payload, this alone.
+    pub fields: Option<Projection>,
     /// Its vectors.
     pub vectors: bool,
 }
@@ -137,7 +146,7 @@ pub struct Replica {
     group: Arc<Group<PartitionMachine>>,
     ledger: Arc<Ledger>,
     seat: Seat,
-    views: Views,
+    views: Arc<Views>,
     lag: Watched,
     recall: Arc<Recall>,
     read_permits: Arc<Semaphore>,
@@ -188,9 +197,11 @@ impl Replica {
         let (permits, options) = (shared.work_permits.clone(), shared.worker);
         let worker = Worker::start(collection, store.clone(), group.clone(), signals, permits, options);
         let worker = Arc::new(worker);
-        let warden = watch_over(group.clone(), worker.clone(), quarantine.clone(), digests.clone());
+        let views = Arc::<Views>::default();
+        let kept = (digests.clone(), views.clone());
+        let warden = watch_over(group.clone(), worker.clone(), quarantine.clone(), kept);
         let warden = Mutex::new(Some(task::spawn(warden)));
-        let (views, lag, seat) = (Views::default(), Watched::default(), Seat::default());
+        let (lag, seat) = (Watched::default(), Seat::default());
         let recall = Recall::new(shared.recall.clone());
         let (read_permits, peers) = (shared.read_permits.clone(), shared.home.peers.clone());
         Ok(Replica {
@@ -320,7 +331,7 @@ impl Replica {
         owned: &Owned,
     ) -> Result<(Vec<Record>, LogIndex), Refusal> {
         at_most("keys", "keys", flotilla_proto::limits::LIMIT_MAX as usize, keys.len())?;
-        let view = self.view_at(at, fresh).await?;
+        let view = self.view_of_at(at, fresh, owned).await?;
         let at = view.at;
         let spec = self.store.spec();
         let hidden = owned.hidden(&view, &keys)?;
@@ -331,7 +342,7 @@ impl Replica {
                     let found = view.find(&key)?;
                     let found = found.and_then(|(at, row)| Some((view.segment(at)?, row)));
                     if let Some((segment, row)) = found {
-                        records.push(read_record(segment, row, key, &spec, parts)?);
+                        records.push(read_record(segment, row, key, &spec, &parts)?);
                     }
                 }
                 Ok(records)
@@ -343,14 +354,14 @@ impl Replica {
     /// A page.
     pub async fn scan(
         &self,
-        Scan { filter, from, limit, parts }: Scan,
+        Scan { filter, from, limit, parts, keep }: Scan,
         at: LogIndex,
         fresh: Fresh,
         owned: &Owned,
     ) -> Result<Scanned, Refusal> {
-        let view = self.view_at(at, fresh).await?;
+        let view = self.view_of_at(at, fresh, owned).await?;
         let curtain = self.seat.curtain(&view, owned)?;
-        let at = view.at;
+        let (at, shown) = (view.at, keep.then(|| view.clone()));
         let spec = self.store.spec();
         let (records, places, more) = self
             .compute(move |cancelled| {
@@ -373,12 +384,15 @@ impl Replica {
                 })?;
                 let read = |&(segment, row): &(usize, u32)| {
                     let segment: &dyn SegmentView = segments[segment];
-                    read_record(segment, row, segment.key(row)?, &spec, parts)
+                    read_record(segment, row, segment.key(row)?, &spec, &parts)
                 };
                 let records = rows.iter().map(read).collect::<Result<Vec<Record>, Fault>>()?;
                 Ok((records, places, more))
             })
             .await?;
+        if let Some(view) = shown.filter(|_| more) {
+            self.views.keep_for_scan(&view);
+        }
         Ok(Scanned { records, places, more, at })
     }
 
@@ -413,7 +427,7 @@ impl Replica {
         fresh: Fresh,
         owned: &Owned,
     ) -> Result<(u64, LogIndex), Refusal> {
-        let view = self.view(fresh).await?;
+        let view = self.view_of(fresh, owned).await?;
         let curtain = self.seat.curtain(&view, owned)?;
         let at = view.at;
         let count = self
@@ -502,8 +516,14 @@ async fn watch_over(
     group: Arc<Group<PartitionMachine>>,
     worker: Arc<Worker>,
     quarantine: Arc<Quarantine>,
-    digests: Arc<Digests>,
+    (digests, views): (Arc<Digests>, Arc<Views>),
 ) {
+    let scans = async {
+        loop {
+            clock::sleep(SCANS_EVERY).await;
+            views.expire();
+        }
+    };
     let expiry = async {
         loop {
             digests.view_kept().await;
@@ -516,6 +536,7 @@ async fn watch_over(
         () = quarantine.entered() => {}
         why = group.broken() => quarantine.enter(&why),
         () = expiry => {}
+        () = scans => {}
     }
     group.stop().await;
     worker.stop().await;

@@ -8,6 +8,7 @@ mod folder;
 mod join;
 mod keeper;
 pub mod metrics;
+mod replaces;
 mod slots;
 mod steward;
 #[cfg(test)]
@@ -271,6 +272,11 @@ impl Node {
         .add_service(
             peer.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX),
         )
+    }
+
+    /// What answers a router in this process.
+    pub fn in_process(&self) -> Routes {
+        guarded(self.routes(), Rights::DATA)
     }
 
     /// Answers routers on these connections until `shutdown` ends; calls in flight are finished.

@@ -8,6 +8,7 @@ mod meta;
 mod moves;
 mod peer;
 mod raft;
+mod replace;
 mod shard;
 mod splits;
 mod write;

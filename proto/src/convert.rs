@@ -12,7 +12,7 @@ mod search;
 
 pub use aggregate::{aggregations_from_wire, counted_to_wire};
 pub use collection::{
-    collection_from_wire, collection_to_wire, field_type_from_wire, spec_from_wire, spec_to_wire,
+    collection_from_wire, collection_to_wire, fields_from_wire, fields_to_wire, spec_from_wire, spec_to_wire,
 };
 pub use filter::{filter_from_wire, filter_to_wire};
 pub use fulltext::{clause_to_wire, clauses_from_wire, kin_from_wire, kin_to_wire, text_query_from_wire};

@@ -7,9 +7,11 @@
 //!
 //! Values compare within their class only: numbers with numbers (integers and floats exactly, by value), text with text
 //! (by bytes), booleans with booleans (equality only). A field declared `datetime` compares as a point in time, whichever
-//! spelling the record or the filter uses. `prefix`, `glob`, `match` and `phrase` ask text values only, the last two for their
+//! spelling the record or the filter uses, and one declared `uuid` as its canonical text: patterns too ask for that, in any case.
+//! `prefix`, `glob`, `match` and `phrase` ask text values only, the last two for their
 //! words ([`crate::fulltext`]): all, any, or all in a row, in one value. `exists` holds if the path reaches a
-//! value that is not null (a map counts, an empty list does not).
+//! value that is not null (a map counts, an empty list does not). `within` and `within_box` ask for points ([`crate::geo`]), in fields declared
+//! `geo` or not declared; besides them a field of points is asked for by `exists` only.
 //!
 //! A filter has three spellings: the protobuf message ([`crate::convert`]), JSON on the command line, and [`text`]. All three
 //! become a [`Filter`], and what it means stands here only.
@@ -22,12 +24,15 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fulltext::{self, PlacesOf, query_words};
+use crate::fulltext::{self, Language, PlacesOf, query_words};
+use crate::geo::{BadArgument, Region, reach_points};
 use crate::group::GroupKey;
 use crate::limits::*;
 use crate::record::{Key, Payload, Value, reach};
 use crate::refusal::Violation;
-use crate::schema::{CollectionSpec, FieldType, at_most, check_key, check_path, datetime_micros};
+use crate::schema::{
+    CollectionSpec, FieldType, at_most, check_key, check_path, datetime_micros, uuid_of, uuid_text,
+};
 
 pub use glob::{Glob, LoneBackslash};
 
@@ -65,6 +70,30 @@ pub enum Filter {
     },
     /// A text value holds the words of the query in a row.
     Phrase(String, String),
+    /// A point is no farther from this one than so many metres: see [`crate::geo`].
+    Within {
+        /// The field.
+        field: String,
+        /// Degrees north.
+        lat: f64,
+        /// Degrees east.
+        lon: f64,
+        /// Metres.
+        radius_m: f64,
+    },
+    /// A point lies between two parallels and, eastwards, two meridians.
+    WithinBox {
+        /// The field.
+        field: String,
+        /// The northern parallel.
+        top: f64,
+        /// The western meridian.
+        left: f64,
+        /// The southern parallel.
+        bottom: f64,
+        /// The eastern meridian.
+        right: f64,
+    },
 }
 
 /// The bounds of a range; each may be open.
@@ -106,10 +135,12 @@ pub enum Scalar {
 
 impl Scalar {
     /// The scalar of `value` in a field declared as `kind` (`None`: undeclared). `None` for nulls, lists, maps, and
-    /// what is no datetime in a datetime field.
+    /// what is no datetime in a datetime field or no UUID in one of those.
     pub fn of(value: &Value, kind: Option<FieldType>) -> Option<Scalar> {
-        if kind == Some(FieldType::Datetime) {
-            return datetime_micros(value).map(Scalar::Time);
+        match kind {
+            Some(FieldType::Datetime) => return datetime_micros(value).map(Scalar::Time),
+            Some(FieldType::Uuid) => return uuid_of(value).map(|id| Scalar::Text(uuid_text(id))),
+            _ => {}
         }
         match value {
             Value::Bool(b) => Some(Scalar::Bool(*b)),
@@ -208,6 +239,8 @@ pub enum Test {
     /// It makes a group, and none of these: see [`crate::group`]. No filter of a request says so; a grouped search
     /// does.
     OtherGroup(BTreeSet<GroupKey>),
+    /// It is a point of this region. What reaches points says so, see [`Leaf::matches`]: a list may be one.
+    Within(Region),
 }
 
 impl Test {
@@ -216,9 +249,13 @@ impl Test {
         match self {
             Test::Exists => true,
             Test::OtherGroup(known) => GroupKey::of(value, kind).is_some_and(|key| !known.contains(&key)),
-            Test::Prefix(_) | Test::Glob(_) | Test::Match { .. } | Test::Phrase(_) => {
-                matches!(value, Value::Text(text) if self.holds_text(text))
+            Test::Prefix(_) | Test::Glob(_) if kind == Some(FieldType::Uuid) => {
+                uuid_of(value).is_some_and(|id| self.holds_text(&uuid_text(id), kind))
             }
+            Test::Prefix(_) | Test::Glob(_) | Test::Match { .. } | Test::Phrase(_) => {
+                matches!(value, Value::Text(text) if self.holds_text(text, kind))
+            }
+            Test::Within(_) => false,
             Test::In(wanted) => Scalar::of(value, kind)
                 .is_some_and(|have| wanted.iter().any(|want| have.compare(want) == Some(Ordering::Equal))),
             Test::Range { from, to } => Scalar::of(value, kind).is_some_and(|have| {
@@ -237,18 +274,19 @@ impl Test {
         }
     }
 
-    /// Whether a test that asks text values only holds of this one; false for any other test.
-    pub fn holds_text(&self, text: &str) -> bool {
+    /// Whether a test that asks text values only holds of this one in a field of `kind`; false for any other test.
+    pub fn holds_text(&self, text: &str, kind: Option<FieldType>) -> bool {
+        let language = kind.and_then(FieldType::language);
         match self {
             Test::Prefix(prefix) => text.starts_with(prefix.as_str()),
             Test::Glob(glob) => glob.matches(text),
-            Test::Match { words, any } => has_words(text, words, *any),
+            Test::Match { words, any } => has_words(text, language, words, *any),
             Test::Phrase(phrase) => {
                 let mut places = PlacesOf::default();
-                places.add(text, |word| bits_of(phrase, word));
+                places.add(text, language, |word| bits_of(phrase, word));
                 places.phrases(phrase.len()) > 0
             }
-            Test::In(_) | Test::Range { .. } | Test::Exists | Test::OtherGroup(_) => false,
+            Test::In(_) | Test::Range { .. } | Test::Exists | Test::OtherGroup(_) | Test::Within(_) => false,
         }
     }
 }
@@ -260,11 +298,11 @@ fn bits_of(phrase: &[String], word: &str) -> u64 {
 }
 
 /// Whether the text holds the words, which are sorted, or any of them.
-fn has_words(text: &str, words: &[String], any: bool) -> bool {
+fn has_words(text: &str, language: Option<Language>, words: &[String], any: bool) -> bool {
     let mut missing: BTreeSet<&str> = words.iter().map(String::as_str).collect();
     let mut buffer = String::new();
     for written in fulltext::words(text) {
-        written.lower_into(&mut buffer);
+        written.term_into(language, &mut buffer);
         if missing.remove(buffer.as_str()) && (any || missing.is_empty()) {
             return true;
         }
@@ -275,6 +313,11 @@ fn has_words(text: &str, words: &[String], any: bool) -> bool {
 impl Leaf {
     /// Whether a value that the path reaches satisfies the test.
     pub fn matches(&self, payload: &Payload) -> bool {
+        if let Test::Within(region) = &self.test {
+            return reach_points(payload, &self.path, &mut |point| {
+                point.is_ok_and(|point| region.holds(point))
+            });
+        }
         reach(payload, &self.path, &mut |value| self.test.holds(value, self.kind))
     }
 }
@@ -334,34 +377,71 @@ fn compile(
         }
         Filter::Range(field, bounds) => leaf(field, spec, |kind| range(field, bounds, kind))?,
         Filter::Prefix(field, prefix) => leaf(field, spec, |kind| {
-            needs_text(field, "prefix", kind)?;
-            Ok(Test::Prefix(prefix.clone()))
+            needs_pattern(field, "prefix", kind)?;
+            Ok(Test::Prefix(in_case_of(kind, prefix)))
         })?,
         Filter::Glob(field, pattern) => leaf(field, spec, |kind| {
-            needs_text(field, "glob", kind)?;
+            needs_pattern(field, "glob", kind)?;
             let at = || format!("filter.{field}.glob");
             at_most(&at(), "bytes", GLOB_BYTES_MAX, pattern.len())?;
-            let glob = Glob::new(pattern).map_err(|why| Violation::new(at(), why.to_string()))?;
+            let glob =
+                Glob::new(&in_case_of(kind, pattern)).map_err(|why| Violation::new(at(), why.to_string()))?;
             Ok(Test::Glob(glob))
         })?,
         Filter::Match { field, query, any } => leaf(field, spec, |kind| {
             needs_text(field, "match", kind)?;
-            let mut words = query_words(&format!("filter.{field}.match"), query, false)?;
+            let mut words = query_words(&format!("filter.{field}.match"), query, language_of(kind), false)?;
             words.sort_unstable();
             words.dedup();
             Ok(Test::Match { words, any: *any })
         })?,
         Filter::Phrase(field, query) => leaf(field, spec, |kind| {
             needs_text(field, "phrase", kind)?;
-            Ok(Test::Phrase(query_words(&format!("filter.{field}.phrase"), query, true)?))
+            let at = format!("filter.{field}.phrase");
+            Ok(Test::Phrase(query_words(&at, query, language_of(kind), true)?))
         })?,
         Filter::Exists(field) => leaf(field, spec, |_| Ok(Test::Exists))?,
+        Filter::Within { field, lat, lon, radius_m } => {
+            leaf(field, spec, |kind| region(field, "within", kind, Region::circle(*lat, *lon, *radius_m)))?
+        }
+        Filter::WithinBox { field, top, left, bottom, right } => leaf(field, spec, |kind| {
+            region(field, "within_box", kind, Region::rectangle(*top, *left, *bottom, *right))
+        })?,
     })
+}
+
+fn region(
+    field: &str,
+    test: &str,
+    kind: Option<FieldType>,
+    region: Result<Region, BadArgument>,
+) -> Result<Test, Violation> {
+    if let Some(kind) = kind.filter(|kind| *kind != FieldType::Geo) {
+        let why = format!("{test} needs points, the field is declared as {}", kind.name());
+        return Err(Violation::new(format!("filter.{field}.{test}"), why));
+    }
+    region
+        .map(Test::Within)
+        .map_err(|bad| Violation::new(format!("filter.{field}.{test}.{}", bad.name), bad.why))
+}
+
+fn language_of(kind: Option<FieldType>) -> Option<Language> {
+    kind.and_then(FieldType::language)
+}
+
+/// A pattern for a field of `kind`: the canonical text of UUIDs is in lower case.
+fn in_case_of(kind: Option<FieldType>, pattern: &str) -> String {
+    if kind == Some(FieldType::Uuid) { pattern.to_ascii_lowercase() } else { pattern.to_owned() }
+}
+
+/// Patterns ask text, and UUIDs by their canonical text.
+fn needs_pattern(field: &str, test: &str, kind: Option<FieldType>) -> Result<(), Violation> {
+    if kind == Some(FieldType::Uuid) { Ok(()) } else { needs_text(field, test, kind) }
 }
 
 fn needs_text(field: &str, test: &str, kind: Option<FieldType>) -> Result<(), Violation> {
     match kind {
-        None | Some(FieldType::Keyword | FieldType::Text) => Ok(()),
+        None | Some(FieldType::Keyword | FieldType::Text | FieldType::TextIn(_)) => Ok(()),
         Some(kind) => Err(Violation::new(
             format!("filter.{field}.{test}"),
             format!("{test} needs text, the field is declared as {}", kind.name()),
@@ -393,6 +473,10 @@ fn scalar(field: &str, test: &str, value: &Value, kind: Option<FieldType>) -> Re
     let wrong = |expected: &str| {
         Violation::new(at(), format!("expected {expected}, got a value of type {}", value.type_name()))
     };
+    if kind == Some(FieldType::Geo) {
+        let why = "the field is declared as geo: points are asked for by within, within_box and exists";
+        return Err(Violation::new(at(), why));
+    }
     match value {
         Value::Null => {
             return Err(Violation::new(at(), "null equals nothing; ask `not exists` for absent values"));
@@ -404,14 +488,18 @@ fn scalar(field: &str, test: &str, value: &Value, kind: Option<FieldType>) -> Re
         _ => {}
     }
     let fits = match kind {
-        None | Some(FieldType::Datetime) => true,
-        Some(FieldType::Keyword | FieldType::Text) => matches!(value, Value::Text(_)),
+        None | Some(FieldType::Datetime | FieldType::Uuid) => true,
+        Some(FieldType::Keyword | FieldType::Text | FieldType::TextIn(_)) => matches!(value, Value::Text(_)),
         Some(FieldType::Integer | FieldType::Float) => matches!(value, Value::Int(_) | Value::Float(_)),
         Some(FieldType::Bool) => matches!(value, Value::Bool(_)),
+        Some(FieldType::Geo) => false,
     };
     match Scalar::of(value, kind) {
         Some(scalar) if fits => Ok(scalar),
-        _ => Err(wrong(kind.map_or("a single value", FieldType::name))),
+        _ => {
+            let hint = if kind == Some(FieldType::Uuid) { FieldType::Uuid.hint() } else { "" };
+            Err(wrong(&format!("{}{hint}", kind.map_or("a single value", FieldType::name))))
+        }
     }
 }
 

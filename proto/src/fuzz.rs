@@ -9,6 +9,7 @@ use prost::Message;
 
 use crate::convert::*;
 use crate::filter::{Compiled, Filter, text};
+use crate::fulltext::Language;
 use crate::limits::FILTER_TEXT_BYTES_MAX;
 use crate::placement::CollectionPlacement;
 use crate::record::{Key, Record, Value};
@@ -89,6 +90,9 @@ fn collection() -> CollectionSpec {
         ("b", FieldType::Bool),
         ("d", FieldType::Datetime),
         ("t", FieldType::Text),
+        ("u", FieldType::Uuid),
+        ("g", FieldType::Geo),
+        ("e", FieldType::TextIn(Language::English)),
     ];
     CollectionSpec {
         name: "c".into(),
@@ -140,6 +144,8 @@ fn samples() -> [Record; 3] {
     let day = "2026-11-21T12:00:00Z";
     let full = Record::new("key").field("k", "ab").field("i", 7).field("f", nested).field("b", true);
     let lists = Value::List(vec![Value::Int(1), Value::Null, Value::Text("ab".into()), Value::List(vec![])]);
+    let point = Value::List(vec![13.4.into(), 52.5.into()]);
+    let full = full.field("u", "0191d2a47b3c7def8abc0123456789ab").field("g", point).field("e", "words run");
     [full.field("d", day).field("t", "some text"), Record::new(7).field("k", lists), Record::new(0)]
 }
 
@@ -241,6 +247,7 @@ mod tests {
             r"name !~ 'w\*\u{e4}?\\' or owner is null",
             "key in (1, \"a\") or exists b\n  and key != 7 or false",
             "a == (\"",
+            "within(at.`b c`, 52.5, -13, 1e3) or not within_box(at, 10, 170, -10, -170.5) and within = 1",
         ]
         .iter()
         .enumerate()
@@ -273,6 +280,10 @@ mod tests {
             Filter::Keys(vec![7.into(), "key".into()]),
             Filter::Match { field: field("t"), query: "some words".into(), any: true },
             Filter::Phrase(field("t"), "some text".into()),
+            Filter::Equal(field("u"), "{0191D2A4-7B3C-7DEF-8ABC-0123456789AB}".into()),
+            Filter::Match { field: field("e"), query: "running words".into(), any: false },
+            Filter::Within { field: field("g"), lat: 52.5, lon: 13.4, radius_m: 1e3 },
+            Filter::WithinBox { field: field("g"), top: 1.0, left: 170.0, bottom: -1.0, right: -170.0 },
         ]);
         let filter = filter_to_wire(&filter);
         seed("filter", 1, &|| filter.encode_to_vec());
@@ -294,6 +305,7 @@ mod tests {
                 to: crate::ids::PartitionId(2),
                 slots: vec![0],
             }),
+            replaces: Default::default(),
         };
         seed("placement", 3, &|| placement_to_wire(&ranges).encode_to_vec());
         let node = crate::placement::Node::new(

@@ -4,7 +4,7 @@
 //! A record belongs to a group for **each** value that the field's path reaches, stepping through maps and fanning
 //! out over lists as a filter does ([`crate::record::reach`]): a record with a list of values is in several groups,
 //! once in each. Text of at most [`GROUP_BYTES_MAX`] bytes, integers and booleans make groups; in a field declared
-//! `datetime`, points in time do, however they are spelt. A float with a whole value counts as that integer, as it
+//! `datetime`, points in time do, and in one declared `uuid`, UUIDs, however they are spelt. A float with a whole value counts as that integer, as it
 //! does in a filter. Other values (other floats, longer text, maps, nulls) make none, and a record without any is in
 //! no group.
 
@@ -14,7 +14,7 @@ use crate::filter::{Compiled, Leaf, Scalar, Test};
 use crate::limits::{GROUP_BYTES_MAX, GROUP_SIZE_DEFAULT, GROUP_SIZE_MAX, LIMIT_MAX};
 use crate::record::{Payload, Value, reach};
 use crate::refusal::Violation;
-use crate::schema::{CollectionSpec, FieldType, datetime_micros};
+use crate::schema::{CollectionSpec, FieldType, datetime_micros, uuid_of, uuid_text};
 
 /// The identity of a group. The order breaks ties between groups of one best hit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,8 +32,10 @@ pub enum GroupKey {
 impl GroupKey {
     /// The group that `value` makes in a field declared as `kind` (`None`: undeclared), if it makes one.
     pub fn of(value: &Value, kind: Option<FieldType>) -> Option<GroupKey> {
-        if kind == Some(FieldType::Datetime) {
-            return datetime_micros(value).map(GroupKey::Time);
+        match kind {
+            Some(FieldType::Datetime) => return datetime_micros(value).map(GroupKey::Time),
+            Some(FieldType::Uuid) => return uuid_of(value).map(|id| GroupKey::Text(uuid_text(id))),
+            _ => {}
         }
         match value {
             Value::Bool(truth) => Some(GroupKey::Bool(*truth)),
@@ -72,12 +74,13 @@ impl GroupBy {
     /// By `field` of the collection.
     ///
     /// # Errors
-    /// If it is no path, if a strict collection does not declare it, or if it is declared as a float.
+    /// If it is no path, if a strict collection does not declare it, or if it is declared as a float or as points.
     pub fn new(field: &str, spec: &CollectionSpec) -> Result<GroupBy, Violation> {
         let kind = spec.kind_of("group_by", field)?;
-        if kind == Some(FieldType::Float) {
+        if let Some(kind @ (FieldType::Float | FieldType::Geo)) = kind {
             let why = format!(
-                "field `{field}` is declared as float; text, integers, booleans and datetimes make groups"
+                "field `{field}` is declared as {}; text, integers, booleans, datetimes and UUIDs make groups",
+                kind.name()
             );
             return Err(Violation::new("group_by", why));
         }
@@ -100,7 +103,12 @@ impl GroupBy {
         let mut groups = BTreeMap::new();
         reach(payload, &self.path, &mut |value| {
             if let Some(key) = self.key(value) {
-                groups.entry(key).or_insert_with(|| value.clone());
+                // A UUID is shown in its one form, whichever record was the first.
+                let shown = match &key {
+                    GroupKey::Text(text) => Value::Text(text.clone()),
+                    _ => value.clone(),
+                };
+                groups.entry(key).or_insert(shown);
             }
             false
         });
@@ -180,6 +188,20 @@ mod tests {
         let by = by("f", Some(FieldType::Datetime));
         let (utc, paris) = ("2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00");
         assert_eq!(by.key(&utc.into()), by.key(&paris.into()));
+    }
+
+    #[test]
+    fn uuids_are_one_group_and_points_make_none() {
+        let by = by("f", Some(FieldType::Uuid));
+        let canonical = "0191d2a4-7b3c-7def-8abc-0123456789ab";
+        let spelt =
+            ["URN:UUID:0191D2A4-7B3C-7DEF-8ABC-0123456789AB", "0191d2a47b3c7def8abc0123456789ab", "x"];
+        let groups = by.groups(&payload(Value::List(spelt.map(Value::from).to_vec())));
+        let expected = [(GroupKey::Text(canonical.into()), Value::from(canonical))];
+        assert_eq!(groups.into_iter().collect::<Vec<_>>(), expected);
+        let fields = [("f".to_owned(), FieldType::Geo)].into();
+        let refused = GroupBy::new("f", &CollectionSpec { fields, ..Default::default() }).unwrap_err();
+        assert!(refused.to_string().starts_with("group_by: field `f` is declared as geo"), "{refused}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod filter;
 pub mod fulltext;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+pub mod geo;
 pub mod group;
 pub mod ids;
 pub mod limits;
@@ -21,6 +22,7 @@ mod nesting;
 pub mod order;
 pub mod patch;
 pub mod placement;
+pub mod projection;
 pub mod record;
 pub mod refusal;
 pub mod ring;

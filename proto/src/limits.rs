@@ -13,6 +13,8 @@ pub const MULTI_VALUES_MAX: usize = 262_144;
 pub const VECTORS_MAX: usize = 16;
 /// Declared fields of one collection, at most.
 pub const FIELDS_MAX: usize = 256;
+/// Paths of a payload that a read names, at most.
+pub const PROJECTION_MAX: usize = 64;
 /// Bytes of a collection's, vector's or field's name, at most.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Bytes of a text key, at most.
@@ -31,6 +33,12 @@ pub const PATCH_PATHS_MAX: usize = 256;
 pub const PATCH_MATCHES_MAX: usize = 10_000;
 /// Bytes that the records of one partition may have after a patch, at most, all of those that it changes together.
 pub const PATCH_BYTES_MAX: usize = 64 << 20;
+/// Bytes of the records that replacements hold back in one partition until they are committed, at most.
+pub const REPLACE_BYTES_MAX: u64 = 64 << 20;
+/// Replacements of one collection under way, at most.
+pub const REPLACES_OPEN_MAX: usize = 16;
+/// Replacements of one collection that are remembered.
+pub const REPLACES_KEPT_MAX: usize = 64;
 /// Conflicts that one answer names; beyond, they are only counted.
 pub const CONFLICTS_MAX: usize = 1_000;
 /// Milliseconds since 1970 at which a record may expire: at most, the end of the year 9999.

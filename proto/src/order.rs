@@ -11,7 +11,7 @@
 //! |---|---|
 //! | truth | class, 1 |
 //! | number | class, the nearest float in order (8), what the number is above it (8) |
-//! | text | class, its bytes with 0 as 0 255, then 0 0 |
+//! | text; a UUID, as its canonical text | class, its bytes with 0 as 0 255, then 0 0 |
 //! | point in time | class, microseconds in order (8) |
 //! | none | 255 |
 
@@ -21,7 +21,7 @@ use crate::aggregate::Datum;
 use crate::limits::ORDER_BYTES_MAX;
 use crate::record::{Key, Payload, reach};
 use crate::refusal::Violation;
-use crate::schema::{CollectionSpec, FieldType};
+use crate::schema::{CollectionSpec, FieldType, uuid_text};
 
 /// The class byte of records without a value.
 pub const NONE: u8 = 0xff;
@@ -47,9 +47,15 @@ impl OrderBy {
     /// By `field` of the collection.
     ///
     /// # Errors
-    /// If it is no path, or if a strict collection does not declare it.
+    /// If it is no path, if a strict collection does not declare it, or if it is declared as points, which have no order.
     pub fn new(field: &str, is_descending: bool, spec: &CollectionSpec) -> Result<OrderBy, Violation> {
         let kind = spec.kind_of("order_by", field)?;
+        if kind == Some(FieldType::Geo) {
+            return Err(Violation::new(
+                "order_by",
+                format!("field `{field}` is declared as geo; points have no order"),
+            ));
+        }
         let path = field.split('.').map(str::to_owned).collect();
         Ok(OrderBy { field: field.to_owned(), path, kind, is_descending })
     }
@@ -92,6 +98,7 @@ impl OrderBy {
                 bytes
             }
             Datum::Time(micros) => fixed(4, &time(micros).to_be_bytes()),
+            Datum::Uuid(id) => return self.encode(Datum::Text(&uuid_text(id))),
             Datum::Map => return None,
         };
         if self.is_descending {
@@ -218,6 +225,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn uuids_go_by_their_bytes_and_points_nowhere() {
+        let fields = [("f".to_owned(), FieldType::Uuid), ("at".to_owned(), FieldType::Geo)].into();
+        let spec = CollectionSpec { fields, ..Default::default() };
+        let order = OrderBy::new("f", false, &spec).unwrap();
+        let place = |spelt: &str| order.value_of(&Payload::from([("f".to_owned(), spelt.into())]));
+        let (low, high) = ("0191d2a4-7b3c-7def-8abc-0123456789ab", "0191d2a4-7b3c-7def-8abc-0123456789ac");
+        assert_eq!(place(low), place(&format!("{{{}}}", low.to_uppercase())));
+        assert!(place(&low.to_uppercase()) < place(&high.replace('-', "")));
+        assert_eq!(place("none"), vec![NONE]);
+        let refused = OrderBy::new("at", false, &spec).unwrap_err().to_string();
+        assert_eq!(refused, "order_by: field `at` is declared as geo; points have no order");
     }
 
     #[test]

@@ -151,6 +151,38 @@ pub struct CollectionPlacement {
     pub slots: Vec<u16>,
     /// Slots under way, at most one move of a collection at a time.
     pub slot_move: Option<SlotMove>,
+    /// Sets of records that replace others; known to nodes alone, and stored behind the catalogue.
+    #[serde(skip)]
+    pub replaces: Replaces,
+}
+
+/// Who asked to replace a generation, and how many-th request of theirs it was.
+pub type ReplaceId = (u64, u64);
+
+/// The replacements of a collection: which were committed last, and which may yet be.
+///
+/// A partition holds back what comes for one that is open, gives up one that is neither, and takes up the committed ones in
+/// their order. A replacement that the layout of the collection did not survive is closed by whoever changed it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaces {
+    /// How many were committed.
+    pub generation: u64,
+    /// The last of them, oldest first, with the generation that each began.
+    pub committed: Vec<(u64, ReplaceId)>,
+    /// Those that may be committed, with the time, in milliseconds since 1970, when each was opened.
+    pub open: Vec<(ReplaceId, u64)>,
+}
+
+impl Replaces {
+    /// The generation that it began, if it was committed lately.
+    pub fn begun_by(&self, id: ReplaceId) -> Option<u64> {
+        self.committed.iter().find(|(_, known)| *known == id).map(|(generation, _)| *generation)
+    }
+
+    /// Whether it may be committed.
+    pub fn is_open(&self, id: ReplaceId) -> bool {
+        self.open.iter().any(|(open, _)| *open == id)
+    }
 }
 
 impl CollectionPlacement {

@@ -3,16 +3,19 @@
 //! The same checks run at the router (so that a batch with one bad record writes nothing at all) and at the node
 //! (which trusts no caller).
 
+mod field;
 mod vector;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::geo;
 use crate::limits::*;
 use crate::record::{Key, Payload, Record, Value, Vector};
 use crate::refusal::Violation;
 
+pub use field::{FieldType, datetime_micros, uuid_of, uuid_text};
 pub use vector::{Datatype, Form, VectorSpec};
 
 /// How near two vectors are. Inside, a distance (smaller is nearer); at the API, a score (larger is better).
@@ -74,63 +77,6 @@ fn ranked(rank: i64) -> f32 {
 }
 
 const SIGN: u32 = 1 << 31;
-
-/// What a declared field holds. A field holds one value of the type, or a list of them, or null.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FieldType {
-    /// Exact text.
-    Keyword,
-    /// A 64-bit signed integer.
-    Integer,
-    /// A finite float; integers are accepted.
-    Float,
-    /// A truth value.
-    Bool,
-    /// RFC 3339 text or integer milliseconds since the Unix epoch.
-    Datetime,
-    /// Full text.
-    Text,
-}
-
-impl FieldType {
-    /// The type's word in messages and files.
-    pub fn name(self) -> &'static str {
-        match self {
-            FieldType::Keyword => "keyword",
-            FieldType::Integer => "integer",
-            FieldType::Float => "float",
-            FieldType::Bool => "bool",
-            FieldType::Datetime => "datetime",
-            FieldType::Text => "text",
-        }
-    }
-
-    fn admits(self, value: &Value) -> bool {
-        match (self, value) {
-            (_, Value::Null) => true,
-            (FieldType::Keyword | FieldType::Text, Value::Text(_)) => true,
-            (FieldType::Integer, Value::Int(_)) => true,
-            (FieldType::Float, Value::Int(_) | Value::Float(_)) => true,
-            (FieldType::Bool, Value::Bool(_)) => true,
-            (FieldType::Datetime, value) => datetime_micros(value).is_some(),
-            _ => false,
-        }
-    }
-}
-
-/// Microseconds since 1970-01-01T00:00:00Z of a datetime value: RFC 3339 text, or integer milliseconds. `None` if it
-/// is neither, or lies outside what 64 bits of microseconds can tell.
-pub fn datetime_micros(value: &Value) -> Option<i64> {
-    match value {
-        Value::Int(millis) => millis.checked_mul(1_000),
-        Value::Text(text) => {
-            let when =
-                time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
-            i64::try_from(when.unix_timestamp_nanos().div_euclid(1_000)).ok()
-        }
-        _ => None,
-    }
-}
 
 /// Parameters of a hierarchical navigable small world graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -400,19 +346,8 @@ impl CollectionSpec {
         at_most(&format!("{at}.payload"), "bytes", PAYLOAD_BYTES_MAX, bytes)?;
         for (path, kind) in &self.fields {
             let steps: Vec<String> = path.split('.').map(str::to_owned).collect();
-            let mut wrong = None;
-            crate::record::reach(payload, &steps, &mut |value| {
-                let admitted = kind.admits(value);
-                if !admitted {
-                    wrong = Some(value.type_name());
-                }
-                !admitted
-            });
-            if let Some(found) = wrong {
-                return Err(Violation::new(
-                    format!("{at}.payload.{path}"),
-                    format!("declared as {}, the value is of type {found}{}", kind.name(), hint(*kind)),
-                ));
+            if let Some(why) = misfit(*kind, payload, &steps) {
+                return Err(Violation::new(format!("{at}.payload.{path}"), why));
             }
         }
         if self.strict { self.check_declared(at, payload) } else { Ok(()) }
@@ -432,11 +367,24 @@ impl CollectionSpec {
     }
 }
 
-fn hint(kind: FieldType) -> &'static str {
-    match kind {
-        FieldType::Datetime => " (RFC 3339 text or integer milliseconds)",
-        _ => "",
+/// Why what a path reaches does not fit a field of this type; none if it does.
+fn misfit(kind: FieldType, payload: &Payload, steps: &[String]) -> Option<String> {
+    let mut wrong = None;
+    if kind == FieldType::Geo {
+        geo::reach_points(payload, steps, &mut |point| {
+            wrong = point.err().map(|why| format!("declared as geo: {why}"));
+            wrong.is_some()
+        });
+    } else {
+        crate::record::reach(payload, steps, &mut |value| {
+            wrong = (!kind.admits(value)).then(|| {
+                let found = value.type_name();
+                format!("declared as {}, the value is of type {found}{}", kind.name(), kind.hint())
+            });
+            wrong.is_some()
+        });
     }
+    wrong
 }
 
 /// Refuses a name that is empty, too long, starts with a dot or holds other than `A-Z a-z 0-9 _ - .`.

@@ -9,13 +9,13 @@ use flotilla_proto::{shard, v1};
 use futures::Stream;
 use futures::future::BoxFuture;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use crate::Router;
 use crate::admission::Deadline;
 use crate::fanout::{Miss, Resend, Whom, settle};
+use crate::line::Line;
 
-type Meta = MetaClient<Channel>;
+type Meta = MetaClient<Line>;
 
 /// What would have to be done for a goal.
 pub(crate) async fn plan(

@@ -1,6 +1,6 @@
 //! Collections: checked here, decided by the meta group, and visible at this router before the caller hears of it.
 
-use flotilla_proto::convert::{collection_to_wire, field_type_from_wire, spec_from_wire};
+use flotilla_proto::convert::{collection_to_wire, fields_from_wire, spec_from_wire};
 use flotilla_proto::ids::Epoch;
 use flotilla_proto::limits::EF_MAX;
 use flotilla_proto::refusal::Violation;
@@ -27,7 +27,7 @@ pub(crate) async fn create(
     Ok(answer)
 }
 
-type Meta = flotilla_proto::shard::meta_client::MetaClient<tonic::transport::Channel>;
+type Meta = flotilla_proto::shard::meta_client::MetaClient<crate::line::Line>;
 
 fn epoch(collection: Option<&v1::Collection>) -> Epoch {
     Epoch(collection.map_or(0, |c| c.epoch))
@@ -45,10 +45,9 @@ pub(crate) async fn update(
     request: v1::UpdateCollectionRequest,
     deadline: Deadline,
 ) -> Result<v1::UpdateCollectionResponse, Status> {
-    for (path, kind) in &request.add_fields {
-        check_path("add_fields", path)?;
-        field_type_from_wire("add_fields", path, *kind)?;
-    }
+    request.add_fields.keys().try_for_each(|path| check_path("add_fields", path))?;
+    let (fields, languages) = (request.add_fields.clone(), request.languages.clone());
+    fields_from_wire(("add_fields", "languages"), fields, languages)?;
     for (name, ef) in &request.ef_search {
         if *ef == 0 || *ef > EF_MAX {
             return Err(Violation::range(format!("ef_search[{name}]"), 1, EF_MAX, ef).into());

@@ -18,7 +18,7 @@
 //! cancels them.
 
 mod course;
-mod meta;
+pub(crate) mod meta;
 mod route;
 mod verdict;
 
@@ -37,7 +37,6 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use self::course::Course;
@@ -47,6 +46,7 @@ use crate::admission::{Deadline, exceeded};
 use crate::chance::Chance;
 use crate::health::Health;
 use crate::hedge::Hedges;
+use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::placement::{Placement, View};
 use crate::pool::Pool;
@@ -187,7 +187,7 @@ impl Fanout {
         partition: PartitionId,
         deadline: Deadline,
         (verb, whom): (&'static str, Whom<'_>),
-        send: impl Fn(ShardClient<Channel>, Call) -> F,
+        send: impl Fn(ShardClient<Line>, Call) -> F,
     ) -> Result<Answer<T>, Miss>
     where
         F: Future<Output = Result<Response<T>, Status>>,
@@ -225,7 +225,7 @@ impl Fanout {
         node: NodeId,
         target: shard::Target,
         deadline: Deadline,
-        send: &impl Fn(ShardClient<Channel>, Call) -> F,
+        send: &impl Fn(ShardClient<Line>, Call) -> F,
     ) -> Result<T, Status>
     where
         F: Future<Output = Result<Response<T>, Status>>,

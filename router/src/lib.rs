@@ -19,6 +19,7 @@ pub mod fanout;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod inproc;
+pub mod line;
 pub mod merge;
 pub mod metrics;
 pub mod patch;
@@ -26,6 +27,7 @@ pub mod placement;
 pub mod planted;
 pub mod pool;
 pub mod read;
+pub mod replace;
 pub mod search;
 pub mod server;
 pub mod write;

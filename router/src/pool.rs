@@ -1,4 +1,4 @@
-//! From a node's address to a channel: dialled lazily, kept, dialled anew by tonic when it breaks.
+//! From a node's address to a line: dialled lazily, kept, dialled anew by tonic when it breaks.
 //!
 //! An address is `host:port`, resolved at each dial, or `inproc` for the node inside the same process.
 
@@ -12,12 +12,12 @@ use parking_lot::Mutex;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::inproc::Connector;
+use crate::line::Line;
 
 /// The address of the node inside the same process.
 pub const INPROC: &str = "inproc";
-/// Channels kept, at most: beyond it all are dropped and dialled anew as they are needed.
-const CHANNELS_MAX: usize = 4_096;
+/// Lines kept, at most: beyond it all are dropped and dialled anew as they are needed.
+const LINES_MAX: usize = 4_096;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,52 +26,52 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
-/// The channels to the nodes.
+/// The lines to the nodes.
 #[derive(Debug)]
 pub struct Pool {
-    inproc: Option<Connector>,
-    channels: Mutex<HashMap<String, Channel>>,
+    inproc: Option<Line>,
+    lines: Mutex<HashMap<String, Line>>,
 }
 
 impl Pool {
     /// A pool; `inproc` reaches the node inside the same process, if there is one.
-    pub fn new(inproc: Option<Connector>) -> Pool {
-        Pool { inproc, channels: Mutex::new(HashMap::new()) }
+    pub fn new(inproc: Option<Line>) -> Pool {
+        Pool { inproc, lines: Mutex::new(HashMap::new()) }
     }
 
-    /// The channel to `address`.
+    /// The line to `address`.
     ///
     /// # Errors
     /// `INTERNAL` if the address is none.
-    pub fn channel(&self, address: &str) -> Result<Channel, Status> {
-        let mut channels = self.channels.lock();
-        if let Some(channel) = channels.get(address) {
-            return Ok(channel.clone());
+    pub fn line(&self, address: &str) -> Result<Line, Status> {
+        let mut lines = self.lines.lock();
+        if let Some(line) = lines.get(address) {
+            return Ok(line.clone());
         }
-        if channels.len() >= CHANNELS_MAX {
-            channels.clear();
+        if lines.len() >= LINES_MAX {
+            lines.clear();
         }
-        let channel = self.dial(address)?;
-        channels.insert(address.to_owned(), channel.clone());
-        Ok(channel)
+        let line = self.dial(address)?;
+        lines.insert(address.to_owned(), line.clone());
+        Ok(line)
     }
 
     /// The shard service at `address`.
-    pub fn shard(&self, address: &str) -> Result<ShardClient<Channel>, Status> {
-        let client = ShardClient::new(self.channel(address)?);
+    pub fn shard(&self, address: &str) -> Result<ShardClient<Line>, Status> {
+        let client = ShardClient::new(self.line(address)?);
         Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 
     /// The meta service at `address`.
-    pub fn meta(&self, address: &str) -> Result<MetaClient<Channel>, Status> {
-        let client = MetaClient::new(self.channel(address)?);
+    pub fn meta(&self, address: &str) -> Result<MetaClient<Line>, Status> {
+        let client = MetaClient::new(self.line(address)?);
         Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 
-    fn dial(&self, address: &str) -> Result<Channel, Status> {
+    fn dial(&self, address: &str) -> Result<Line, Status> {
         if address == INPROC {
             let missing = || Status::internal("address `inproc`: there is no node in this process");
-            return self.inproc.as_ref().map(Connector::channel).ok_or_else(missing);
+            return self.inproc.clone().ok_or_else(missing);
         }
         let wrong = |e| Status::internal(format!("`{address}` is not a node's address: {e}"));
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(wrong)?;
@@ -83,7 +83,7 @@ impl Pool {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
-        Ok(connect_lazy(&endpoint))
+        Ok(Line::Wire(connect_lazy(&endpoint)))
     }
 }
 
@@ -111,8 +111,8 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_is_none_is_refused() {
         let pool = Pool::new(None);
-        assert!(pool.channel("host:15002").is_ok());
-        assert!(pool.channel("no address").is_err());
-        assert!(pool.channel(INPROC).is_err());
+        assert!(pool.line("host:15002").is_ok());
+        assert!(pool.line("no address").is_err());
+        assert!(pool.line(INPROC).is_err());
     }
 }

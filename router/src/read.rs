@@ -14,6 +14,7 @@ use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::PartitionId;
 use flotilla_proto::limits::{BATCH_MAX, MESSAGE_BYTES_MAX};
 use flotilla_proto::placement::Partition;
+use flotilla_proto::projection::Projection;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{VectorSpec, at_most, check_key};
@@ -58,6 +59,7 @@ pub async fn get(
             Ok(key)
         })
         .collect::<Result<_, flotilla_proto::refusal::Violation>>()?;
+    Projection::new(&request.fields)?;
     let options = ReadOptions::new(request.read.as_ref())?;
     let mut views = router.placement.views(&request.collection, deadline);
     loop {
@@ -100,6 +102,7 @@ pub(crate) async fn get_once(
                 with_payload: request.with_payload,
                 with_vectors: request.with_vectors,
                 view: 0,
+                fields: request.fields.clone(),
             });
             async move { shard.get(message).await }
         }))

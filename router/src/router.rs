@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use crate::admission::{Admission, Deadline};
 use crate::chance::Chance;
 use crate::fanout::Fanout;
-use crate::inproc::Connector;
+use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::pool::{INPROC, Pool};
@@ -74,7 +74,7 @@ impl Router {
     /// If the registry holds a router's metrics already.
     pub fn start(
         options: Options,
-        inproc: Option<Connector>,
+        inproc: Option<Line>,
         registry: Registry,
     ) -> Result<Arc<Router>, prometheus::Error> {
         let metrics = Metrics::new(registry)?;

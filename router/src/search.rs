@@ -7,8 +7,10 @@
 //!
 //! A search by examples first reads their vectors ([`recommend`]); one in groups asks some partitions twice
 //! ([`groups`]); one for words first has them weighed by all partitions ([`text`]). A hybrid one is two searches of the same
-//! views, whose hits become one list ([`fuse`]). Words found are shown from the winners' payloads ([`highlights`]).
+//! views, whose hits become one list ([`fuse`]). Words found are shown from the winners' payloads ([`highlights`]), and figures
+//! over the winners are counted by the views that have them ([`figures`]).
 
+mod figures;
 mod fuse;
 mod groups;
 mod highlights;
@@ -26,7 +28,7 @@ use flotilla_proto::{shard, v1};
 use futures::future::BoxFuture;
 use tonic::{Code, Status};
 
-use self::plan::Plan;
+use self::plan::{Plan, Wanted};
 use self::text::{Sites, each_site};
 use crate::Router;
 use crate::admission::Deadline;
@@ -108,14 +110,18 @@ async fn once(
             Fetched::Vanished(count) => return Ok(Fetched::Vanished(count)),
         },
     };
-    let with_payload = request.with_payload || plan.reads_payload();
-    let wanted = (with_payload, request.with_vectors);
-    match fetch(router, view, wanted, chosen.winners(), &mut found, options, deadline).await? {
-        Fetched::All(records) => {
-            Ok(Fetched::All(answer(router, &plan, request.with_payload, chosen, records, found)?))
-        }
-        Fetched::Vanished(count) => Ok(Fetched::Vanished(count)),
-    }
+    let wanted = plan.wanted(request);
+    let records = match fetch(router, view, &wanted, chosen.winners(), &mut found, options, deadline).await? {
+        Fetched::All(records) => records,
+        Fetched::Vanished(count) => return Ok(Fetched::Vanished(count)),
+    };
+    let sites = figures::sites(&records, &found.views);
+    let results =
+        match figures::over(router, view, request, sites, &mut found.covered, options, deadline).await? {
+            Fetched::All(results) => results,
+            Fetched::Vanished(count) => return Ok(Fetched::Vanished(count)),
+        };
+    Ok(Fetched::All(answer(router, &plan, chosen, records, found, results)?))
 }
 
 /// What the answer will be made of.
@@ -302,12 +308,13 @@ enum Fetched<T> {
 async fn fetch(
     router: &Router,
     view: &View,
-    (with_payload, with_vectors): (bool, bool),
+    wanted: &Wanted,
     winners: Vec<Partial>,
     found: &mut Found,
     options: &ReadOptions,
     deadline: Deadline,
 ) -> Result<Fetched<Vec<(Partial, v1::Record)>>, Miss> {
+    let Wanted { payload: with_payload, vectors: with_vectors, .. } = *wanted;
     if !with_payload && !with_vectors {
         let bare = |winner: Partial| {
             let record = bare(&winner);
@@ -315,12 +322,12 @@ async fn fetch(
         };
         return Ok(Fetched::All(winners.into_iter().map(bare).collect()));
     }
-    let mut wanted: BTreeMap<usize, Vec<v1::Key>> = BTreeMap::new();
+    let mut asked_of: BTreeMap<usize, Vec<v1::Key>> = BTreeMap::new();
     for winner in &winners {
-        wanted.entry(winner.from).or_default().push(key_to_wire(&winner.key));
+        asked_of.entry(winner.from).or_default().push(key_to_wire(&winner.key));
     }
     let chunk = records_per_call(view, with_vectors);
-    let chunks: Vec<(usize, Vec<v1::Key>)> = wanted
+    let chunks: Vec<(usize, Vec<v1::Key>)> = asked_of
         .iter()
         .flat_map(|(from, keys)| keys.chunks(chunk).map(move |keys| (*from, keys.to_vec())))
         .collect();
@@ -338,6 +345,7 @@ async fn fetch(
                 with_payload,
                 with_vectors,
                 view: at,
+                fields: wanted.fields.clone(),
             });
             async move { shard.get(message).await }
         }))
@@ -386,18 +394,16 @@ fn bare(winner: &Partial) -> v1::Record {
 fn answer(
     router: &Router,
     plan: &Plan,
-    with_payload: bool,
     chosen: Chosen,
     records: Vec<(Partial, v1::Record)>,
     found: Found,
+    results: BTreeMap<String, v1::AggregationResult>,
 ) -> Result<v1::SearchResponse, Status> {
     let highlighter = plan.highlighter();
     let hit = |winner: &Partial, mut record: v1::Record| {
         let highlights =
             highlighter.as_ref().map(|shown| shown.passages(&record.payload)).unwrap_or_default();
-        if !with_payload {
-            record.payload.clear();
-        }
+        record.payload = plan.shown(record.payload);
         v1::Hit { record: Some(record), score: plan.score(winner.distance), highlights }
     };
     let (mut hits, mut groups) = (Vec::new(), Vec::new());
@@ -423,5 +429,6 @@ fn answer(
         groups,
         groups_cut: found.is_cut,
         text_plan: found.text_plan,
+        results,
     })
 }

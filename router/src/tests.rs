@@ -26,6 +26,7 @@ use prometheus::Registry;
 use tonic::transport::Channel;
 
 use crate::fake::{Fake, SOON};
+use crate::line::Line;
 use crate::{Options, Router, inproc, server};
 
 /// A router in front of one fake node, and clients of it.
@@ -43,7 +44,9 @@ impl House {
         let fake = Fake::new(1, &["inproc"]);
         let (connector, listener) = inproc::pair();
         fake.serve(listener);
-        let router = Router::start(Options::default(), Some(connector), Registry::new()).unwrap();
+        let router =
+            Router::start(Options::default(), Some(Line::Wire(connector.channel())), Registry::new())
+                .unwrap();
         router.ready(SOON).await.unwrap();
         let channel = server::in_process(router.clone(), server::Options::default());
         House {

@@ -318,6 +318,9 @@ fn split(view: &View, command: Command) -> Result<Vec<Part>, Status> {
         Command::PatchMatching(matching) => {
             Ok(view.partitions.iter().map(|p| (p.id, Command::PatchMatching(matching.clone()))).collect())
         }
+        Command::Replace(step) => {
+            Ok(view.partitions.iter().map(|p| (p.id, Command::Replace(step.clone()))).collect())
+        }
         Command::DeleteFilter(filter) => {
             Ok(view.partitions.iter().map(|p| (p.id, Command::DeleteFilter(filter.clone()))).collect())
         }

@@ -32,15 +32,6 @@ use std::path::{Path, PathBuf};
 use flotilla_client::{CollectionSpec, FieldType, Filter, Record};
 use serde_json::Value as Json;
 
-const TYPES: [FieldType; 6] = [
-    FieldType::Keyword,
-    FieldType::Integer,
-    FieldType::Float,
-    FieldType::Bool,
-    FieldType::Datetime,
-    FieldType::Text,
-];
-
 /// What a statement does.
 pub enum Verb {
     Create(CollectionSpec),
@@ -169,7 +160,7 @@ fn verb(at: &str, first: &str, body: &[(usize, &str)]) -> Verb {
 fn spec(at: &str, text: &str) -> CollectionSpec {
     let json: Json = serde_json::from_str(text).unwrap_or_else(|why| panic!("{at}: {why}"));
     let kind = |word: &Json| {
-        let named = TYPES.into_iter().find(|kind| Some(kind.name()) == word.as_str());
+        let named = word.as_str().and_then(FieldType::named);
         named.unwrap_or_else(|| panic!("{at}: {word} is no type"))
     };
     let fields = json["fields"].as_object().into_iter().flatten();

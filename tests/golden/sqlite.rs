@@ -190,6 +190,7 @@ impl Condition {
     fn add(&mut self, filter: &Filter) {
         match filter {
             Filter::Match { .. } | Filter::Phrase(..) => panic!("no words are drawn: {filter:?}"),
+            Filter::Within { .. } | Filter::WithinBox { .. } => panic!("no points are drawn: {filter:?}"),
             Filter::All(parts) => self.join(parts, " and ", "1"),
             Filter::Any(parts) => self.join(parts, " or ", "0"),
             Filter::Not(part) => {

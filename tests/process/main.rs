@@ -18,6 +18,7 @@ mod kill9;
 mod kinds;
 mod operator;
 mod records;
+mod replace;
 mod restart;
 mod search;
 mod startup;

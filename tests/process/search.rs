@@ -221,6 +221,57 @@ async fn in_groups(client: &Api) {
     }
 }
 
+/// Figures over the hits are those of the records that come back, and of fields that are named nothing else comes.
+async fn figures(client: &Api) {
+    use v1::aggregation::{Kind, Metric, Terms};
+    let terms = Kind::Terms(Terms { size: 100, ..Default::default() });
+    let sum = Kind::Metric(Metric::Sum.into());
+    let aggregation =
+        |field: &str, kind| v1::Aggregation { field: field.into(), kind: Some(kind), ..Default::default() };
+    for (name, _) in COLLECTIONS {
+        let ask = v1::SearchRequest {
+            aggregations: [
+                ("shelves".to_owned(), aggregation("shelf", terms.clone())),
+                ("sum".to_owned(), aggregation("n", sum.clone())),
+            ]
+            .into(),
+            fields: vec!["n".into(), "none".into()],
+            offset: 5,
+            ..exact(name, &direction(1), 60)
+        };
+        let answer = client.search(ask.clone()).await.unwrap();
+        assert_eq!(answer.hits.len(), 60);
+        let mut counts = std::collections::BTreeMap::<String, u64>::new();
+        for hit in &answer.hits {
+            let record = hit.record.as_ref().unwrap();
+            assert_eq!(record.payload.keys().collect::<Vec<_>>(), ["n"]);
+            let row = api::int_of(record, "n").unwrap() as u64;
+            shelves(row).into_iter().for_each(|shelf| *counts.entry(shelf).or_default() += 1);
+        }
+        let Some(v1::aggregation_result::Kind::Buckets(found)) = &answer.results["shelves"].kind else {
+            panic!("{answer:?}")
+        };
+        let name_of = |bucket: &v1::aggregation_result::Bucket| match bucket.value.clone().unwrap().kind {
+            Some(v1::value::Kind::Text(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        let found = found.buckets.iter().map(|bucket| (name_of(bucket), bucket.count)).collect();
+        assert_eq!(counts, found);
+        let total: u64 = keys(&answer.hits).iter().sum();
+        let value = Some(v1::aggregation_result::Kind::Value(api::int(total as i64)));
+        assert_eq!(answer.results["sum"].kind, value);
+        // In groups, each record counts once.
+        let grouped = v1::SearchRequest { group_by: "shelf".into(), group_size: 5, offset: 0, ..ask.clone() };
+        let answer = client.search(grouped).await.unwrap();
+        let hits = answer.groups.iter().flat_map(|group| keys(&group.hits));
+        let total: u64 = hits.collect::<std::collections::BTreeSet<u64>>().into_iter().sum();
+        let value = Some(v1::aggregation_result::Kind::Value(api::int(total as i64)));
+        assert_eq!(answer.results["sum"].kind, value);
+        let wrong = v1::SearchRequest { fields: vec!["a..b".into()], ..ask };
+        assert!(client.search(wrong).await.unwrap_err().message().contains("a..b"));
+    }
+}
+
 async fn explained(client: &Api) {
     for (name, partitions) in COLLECTIONS {
         let ask = v1::SearchRequest { explain: true, ..exact(name, &direction(1), 5) };
@@ -257,6 +308,7 @@ async fn four_partitions_answer_what_one_does_and_what_is_obvious() {
     recommendations(&client).await;
     in_groups(&client).await;
     explained(&client).await;
+    figures(&client).await;
     commands(&server.url());
     drop(client);
     server.terminate().unwrap();

@@ -382,6 +382,7 @@ impl Client {
             with_payload: true,
             with_vectors: true,
             read,
+            fields: Vec::new(),
         };
         let invoked = self.recorder.now();
         let answer = match self.api().get(request).await {

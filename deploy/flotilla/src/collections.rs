@@ -15,15 +15,6 @@ use crate::output::{self, Output};
 use crate::table::{Align, Table};
 use crate::target::{self, Target};
 
-const FIELD_TYPES: [FieldType; 6] = [
-    FieldType::Keyword,
-    FieldType::Integer,
-    FieldType::Float,
-    FieldType::Bool,
-    FieldType::Datetime,
-    FieldType::Text,
-];
-
 const DISTANCES: [Distance; 5] =
     [Distance::Cosine, Distance::Dot, Distance::Euclidean, Distance::Manhattan, Distance::Hamming];
 
@@ -35,6 +26,7 @@ const DATATYPES: [Datatype; 4] = [Datatype::F32, Datatype::F16, Datatype::I8, Da
   flotilla collections list
   flotilla collections create docs --vector default:384:cosine --field title:keyword --field year:integer
   flotilla collections create logs --field at:datetime --field level:keyword
+  flotilla collections create sites --field id:uuid --field office.at:geo --field about:text:english
   flotilla collections describe docs
   flotilla collections delete docs --yes")]
 pub struct CollectionsArgs {
@@ -94,7 +86,8 @@ struct CreateArgs {
     /// balanced, high_recall, maximum_recall or flat. NAME:sparse is a sparse one; it takes no INDEX
     #[arg(long = "vector", value_name = "VECTOR", value_parser = vector_from_word)]
     vectors: Vec<(String, VectorSpec)>,
-    /// A declared field, PATH:TYPE; TYPE is keyword, integer, float, bool, datetime or text
+    /// A declared field, PATH:TYPE; TYPE is keyword, integer, float, bool, datetime, uuid, geo, text, or text:LANGUAGE
+    /// such as text:english, whose words count by their stems
     #[arg(long = "field", value_name = "FIELD", value_parser = field_from_word)]
     fields: Vec<(String, FieldType)>,
     /// Partitions [default: the server's]
@@ -144,11 +137,16 @@ fn form_from_word(word: &str) -> Result<(u32, Form), String> {
 }
 
 fn field_from_word(word: &str) -> Result<(String, FieldType), String> {
-    let (path, kind) = word.rsplit_once(':').ok_or("expected PATH:TYPE")?;
-    let known = FIELD_TYPES.iter().find(|known| known.name() == kind);
-    let names = || FIELD_TYPES.map(FieldType::name).join(", ");
-    let kind = known.ok_or_else(|| format!("there is no field type `{kind}`; there are {}", names()))?;
-    Ok((path.to_owned(), *kind))
+    let (_, last) = word.rsplit_once(':').ok_or("expected PATH:TYPE")?;
+    // A type has one colon at most, and a path may have some.
+    let read = |(at, _): (usize, &str)| {
+        let (path, kind) = (word.get(..at)?, word.get(at + 1..)?);
+        Some((path.to_owned(), FieldType::named(kind)?))
+    };
+    word.rmatch_indices(':').take(2).find_map(read).ok_or_else(|| {
+        let names: Vec<&str> = FieldType::all().map(FieldType::name).collect();
+        format!("there is no field type `{last}`; there are {}", names.join(", "))
+    })
 }
 
 impl CollectionsArgs {
@@ -359,6 +357,8 @@ fn indexing(part: &PartitionIndexing) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
+    use flotilla_proto::fulltext::Language;
+
     use super::*;
 
     #[test]
@@ -380,6 +380,17 @@ mod tests {
             vector_from_word(wrong).unwrap_err();
         }
         assert_eq!(field_from_word("a.b:datetime"), Ok(("a.b".to_owned(), FieldType::Datetime)));
+        assert_eq!(field_from_word("a:text"), Ok(("a".to_owned(), FieldType::Text)));
+        assert_eq!(
+            field_from_word("a:text:english"),
+            Ok(("a".to_owned(), FieldType::TextIn(Language::English)))
+        );
+        assert_eq!(field_from_word("a:b:uuid"), Ok(("a:b".to_owned(), FieldType::Uuid)));
+        for kind in FieldType::all() {
+            assert_eq!(field_from_word(&format!("a.b:{}", kind.name())), Ok(("a.b".to_owned(), kind)));
+        }
         assert!(field_from_word("a:string").unwrap_err().contains("keyword"));
+        assert!(field_from_word("a:text:klingon").unwrap_err().contains("no field type `klingon`"));
+        assert!(field_from_word("a:text:klingon").unwrap_err().contains("text:english, text:finnish"));
     }
 }

@@ -1,5 +1,5 @@
-//! The embedded tier: one process with a node, a router in front of it, and real gRPC between them over an in-process
-//! pipe. The same code as in a cluster; only the wire is shorter.
+//! The embedded tier: one process with a node and a router in front of it, whose calls go straight into the node's services.
+//! The same code as in a cluster; only the wire is missing.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use flotilla_client::Client;
 use flotilla_node::server::{Defaults, Node};
-use flotilla_router::{Router, inproc, server as front};
+use flotilla_router::line::Line;
+use flotilla_router::{Router, server as front};
 use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -108,12 +109,7 @@ impl Embedded {
         let registry = Registry::new();
         registry.register(Box::new(node.gauges()))?;
 
-        let (to_node, from_router) = inproc::pair();
-        let (node_stopping, node_told) = watch::channel(false);
-        let serving = node.clone();
-        let behind = tokio::spawn(async move { serving.serve(from_router, told(node_told)).await });
-
-        let router = Router::start(options.router, Some(to_node), registry)?;
+        let router = Router::start(options.router, Some(Line::Here(node.in_process())), registry)?;
         let (stopping, _) = watch::channel(false);
         let until = told(stopping.subscribe());
         let (channel, in_process) = front::in_process_until(router.clone(), options.front.clone(), until);
@@ -127,8 +123,6 @@ impl Embedded {
         let running = tokio::spawn(async move {
             port.await?.map_err(|why| anyhow::anyhow!("the port's service ended: {why}"))?;
             in_process.await?;
-            node_stopping.send_replace(true);
-            behind.await?.context("the node's service ended")?;
             node.stop().await;
             Ok(())
         });

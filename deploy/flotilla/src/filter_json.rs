@@ -9,17 +9,38 @@
 //! ```
 //!
 //! Tests of a field: a plain value (equality), or an object of `eq`, `in`, `gt`, `gte`, `lt`, `lte`, `prefix`, `glob`, and of the
-//! words of a text `match` (all), `match_any` and `phrase`. An error names the place inside the filter. Whether the filter fits the collection is the server's to say. Fields that are
+//! words of a text `match` (all), `match_any` and `phrase`, and of points `within` and `within_box`:
+//!
+//! ```json
+//! {"office.at": {"within": {"lat": 52.5, "lon": 13.4, "radius_m": 1000}}}
+//! {"office.at": {"within_box": {"top": 53, "left": 13, "bottom": 52, "right": 14}}}
+//! ```
+//!
+//! An error names the place inside the filter. Whether the filter fits the collection is the server's to say. Fields that are
 //! called like an operator cannot be named here.
 
 use flotilla_proto::filter::{Bounds, Filter};
+use flotilla_proto::geo::Region;
 use flotilla_proto::record::Value;
 use serde_json::Value as Json;
 
 use crate::json;
 
-const TESTS: [&str; 11] =
-    ["eq", "in", "gt", "gte", "lt", "lte", "prefix", "glob", "match", "match_any", "phrase"];
+const TESTS: [&str; 13] = [
+    "eq",
+    "in",
+    "gt",
+    "gte",
+    "lt",
+    "lte",
+    "prefix",
+    "glob",
+    "match",
+    "match_any",
+    "phrase",
+    "within",
+    "within_box",
+];
 
 /// What is wrong with a filter, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +164,8 @@ fn tests(at: &str, field: &str, json: &Json) -> Result<Filter, BadFilter> {
                 Json::String(query) => parts.push(Filter::Phrase(field.to_owned(), query.clone())),
                 other => return bad(&at, format!("expected words, got {}", kind(other))),
             },
+            "within" => parts.push(within(&at, field, json)?),
+            "within_box" => parts.push(within_box(&at, field, json)?),
             other => return unknown_test(&at, field, other),
         }
     }
@@ -150,6 +173,40 @@ fn tests(at: &str, field: &str, json: &Json) -> Result<Filter, BadFilter> {
         parts.push(Filter::Range(field.to_owned(), bounds));
     }
     if parts.is_empty() { bad(at, format!("needs one of {}", TESTS.join(", "))) } else { Ok(all(parts)) }
+}
+
+fn within(at: &str, field: &str, json: &Json) -> Result<Filter, BadFilter> {
+    let [lat, lon, radius_m] = numbers(at, json, ["lat", "lon", "radius_m"])?;
+    Region::circle(lat, lon, radius_m)
+        .map_err(|wrong| BadFilter { at: format!("{at}.{}", wrong.name), what: wrong.why })?;
+    Ok(Filter::Within { field: field.to_owned(), lat, lon, radius_m })
+}
+
+fn within_box(at: &str, field: &str, json: &Json) -> Result<Filter, BadFilter> {
+    let [top, left, bottom, right] = numbers(at, json, ["top", "left", "bottom", "right"])?;
+    Region::rectangle(top, left, bottom, right)
+        .map_err(|wrong| BadFilter { at: format!("{at}.{}", wrong.name), what: wrong.why })?;
+    Ok(Filter::WithinBox { field: field.to_owned(), top, left, bottom, right })
+}
+
+/// The numbers of these names, and nothing else.
+fn numbers<const N: usize>(at: &str, json: &Json, names: [&str; N]) -> Result<[f64; N], BadFilter> {
+    let Json::Object(entries) = json else {
+        return bad(at, format!("expected an object of {}, got {}", names.join(", "), kind(json)));
+    };
+    if let Some(other) = entries.keys().find(|name| !names.contains(&name.as_str())) {
+        return bad(&format!("{at}.{other}"), format!("there are {} only", names.join(", ")));
+    }
+    let mut numbers = [0.0; N];
+    for (name, number) in names.iter().zip(&mut numbers) {
+        let at = format!("{at}.{name}");
+        match entries.get(*name).map(|json| (json, json.as_f64())) {
+            Some((_, Some(found))) => *number = found,
+            Some((other, None)) => return bad(&at, format!("expected a number, got {}", kind(other))),
+            None => return bad(&at, "is missing"),
+        }
+    }
+    Ok(numbers)
 }
 
 fn unknown_test(at: &str, field: &str, test: &str) -> Result<Filter, BadFilter> {
@@ -229,6 +286,12 @@ mod tests {
         assert_eq!(parse(r#"{"a": {"match": "x y"}}"#), Ok(holds(false)));
         assert_eq!(parse(r#"{"a": {"match_any": "x y"}}"#), Ok(holds(true)));
         assert_eq!(parse(r#"{"a": {"phrase": "x y"}}"#), Ok(Filter::Phrase("a".into(), "x y".into())));
+        let near = Filter::Within { field: "a.b".into(), lat: 52.5, lon: -13.0, radius_m: 1e3 };
+        assert_eq!(parse(r#"{"a.b": {"within": {"lat": 52.5, "lon": -13, "radius_m": 1000}}}"#), Ok(near));
+        let pacific =
+            Filter::WithinBox { field: "a".into(), top: 10.0, left: 170.0, bottom: -10.0, right: -170.0 };
+        let text = r#"{"a": {"within_box": {"top": 10, "left": 170, "bottom": -10, "right": -170}}}"#;
+        assert_eq!(parse(text), Ok(pacific));
         assert_eq!(parse("{}"), Ok(Filter::All(vec![])));
         assert_eq!(parse(r#"{"or": []}"#), Ok(Filter::Any(vec![])));
         assert_eq!(parse(r#"{"keys": [1, "a"]}"#), Ok(Filter::Keys(vec![1.into(), "a".into()])));
@@ -253,7 +316,28 @@ mod tests {
             (r#"{"keys": [-1]}"#, "filter.keys[0]: a key is text or a whole number from 0, got a number"),
             (
                 r#"{"a": {}}"#,
-                "filter.a: needs one of eq, in, gt, gte, lt, lte, prefix, glob, match, match_any, phrase",
+                "filter.a: needs one of eq, in, gt, gte, lt, lte, prefix, glob, match, match_any, phrase, within, within_box",
+            ),
+            (
+                r#"{"a": {"within": 7}}"#,
+                "filter.a.within: expected an object of lat, lon, radius_m, got a number",
+            ),
+            (r#"{"a": {"within": {"lat": 1, "lon": 2}}}"#, "filter.a.within.radius_m: is missing"),
+            (
+                r#"{"a": {"within": {"lat": 91, "lon": 2, "radius_m": 1}}}"#,
+                "filter.a.within.lat: the latitude must be -90 to 90, got 91",
+            ),
+            (
+                r#"{"a": {"within": {"lat": "1", "lon": 2, "radius_m": 1}}}"#,
+                "filter.a.within.lat: expected a number, got text",
+            ),
+            (
+                r#"{"a": {"within": {"lat": 1, "lng": 2, "radius_m": 1}}}"#,
+                "filter.a.within.lng: there are lat, lon, radius_m only",
+            ),
+            (
+                r#"{"a": {"within_box": {"top": 1, "left": 0, "bottom": 2, "right": 0}}}"#,
+                "filter.a.within_box.bottom: the bottom must not lie north of the top, 1, got 2",
             ),
             (r#"{"a": {"match": 7}}"#, "filter.a.match: expected words, got a number"),
             (r#"{"a": {"glob": 7}}"#, "filter.a.glob: expected a pattern, got a number"),

@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
-use flotilla_client::{Client, Kind, WriteMode};
+use flotilla_client::{Client, Filter, Kind, WriteMode};
 use flotilla_node::env::clock;
 use flotilla_proto::schema::{
     CollectionSpec, Datatype, Distance, FieldType, Form, IndexKind, Lsh, PRESETS, Quantization, VectorSpec,
 };
 
+use crate::filter_arg;
 use crate::npy;
 use crate::progress::Progress;
 use crate::target::{self, Target};
@@ -35,6 +36,7 @@ mod jsonl;
 mod parquet;
 pub mod records;
 pub mod rejects;
+mod replace;
 pub mod resume;
 pub mod send;
 pub mod source;
@@ -56,6 +58,7 @@ use source::{FormArgs, Source};
   flotilla import --collection docs --records new.jsonl --key id --mode insert     leaves what is there as it is
   flotilla import --collection docs --records today.jsonl --key id --ttl 30d         deletes them after 30 days
   flotilla import --collection bench --vectors base.npy --create          vectors alone; keys are row numbers
+  flotilla import --collection vms --records vms.jsonl --key id --replace 'vcenter = 17'   these and no others, at once
   flotilla import --collection vms --records - --format csv --key id      from standard input
   flotilla import --collection vms --records vms.jsonl --whole-records    what `flotilla export` wrote
 
@@ -120,6 +123,10 @@ pub struct ImportArgs {
     /// How long the records live, such as 30d, 12h, 90m or 45s [default: for ever]
     #[arg(long, value_name = "TIME", value_parser = crate::datetime::span)]
     ttl: Option<Duration>,
+    /// The records that match become those of the file, in one step for every reader; each of the file must match
+    #[arg(long, value_name = "FILTER", value_parser = filter_arg::parse,
+          conflicts_with_all = ["mode", "ttl", "rejects", "keep_going", "resume"])]
+    replace: Option<Filter>,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -265,6 +272,13 @@ impl ImportArgs {
     }
 
     async fn write(&self, client: Client, ready: Ready, resume: Option<Resume>) -> anyhow::Result<()> {
+        if let Some(filter) = self.replace.clone() {
+            let (batches, spec, total) = self.batches(ready)?;
+            let started = clock::now();
+            let done =
+                replace::replace(&client, spec, filter, batches, Progress::new("replace", total)).await?;
+            return replace::report(&done, started.elapsed().as_secs_f64());
+        }
         let name = ready.name.clone();
         let (mut batches, spec, total) = self.batches(ready)?;
         let skipped = resume.as_ref().map_or(0, Resume::rows);

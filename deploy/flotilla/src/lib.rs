@@ -78,7 +78,7 @@ use std::sync::Arc;
 
 pub use flotilla_client::{
     Client, CollectionSpec, Consistency, Count, Distance, Error, FieldType, Filter, Get, Hit, Hnsw, Hosts,
-    IndexKind, Key, Kind, Quantization, Read, ReadPreference, Record, Scan, Search, Tokens, Value,
+    IndexKind, Key, Kind, Language, Quantization, Read, ReadPreference, Record, Scan, Search, Tokens, Value,
     VectorSpec, With, filter,
 };
 

@@ -13,6 +13,7 @@ use flotilla_client::{Client, Count, Coverage, Record, Scan, With};
 use flotilla_node::env::clock;
 use flotilla_proto::filter::Filter;
 use flotilla_proto::limits::LIMIT_MAX;
+use flotilla_proto::limits::PROJECTION_MAX;
 use flotilla_proto::record::Value;
 use flotilla_proto::schema::check_path;
 use futures::StreamExt as _;
@@ -209,6 +210,8 @@ impl QueryArgs {
 
     fn scan(&self) -> Scan {
         let scan = Scan::new().limit(self.limit).with(With::PAYLOAD);
+        // More than a server takes are picked from the whole here.
+        let scan = if self.fields.len() <= PROJECTION_MAX { scan.fields(self.fields.iter()) } else { scan };
         let scan = match &self.order_by {
             Some(field) if self.descending => scan.order_by_descending(field),
             Some(field) => scan.order_by(field),

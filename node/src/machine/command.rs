@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Rejection;
 use crate::machine::moves::Step;
+use crate::machine::replaces::ReplaceStep;
 use crate::storage::row::{StoredRow, StoredVector};
 
 const VERSION: u8 = 1;
@@ -97,6 +98,8 @@ pub enum Body {
         /// The keys, as bytes.
         keys: Vec<Vec<u8>>,
     },
+    /// A step of a replacement of a generation.
+    Replace(ReplaceStep),
 }
 
 /// What the payloads of a collection must be, as the leader knew it.

@@ -6,10 +6,11 @@
 
 use crate::machine::dedup::{Dedup, Piece, Told, Window};
 use crate::machine::moves::{Moves, Touched};
+use crate::machine::replaces::Replaces;
 use crate::storage::Digest;
 
-/// 1: the digest. 2: slots that move. 3: what was refused.
-const VERSION: u8 = 3;
+/// 1: the digest. 2: slots that move. 3: what was refused. 4: replacements.
+const VERSION: u8 = 4;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -24,6 +25,8 @@ pub struct Kept {
     pub moves: Moves,
     /// Keys written since a move began.
     pub touched: Touched,
+    /// What is held back for replacements, and what became of them.
+    pub replaces: Replaces,
 }
 
 /// As the manifest holds it.
@@ -33,12 +36,14 @@ pub fn encode(
     digest: Digest,
     moves: &Moves,
     touched: &Touched,
+    replaces: &Replaces,
 ) -> Result<Vec<u8>, postcard::Error> {
     let mut bytes = postcard::to_stdvec(&(mark, &dedup.own))?;
     bytes.push(VERSION);
     let bytes = postcard::to_extend(&(Some(digest), moves, &dedup.pieces, touched), bytes)?;
     let pieces: Vec<Vec<Told>> = dedup.pieces.iter().map(Piece::told).collect();
-    postcard::to_extend(&(dedup.own.told(), pieces), bytes)
+    let bytes = postcard::to_extend(&(dedup.own.told(), pieces), bytes)?;
+    postcard::to_extend(replaces, bytes)
 }
 
 impl Kept {
@@ -57,8 +62,12 @@ impl Kept {
                 postcard::take_from_bytes(added)?;
             (kept.moves, kept.dedup.pieces, kept.touched) = (moves, pieces, touched);
             if version > 2 {
-                let (own, pieces): (Vec<Told>, Vec<Vec<Told>>) = postcard::from_bytes(added)?;
+                let ((own, pieces), added): ((Vec<Told>, Vec<Vec<Told>>), _) =
+                    postcard::take_from_bytes(added)?;
                 kept.dedup.read_told(own, pieces)?;
+                if version > 3 {
+                    kept.replaces = postcard::from_bytes(added)?;
+                }
             }
         }
         Ok(kept)
@@ -98,13 +107,17 @@ mod tests {
         let dedup = Dedup { own: window(), pieces: Vec::new() };
         let moves = Moves { layout: 7, ..Moves::default() };
         let touched = Touched::from([(vec![1, 2], 5)]);
-        let bytes = encode(&b"mark".to_vec(), &dedup, Digest::default(), &moves, &touched).unwrap();
+        let mut replaces = Replaces::default();
+        replaces.generation = 5;
+        let mark = b"mark".to_vec();
+        let bytes = encode(&mark, &dedup, Digest::default(), &moves, &touched, &replaces).unwrap();
         let kept = Kept::decode(&bytes).unwrap();
         check(&kept);
         assert_eq!(kept.digest, Some(Digest::default()));
-        assert_eq!((kept.moves, kept.touched), (moves.clone(), touched));
+        assert_eq!((kept.moves, kept.touched, kept.replaces), (moves.clone(), touched, replaces));
         for cut in 0..bytes.len() {
-            assert!(Kept::decode(&bytes[..cut]).map_or(true, |kept| kept.moves != moves), "cut at {cut}");
+            let read = Kept::decode(&bytes[..cut]);
+            assert!(read.map_or(true, |kept| kept.replaces.generation != 5), "cut at {cut}");
         }
     }
 
@@ -116,7 +129,8 @@ mod tests {
         let mut dedup = Dedup { own: window(), pieces: Vec::new() };
         dedup.refuse(None, id, 9, refusals.clone());
         let of = |dedup: &Dedup| {
-            encode(&b"mark".to_vec(), dedup, Digest::default(), &Moves::default(), &Touched::new())
+            let (moves, touched, replaces) = (Moves::default(), Touched::new(), Replaces::default());
+            encode(&b"mark".to_vec(), dedup, Digest::default(), &moves, &touched, &replaces)
         };
         let bytes = of(&dedup).unwrap();
         let kept = Kept::decode(&bytes).unwrap();
@@ -125,7 +139,7 @@ mod tests {
         // As it was written then: the same without what was refused.
         let plain = Dedup { own: window(), pieces: Vec::new() };
         let mut former = of(&plain).unwrap();
-        former.truncate(former.len() - 2);
+        former.truncate(former.len() - 2 - postcard::to_stdvec(&Replaces::default()).unwrap().len());
         let version = former.iter().rposition(|byte| *byte == VERSION).unwrap();
         former[version] = 2;
         assert_eq!(Kept::decode(&former).unwrap().dedup, plain);

@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::dedup::{Carried, CarriedTold, Dedup};
+use super::replaces::Seen;
 use crate::storage::Presence;
 use crate::storage::row::StoredRow;
 
@@ -258,6 +259,7 @@ impl Moves {
             closed: self.given.or(frozen).or(incoming).or(&dropping),
             frozen: frozen.clone(),
             layout: self.layout,
+            generation: 0,
         }
     }
 
@@ -415,6 +417,8 @@ pub type Touched = BTreeMap<Vec<u8>, LogIndex>;
 pub struct Ledger {
     /// The moves as of the last publish.
     pub moves: watch::Sender<Arc<Moves>>,
+    /// The replacements as of the last publish.
+    pub replaces: watch::Sender<Arc<Seen>>,
     /// May be ahead of a view, never behind it.
     pub touched: Mutex<Touched>,
     /// The answers given.
@@ -425,6 +429,7 @@ impl Default for Ledger {
     fn default() -> Ledger {
         Ledger {
             moves: watch::Sender::new(Arc::default()),
+            replaces: watch::Sender::new(Arc::default()),
             touched: Mutex::default(),
             dedup: Mutex::default(),
         }

@@ -3,11 +3,12 @@
 //! A write asks two questions before it changes anything, each answered by the machine's own state and so by every replica
 //! alike: was this request seen before, for the pieces of the key space that its keys fall into ([`super::dedup`]); and
 //! may these keys be written here at all, or are they moving ([`super::moves`]). At rest both are one look at something
-//! empty. Steps of moves stand in [`steps`].
+//! empty. Steps of moves stand in [`steps`], those of replacements in [`replace`].
 
 mod decided;
 mod expire;
 mod patch;
+mod replace;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ use super::dedup::Place;
 use super::digests::Digests;
 use super::kept::{self, Kept};
 use super::moves::{Ledger, Moves};
+use super::replaces::Replaces;
 use super::{Machine, Rejection, Reply};
 use crate::planted::{self, Bug};
 use crate::query;
@@ -56,6 +58,9 @@ pub struct PartitionMachine {
     presence: Presence,
     /// Whether the moves changed since the last publish.
     is_moved: bool,
+    replaces: Replaces,
+    /// Whether the replacements changed since the last publish.
+    is_replaced: bool,
     ledger: Arc<Ledger>,
     /// Log index of the last publish.
     applied: LogIndex,
@@ -87,12 +92,13 @@ impl PartitionMachine {
         restored: Restored,
         signals: Signals,
     ) -> Result<PartitionMachine, Fault> {
-        let Kept { mark, dedup, digest, moves, touched } = decode(&store, &restored.machine)?;
+        let Kept { mark, dedup, digest, moves, touched, replaces } = decode(&store, &restored.machine)?;
         let ledger = Ledger::default();
         *ledger.dedup.lock() = dedup;
         *ledger.touched.lock() = touched;
         ledger.moves.send_replace(Arc::new(moves.clone()));
-        let presence = moves.presence();
+        ledger.replaces.send_replace(Arc::new(replaces.seen()));
+        let presence = Presence { generation: replaces.generation, ..moves.presence() };
         store.set_presence(presence.clone());
         store.begin_digest(digest)?;
         Ok(PartitionMachine {
@@ -103,6 +109,8 @@ impl PartitionMachine {
             moves,
             presence,
             is_moved: false,
+            replaces,
+            is_replaced: false,
             ledger: Arc::new(ledger),
             applied: restored.applied,
             signals,
@@ -140,6 +148,7 @@ impl PartitionMachine {
                 self.patch_matching(index, request, (&filter, &edit), rules, layout)
             }
             Body::Expire { until_ms, keys } => self.expire(index, until_ms, keys),
+            Body::Replace(step) => self.replace(index, step),
         }
     }
 
@@ -324,6 +333,12 @@ impl PartitionMachine {
         }
     }
 
+    /// States published from here on say what the moves and replacements say now.
+    fn show_presence(&mut self) {
+        self.presence = Presence { generation: self.replaces.generation, ..self.moves.presence() };
+        self.store.set_presence(self.presence.clone());
+    }
+
     fn freeze(&mut self) -> Result<(), Fault> {
         let kept = self.encode().map_err(|e| Fault::Io {
             file: self.store.manifest_path(),
@@ -339,15 +354,11 @@ impl PartitionMachine {
     fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
         let (dedup, touched) = (self.ledger.dedup.lock(), self.ledger.touched.lock());
         if planted::has(Bug::WindowDropped) {
-            return kept::encode(
-                &self.mark,
-                &crate::machine::dedup::Dedup::default(),
-                self.store.digest(),
-                &self.moves,
-                &touched,
-            );
+            let none = crate::machine::dedup::Dedup::default();
+            let digest = self.store.digest();
+            return kept::encode(&self.mark, &none, digest, &self.moves, &touched, &self.replaces);
         }
-        kept::encode(&self.mark, &dedup, self.store.digest(), &self.moves, &touched)
+        kept::encode(&self.mark, &dedup, self.store.digest(), &self.moves, &touched, &self.replaces)
     }
 }
 
@@ -375,6 +386,9 @@ impl Machine for PartitionMachine {
         self.store.publish(index);
         if std::mem::take(&mut self.is_moved) {
             self.ledger.moves.send_replace(Arc::new(self.moves.clone()));
+        }
+        if std::mem::take(&mut self.is_replaced) {
+            self.ledger.replaces.send_replace(Arc::new(self.replaces.seen()));
         }
         if self.store.needs_seal() && !self.store.is_full() { self.freeze() } else { Ok(()) }
     }

@@ -1,6 +1,7 @@
 //! The partition's machine over a real store: digests at a log index, and what comes back after a reopen.
 
 mod answers;
+mod replaces;
 mod writes;
 
 use std::collections::BTreeMap;

@@ -5,24 +5,26 @@
 //! partition is, what a new id is, all that stands in the change. Every change of the map is a new epoch.
 //!
 //! Parts: [`nodes`] (who is a member), [`collections`] (what there is), [`moves`] (what is on its way), and [`spread`], which
-//! chooses nodes for replicas.
+//! chooses nodes for replicas; and [`replaces`] (which generations there are).
 
 mod collections;
 pub mod moves;
 mod nodes;
+pub mod replaces;
 pub mod spread;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use flotilla_proto::ids::{CollectionId, Epoch, NodeId};
-use flotilla_proto::placement::{CollectionPlacement, Node, NodeState, PlacementMap};
+use flotilla_proto::placement::{CollectionPlacement, Node, NodeState, PlacementMap, ReplaceId};
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::schema::{CollectionSpec, FieldType};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use self::moves::{Control, Moves, NewMove};
+use self::replaces::Turn;
 
 const VERSION: u8 = 2;
 
@@ -111,6 +113,15 @@ pub enum Change {
     },
     /// Nothing: its answer tells the epoch then.
     Touch,
+    /// A turn of a replacement of a generation.
+    Replace {
+        /// Of which collection.
+        collection: CollectionId,
+        /// Which.
+        id: ReplaceId,
+        /// What becomes of it.
+        turn: Turn,
+    },
 }
 
 /// What a change that was made leads to.
@@ -125,6 +136,13 @@ pub enum Outcome {
     Node(NodeId),
     /// The moves' ids.
     Moves(Vec<u64>),
+    /// The epoch from which on it holds, and the generation that began; 0: none did.
+    Replaced {
+        /// See above.
+        epoch: Epoch,
+        /// See above.
+        generation: u64,
+    },
 }
 
 /// Why a change is refused by every replica alike.
@@ -230,6 +248,7 @@ impl Catalogue {
             Change::Control(control) => self.control(control),
             Change::Touch => Ok(Outcome::Epoch(self.map.epoch)),
             Change::Grow { name, partitions, alive, splits } => self.grow(&name, partitions, &alive, splits),
+            Change::Replace { collection, id, turn } => self.replace(collection, id, turn),
         }
     }
 

@@ -72,6 +72,7 @@ mod tests {
             partitions: (1..=partitions).map(|id| Partition::new(PartitionId(id), vec![NodeId(1)])).collect(),
             slots: Vec::new(),
             slot_move: None,
+            replaces: Default::default(),
         };
         let node = |id| Node::new(NodeId(id), uuid::Uuid::from_u128(id.into()), "inproc");
         let nodes = (1..=nodes).map(node).collect();

@@ -4,13 +4,16 @@
 //! together), and the file `CATALOGUE` (written by rename before the log behind it is purged). At boot the newest of
 //! the latter two that is whole is taken, the derived store only if it does not run ahead of the log; the log tells the
 //! rest. Deleting the derived store therefore loses nothing.
+//!
+//! Layout of the state: postcard, and behind it, since format 3, the replacements of each collection that has any.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flotilla_proto::ids::LogIndex;
-use flotilla_proto::placement::PlacementMap;
+use flotilla_proto::ids::{CollectionId, LogIndex};
+use flotilla_proto::placement::{PlacementMap, Replaces};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -21,7 +24,9 @@ use crate::env::fs;
 use crate::machine::{Machine, Reply};
 use crate::storage::Fault;
 
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+/// The oldest one that is read.
+const FORMAT_MIN: u32 = 2;
 const MAGIC: &[u8; 8] = b"FLOTCATA";
 const STATE: &str = "catalogue";
 const CATALOGUE: &str = "CATALOGUE";
@@ -102,7 +107,7 @@ impl MetaMachine {
         let from_file = read_file(&file)?;
         let from_derived = derived
             .get(STATE)
-            .and_then(|bytes| postcard::from_bytes::<State>(&bytes).ok())
+            .and_then(|bytes| decode(&bytes).ok())
             .filter(|state| Some(state.applied) <= log_last);
         let durable_mark = from_file.as_ref().map(|state| state.mark.clone()).unwrap_or_default();
         let state = match (from_derived, from_file) {
@@ -138,7 +143,7 @@ fn read_file(file: &Path) -> Result<Option<State>, Fault> {
     if found > FORMAT {
         return Err(Fault::Newer { file: file.to_owned(), found, known: FORMAT });
     }
-    if found < FORMAT {
+    if found < FORMAT_MIN {
         return Err(damaged(
             8,
             "written by a version of before the first release, which this one does not read",
@@ -148,15 +153,28 @@ fn read_file(file: &Path) -> Result<Option<State>, Fault> {
     if crc32fast::hash(body) != u32::from_le_bytes(*crc) {
         return Err(damaged(16, "the checksum does not match"));
     }
-    postcard::from_bytes(body).map(Some).map_err(|e| damaged(16, &e.to_string()))
+    decode(body).map(Some).map_err(|e| damaged(16, &e.to_string()))
+}
+
+fn decode(bytes: &[u8]) -> Result<State, postcard::Error> {
+    let (mut state, behind): (State, _) = postcard::take_from_bytes(bytes)?;
+    if !behind.is_empty() {
+        let mut replaces: BTreeMap<CollectionId, Replaces> = postcard::from_bytes(behind)?;
+        for placement in &mut state.catalogue.map.collections {
+            placement.replaces = replaces.remove(&placement.id).unwrap_or_default();
+        }
+    }
+    Ok(state)
 }
 
 fn encode(state: &State) -> Result<Vec<u8>, Fault> {
-    postcard::to_stdvec(state).map_err(|e| Fault::Io {
-        file: "catalogue".into(),
-        reason: e.to_string(),
-        is_full: false,
-    })
+    let collections = state.catalogue.map.collections.iter();
+    let replaces: BTreeMap<CollectionId, &Replaces> = collections
+        .filter(|placement| placement.replaces != Replaces::default())
+        .map(|placement| (placement.id, &placement.replaces))
+        .collect();
+    let encoded = postcard::to_stdvec(state).and_then(|bytes| postcard::to_extend(&replaces, bytes));
+    encoded.map_err(|e| Fault::Io { file: "catalogue".into(), reason: e.to_string(), is_full: false })
 }
 
 impl Machine for MetaMachine {
@@ -250,6 +268,30 @@ mod tests {
         let rebuilt = MetaMachine::open(folder.path(), Some(3), Published::default()).unwrap();
         assert_eq!((rebuilt.boot_mark(), rebuilt.durable_mark()), (vec![2], vec![2]));
         assert_eq!(rebuilt.published.watch().borrow().nodes.len(), 2);
+    }
+
+    #[test]
+    fn replacements_stand_behind_the_catalogue_and_a_state_without_them_is_read() {
+        use flotilla_proto::placement::CollectionPlacement;
+        use flotilla_proto::schema::CollectionSpec;
+
+        let mut state = State { applied: 5, ..State::default() };
+        let former = postcard::to_stdvec(&state).unwrap();
+        assert_eq!(decode(&former).unwrap().catalogue, state.catalogue);
+        for n in 1..3 {
+            state.catalogue.map.collections.push(CollectionPlacement {
+                id: CollectionId::from_u128(n),
+                spec: CollectionSpec::default(),
+                epoch: flotilla_proto::ids::Epoch(1),
+                partitions: Vec::new(),
+                slots: Vec::new(),
+                slot_move: None,
+                replaces: Replaces { generation: n as u64 - 1, ..Replaces::default() },
+            });
+        }
+        let bytes = encode(&state).unwrap();
+        assert_eq!(decode(&bytes).unwrap().catalogue, state.catalogue);
+        assert!(decode(&bytes[..bytes.len() - 1]).is_err());
     }
 
     #[test]

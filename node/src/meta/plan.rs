@@ -317,6 +317,7 @@ mod tests {
             partitions: partitions.iter().enumerate().map(partition).collect(),
             slots: Vec::new(),
             slot_move: None,
+            replaces: Default::default(),
         };
         PlacementMap { nodes, collections: vec![collection], ..Default::default() }
     }

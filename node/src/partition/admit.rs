@@ -90,7 +90,11 @@ fn patch_row(spec: &CollectionSpec, n: usize, patch: &Patch) -> Result<PatchRow,
 }
 
 /// The rows of records that fit the collection and are the partition's, in order.
-fn rows(spec: &CollectionSpec, owned: &Owned, records: &[Record]) -> Result<Vec<StoredRow>, Refusal> {
+pub(super) fn rows(
+    spec: &CollectionSpec,
+    owned: &Owned,
+    records: &[Record],
+) -> Result<Vec<StoredRow>, Refusal> {
     at_most("records", "records", BATCH_MAX, records.len())?;
     for (n, record) in records.iter().enumerate() {
         spec.check_record(&format!("records[{n}]"), record)?;

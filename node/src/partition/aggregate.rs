@@ -29,7 +29,7 @@ impl Replica {
         fresh: Fresh,
         owned: &Owned,
     ) -> Result<(Counted, LogIndex), Refusal> {
-        let view = self.view_at(at, fresh).await?;
+        let view = self.view_of_at(at, fresh, owned).await?;
         let curtain = self.seat.curtain(&view, owned)?;
         let at = view.at;
         let counted = self

@@ -10,7 +10,7 @@ use crate::env::faults::{Failure, plant};
 use crate::env::fs::Op;
 use crate::storage::quarantine::MARK;
 
-const ALL: Parts = Parts { payload: true, vectors: true };
+const ALL: Parts = Parts { payload: true, fields: None, vectors: true };
 
 /// Waits until something holds.
 async fn until(what: &str, holds: impl Fn() -> bool) {

@@ -27,7 +27,7 @@ pub const BACKLOG_MAX: usize = 150;
 
 /// Every key, for each partition: these tests route by hand.
 pub fn whole() -> Owned {
-    Owned { epoch: Epoch(1), area: Area::of(&Strategy::ConsistentHash, 0..1024) }
+    Owned { epoch: Epoch(1), area: Area::of(&Strategy::ConsistentHash, 0..1024), ..Owned::default() }
 }
 
 /// A node's log and replicas.
@@ -53,6 +53,7 @@ pub fn placement(partitions: u64) -> PlacementMap {
         partitions,
         slots: vec![0; 1024],
         slot_move: None,
+        replaces: Default::default(),
     };
     PlacementMap { epoch: Epoch(1), collections: vec![collection], ..Default::default() }
 }

@@ -4,7 +4,8 @@
 //! may hold rows of slots that it does not own at that epoch (they come, or go): those are hidden. And it may not hold
 //! what it owns at that epoch, because it has given it away since, or has not got it yet: then the request is refused as
 //! stale, and the router asks again by the newer map. What of the two it is stands in the state that is read
-//! ([`Presence`](crate::storage::Presence)), so it needs no clock and no luck.
+//! ([`Presence`](crate::storage::Presence)), so it needs no clock and no luck. The same goes for generations: a state of a
+//! later one than the caller's is refused, one of an earlier is brought up first ([`replace`](super::replace)).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use flotilla_proto::area::Area;
 use flotilla_proto::ids::{Epoch, PartitionId};
-use flotilla_proto::placement::CollectionPlacement;
+use flotilla_proto::placement::{CollectionPlacement, Replaces};
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::Refusal;
 
@@ -27,12 +28,15 @@ pub struct Owned {
     pub epoch: Epoch,
     /// The keys.
     pub area: Area,
+    /// The replacements of generations that the collection had by then.
+    pub replaces: Arc<Replaces>,
 }
 
 impl Owned {
     /// What `placement` says of the partition.
     pub fn of(placement: &CollectionPlacement, partition: PartitionId) -> Owned {
-        Owned { epoch: placement.epoch, area: placement.area(partition) }
+        let replaces = Arc::new(placement.replaces.clone());
+        Owned { epoch: placement.epoch, area: placement.area(partition), replaces }
     }
 
     /// The refusal of a request that this does not fit any more.

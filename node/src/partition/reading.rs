@@ -12,13 +12,17 @@ pub(super) fn read_record(
     row: u32,
     key: Key,
     spec: &CollectionSpec,
-    parts: Parts,
+    parts: &Parts,
 ) -> Result<Record, Fault> {
     let mut record = Record::new(key);
     record.version = segment.version(row);
     record.expires_at_ms = segment.expires_at_ms(row)?;
     if parts.payload {
-        record.payload = segment.payload(row)?;
+        let payload = segment.payload(row)?;
+        record.payload = match &parts.fields {
+            Some(fields) => fields.of(payload),
+            None => payload,
+        };
     }
     if parts.vectors {
         for name in spec.vectors.keys() {

@@ -65,7 +65,7 @@ impl Replica {
         owned: &Owned,
     ) -> Result<(query::Answer, LogIndex), Refusal> {
         let called = clock::now();
-        let view = self.view_at(at, fresh).await?;
+        let view = self.view_of_at(at, fresh, owned).await?;
         let curtain = self.seat.curtain(&view, owned)?;
         let at = view.at;
         let look = Arc::new(Look { view, curtain, spec: self.store.spec(), search });
@@ -90,7 +90,7 @@ impl Replica {
         fresh: Fresh,
         owned: &Owned,
     ) -> Result<(query::Weights, LogIndex), Refusal> {
-        let view = self.view_at(at, fresh).await?;
+        let view = self.view_of_at(at, fresh, owned).await?;
         let curtain = self.seat.curtain(&view, owned)?;
         let at = view.at;
         let weights = self

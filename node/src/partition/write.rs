@@ -54,6 +54,9 @@ impl Replica {
         if let Some(step) = admit::due(&self.ledger.moves(), owned) {
             let _is_taken = self.step(step).await?;
         }
+        if self.ledger.replaces.borrow().generation < owned.replaces.generation {
+            self.settle(owned).await?;
+        }
         let body = admit::admit(&self.store.spec(), &self.ledger.moves(), owned, write)?;
         self.worker.wait_while_behind().await.map_err(|why| self.serves().err().unwrap_or(why))?;
         let proposed = self.propose(request, body).await;
@@ -98,7 +101,7 @@ impl Replica {
             )),
             Rejection::TooMuch { field, why } => Violation::new(field, why).into(),
             Rejection::Unreadable(why) => Refusal::Internal(format!("the command was refused: {why}")),
-            Rejection::Moved | Rejection::Step(_) => {
+            Rejection::Moved | Rejection::Step(_) | Rejection::Replace(_) => {
                 Refusal::Unavailable(format!("slots of partition {} are moving: {rejection:?}", self.id))
             }
         }

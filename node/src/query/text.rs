@@ -9,7 +9,7 @@
 
 use std::collections::BinaryHeap;
 
-use flotilla_proto::fulltext::{Clause, Kin, Need, bm25};
+use flotilla_proto::fulltext::{Clause, Kin, Language, Need, bm25};
 
 use super::merge::PartialHit;
 use super::plan::Step;
@@ -28,11 +28,17 @@ pub struct TextSearch {
 }
 
 impl TextSearch {
-    /// Records that have what is needed of these clauses in `field`, scored by the clauses' weights and the mean length of all
+    /// Records that have what is needed of these clauses in `field`, whose texts are of a language or of none, scored by the clauses' weights and the mean length of all
     /// records' texts, which is above 0.
-    pub fn new(field: &str, need: Need, clauses: &[Clause], mean_length: f64) -> TextSearch {
+    pub fn new(
+        field: &str,
+        language: Option<Language>,
+        need: Need,
+        clauses: &[Clause],
+        mean_length: f64,
+    ) -> TextSearch {
         TextSearch {
-            field: TextField::new(field),
+            field: TextField::new(field, language),
             need,
             sought: Sought::new(clauses),
             weights: clauses.iter().map(|clause| clause.weight).collect(),
@@ -67,8 +73,15 @@ pub struct Weighing {
 
 impl Weighing {
     /// Of `field`: the kin of these words, at most `listed_most` of all together, and the records of these clauses.
-    pub fn new(field: &str, kin: Vec<Kin>, listed_most: usize, clauses: &[Clause]) -> Weighing {
-        Weighing { field: TextField::new(field), kin, listed_most, sought: Sought::new(clauses) }
+    pub fn new(
+        field: &str,
+        language: Option<Language>,
+        kin: Vec<Kin>,
+        listed_most: usize,
+        clauses: &[Clause],
+    ) -> Weighing {
+        let field = TextField::new(field, language);
+        Weighing { field, kin, listed_most, sought: Sought::new(clauses) }
     }
 }
 

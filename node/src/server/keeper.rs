@@ -30,6 +30,7 @@ use crate::peers::Peers;
 use crate::raft::{Group, Members};
 use crate::worker::slots::Pace;
 
+use super::replaces::ReplaceKeeper;
 use super::slots::SlotKeepers;
 
 const TICK: Duration = Duration::from_millis(200);
@@ -119,13 +120,15 @@ pub(super) struct Keeper {
     meta: Arc<Meta>,
     memory: Mutex<HashMap<PartitionId, Memory>>,
     slots: SlotKeepers,
+    replaces: ReplaceKeeper,
 }
 
 impl Keeper {
     /// Over this node's replicas.
     pub fn new(registry: Arc<Registry>, meta: Arc<Meta>, peers: Arc<Peers>, pace: Pace) -> Keeper {
         let slots = SlotKeepers::new(registry.clone(), meta.clone(), peers, pace);
-        Keeper { registry, meta, memory: Mutex::default(), slots }
+        let replaces = ReplaceKeeper::new(meta.clone());
+        Keeper { registry, meta, memory: Mutex::default(), slots, replaces }
     }
 
     /// Runs until the task is aborted.
@@ -137,9 +140,13 @@ impl Keeper {
             let led: Vec<Arc<Replica>> =
                 self.registry.serving().into_iter().filter(|replica| replica.group().leads()).collect();
             self.memory.lock().retain(|id, _| led.iter().any(|replica| replica.id() == *id));
+            self.replaces.retain(|id| led.iter().any(|replica| replica.id() == id));
             self.slots.look_after(&led).await;
             futures::stream::iter(&led)
-                .for_each_concurrent(AT_ONCE, |replica| self.look_after(replica))
+                .for_each_concurrent(AT_ONCE, |replica| async {
+                    self.replaces.look_after(replica).await;
+                    self.look_after(replica).await;
+                })
                 .await;
         }
     }

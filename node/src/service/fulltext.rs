@@ -14,10 +14,10 @@ pub(super) fn weighing_from_wire(
     request: shard::WeighRequest,
     spec: &CollectionSpec,
 ) -> Result<Weighing, Violation> {
-    check_text_field("field", &request.field, spec)?;
+    let language = check_text_field("field", &request.field, spec)?;
     let kin = kin_from_wire("kin", request.kin)?;
     let clauses = clauses_from_wire("clauses", request.clauses)?;
-    Ok(Weighing::new(&request.field, kin, TEXT_LISTED_MAX, &clauses))
+    Ok(Weighing::new(&request.field, language, kin, TEXT_LISTED_MAX, &clauses))
 }
 
 /// What was weighed, in the view at `log_index`.
@@ -42,7 +42,7 @@ pub(super) fn text_from_wire(
     scoring: Option<shard::TextScoring>,
     spec: &CollectionSpec,
 ) -> Result<TextSearch, Violation> {
-    check_text_field("text.field", &text.field, spec)?;
+    let language = check_text_field("text.field", &text.field, spec)?;
     let scoring = scoring.ok_or_else(|| Violation::new("scoring", "is missing"))?;
     if !scoring.mean_length.is_finite() || scoring.mean_length <= 0.0 {
         let why = format!("is {}, not a number above 0", scoring.mean_length);
@@ -57,5 +57,5 @@ pub(super) fn text_from_wire(
         (false, v1::TextOperator::All) => Need::All,
         (false, v1::TextOperator::Any | v1::TextOperator::Unspecified) => Need::Any,
     };
-    Ok(TextSearch::new(&text.field, need, &clauses, scoring.mean_length))
+    Ok(TextSearch::new(&text.field, language, need, &clauses, scoring.mean_length))
 }

@@ -3,20 +3,22 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use flotilla_proto::convert::{collection_to_wire, field_type_from_wire, map_to_wire, spec_from_wire};
+use flotilla_proto::convert::{collection_to_wire, fields_from_wire, map_to_wire, spec_from_wire};
 use flotilla_proto::limits::PARTITIONS_DEFAULT;
 use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::schema::{Hnsw, IndexKind, Quantization};
-use flotilla_proto::shard::meta_server;
+use flotilla_proto::shard::{self, meta_server};
 use flotilla_proto::v1;
 use futures::{Stream, StreamExt as _};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use super::moves::Mover;
+use super::replace::change_from_wire;
 use super::{time_left, within};
 use crate::meta::Meta;
+use crate::meta::catalogue::Outcome;
 use crate::partition::registry::Registry;
 
 /// See the module.
@@ -143,14 +145,8 @@ impl meta_server::Meta for MetaService {
         request: Request<v1::UpdateCollectionRequest>,
     ) -> Result<Response<v1::UpdateCollectionResponse>, Status> {
         let left = time_left(&request);
-        let v1::UpdateCollectionRequest { name, add_fields, ef_search } = request.into_inner();
-        let fields = add_fields
-            .into_iter()
-            .map(|(path, kind)| {
-                let kind = field_type_from_wire("add_fields", &path, kind)?;
-                Ok((path, kind))
-            })
-            .collect::<Result<_, Violation>>()?;
+        let v1::UpdateCollectionRequest { name, add_fields, ef_search, languages } = request.into_inner();
+        let fields = fields_from_wire(("add_fields", "languages"), add_fields, languages)?;
         let placement = within(left, async {
             let placement = self.meta.update(name, fields, ef_search).await?;
             self.registry.wait_for(placement.epoch, left).await?;
@@ -172,6 +168,22 @@ impl meta_server::Meta for MetaService {
         })
         .await?;
         Ok(Response::new(v1::DeleteCollectionResponse {}))
+    }
+
+    async fn replace(
+        &self,
+        request: Request<shard::ReplaceRequest>,
+    ) -> Result<Response<shard::ReplaceResponse>, Status> {
+        let left = time_left(&request);
+        let change = change_from_wire(&request.into_inner())?;
+        let (epoch, generation) = within(left, async {
+            match self.meta.change(change).await? {
+                Outcome::Replaced { epoch, generation } => Ok((epoch, generation)),
+                other => Err(Refusal::Internal(format!("a replacement led to {other:?}"))),
+            }
+        })
+        .await?;
+        Ok(Response::new(shard::ReplaceResponse { epoch: epoch.0, generation }))
     }
 
     async fn describe(

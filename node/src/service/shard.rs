@@ -15,16 +15,18 @@ use flotilla_proto::ids::{CollectionId, Epoch, PartitionId};
 use flotilla_proto::limits::{EXAMPLES_MAX, LAG_MS_DEFAULT, LAG_MS_MAX, LIMIT_DEFAULT, LIMIT_MAX};
 use flotilla_proto::order::OrderBy;
 use flotilla_proto::placement::PlacementMap;
+use flotilla_proto::projection::Projection;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::schema::{CollectionSpec, Hnsw, at_most};
+use flotilla_proto::shard::write_request::Command;
 use flotilla_proto::shard::{self, shard_server};
 use flotilla_proto::v1;
 use tonic::{Request, Response, Status};
 
 use super::fulltext::{text_from_wire, weighing_from_wire, weights_to_wire};
 use super::write::{part_from_wire, written_to_wire};
-use super::{time_left, within};
+use super::{replace, time_left, within};
 use crate::machine::command::RequestId;
 use crate::meta::Meta;
 use crate::partition::fresh::{Consistency, Fresh};
@@ -198,6 +200,12 @@ fn fresh_from_wire(target: Option<&shard::Target>, left: Duration) -> Result<Fre
     Ok(Fresh { consistency, at_least: fresh.at_least, within: left })
 }
 
+/// What is to come with a record: fields that are named come, whether or not the payload is asked for.
+fn parts_from_wire(with_payload: bool, fields: &[String], with_vectors: bool) -> Result<Parts, Violation> {
+    let fields = Projection::new(fields)?;
+    Ok(Parts { payload: with_payload || fields.is_some(), fields, vectors: with_vectors })
+}
+
 fn hit_to_wire(hit: &query::PartialHit) -> shard::PartialHit {
     shard::PartialHit { key: Some(key_to_wire(&hit.key)), distance: hit.distance, version: hit.version }
 }
@@ -228,13 +236,17 @@ impl shard_server::Shard for ShardService {
         let shard::WriteRequest { target, request, command } = request.into_inner();
         let request = request.filter(|r| r.client != 0);
         let request = request.map(|r| RequestId { client: r.client, serial: r.serial });
-        let (written, places) = within(left, async {
+        let epoch = Epoch(target.as_ref().map_or(0, |target| target.epoch));
+        let written = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
+            if let Some(Command::Replace(step)) = command {
+                return replace::step(&replica, &owned, epoch, request, step).await;
+            }
             let (write, places) = part_from_wire(command)?.into_write();
-            Ok((replica.write(request, write, &owned).await?, places))
+            Ok(written_to_wire(replica.write(request, write, &owned).await?, &places))
         })
         .await?;
-        Ok(Response::new(written_to_wire(written, &places)))
+        Ok(Response::new(written))
     }
 
     async fn search(
@@ -285,11 +297,12 @@ impl shard_server::Shard for ShardService {
 
     async fn get(&self, request: Request<shard::GetRequest>) -> Result<Response<shard::GetResponse>, Status> {
         let left = time_left(&request);
-        let shard::GetRequest { target, keys, with_payload, with_vectors, view } = request.into_inner();
+        let shard::GetRequest { target, keys, with_payload, with_vectors, view, fields } =
+            request.into_inner();
         let fresh = fresh_from_wire(target.as_ref(), left)?;
         let (records, log_index) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
-            let parts = Parts { payload: with_payload, vectors: with_vectors };
+            let parts = parts_from_wire(with_payload, &fields, with_vectors)?;
             replica.get(keys_from_wire(keys)?, parts, view, fresh, &owned).await
         })
         .await?;
@@ -308,7 +321,7 @@ impl shard_server::Shard for ShardService {
         if limit == 0 || limit > LIMIT_MAX {
             return Err(Violation::range("limit", 1, LIMIT_MAX, limit).into());
         }
-        let parts = Parts { payload: request.with_payload, vectors: request.with_vectors };
+        let parts = parts_from_wire(request.with_payload, &request.fields, request.with_vectors)?;
         let page = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
             let spec = replica.spec();
@@ -319,7 +332,8 @@ impl shard_server::Shard for ShardService {
                 let order = OrderBy::new(&request.order_by, request.descending, &spec)?;
                 Start::Place(order, Some(request.after_place).filter(|place| !place.is_empty()))
             };
-            replica.scan(Scan { filter, from, limit: limit as usize, parts }, view, fresh, &owned).await
+            let scan = Scan { filter, from, limit: limit as usize, parts, keep: request.keep };
+            replica.scan(scan, view, fresh, &owned).await
         })
         .await?;
         Ok(Response::new(shard::ScanResponse {

@@ -189,6 +189,7 @@ mod tests {
             partitions: (1..=2).map(|id| Partition::new(PartitionId(id), vec![NodeId(1)])).collect(),
             slots: vec![0, 0, 1],
             slot_move: None,
+            replaces: Default::default(),
         };
         let mut facts = Facts::default();
         facts.bytes.extend([(PartitionId(1), 100), (PartitionId(2), 900)]);

@@ -22,7 +22,7 @@ pub(super) struct Part {
     places: Vec<u32>,
 }
 
-fn records_from_wire(records: Vec<v1::Record>) -> Result<Vec<Record>, Violation> {
+pub(super) fn records_from_wire(records: Vec<v1::Record>) -> Result<Vec<Record>, Violation> {
     let records = records.into_iter().enumerate();
     records.map(|(n, record)| record_from_wire(&format!("records[{n}]"), record)).collect()
 }
@@ -100,6 +100,7 @@ pub(super) fn part_from_wire(command: Option<Command>) -> Result<Part, Violation
         Some(Command::UpsertIf(command)) => return upsert_if(command),
         Some(Command::Patch(command)) => return patch(command),
         Some(Command::PatchMatching(command)) => matching(command)?,
+        Some(Command::Replace(_)) => return Err(Violation::new("command", "is a step of a replacement")),
         None => return Err(Violation::new("command", "is missing")),
     };
     Ok(Part { write, places: Vec::new() })
@@ -117,6 +118,7 @@ pub(super) fn written_to_wire(written: Written, places: &[u32]) -> shard::WriteR
         log_index: written.log_index,
         conflicts: written.refused.into_iter().map(conflict).collect(),
         unnamed: written.unnamed,
+        ..Default::default()
     }
 }
 

@@ -4,7 +4,7 @@
 //! each row in a compressed store, and for each declared field whatever answers its conditions fastest ([`fields`]).
 //!
 //! **How a filter is evaluated.** A leaf on a declared field is answered from the index; everything else (undeclared
-//! fields, fields that were not declared when the segment was sealed, equality on `text`, several words in one value of a `text`, values that the index cannot
+//! fields, fields that were not declared when the segment was sealed, equality on `text`, patterns on a `text` of a language, several words in one value of a `text`, values that the index cannot
 //! hold) is *residual*: it can only be decided by decoding the payload. Each node of the filter therefore yields two sets:
 //! rows that surely pass and rows that may pass ([`evaluate`]). They combine through `all`, `any` and `not`, and only
 //! the rows still undecided at the root are decoded, each once. The result equals [`Compiled::matches`] for every row.
@@ -27,6 +27,8 @@ mod evaluate;
 mod fields;
 mod leaf;
 mod numbers;
+mod points;
+mod stems;
 mod tokens;
 mod write;
 
@@ -38,6 +40,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use flotilla_proto::filter::Compiled;
+use flotilla_proto::fulltext::Language;
 use flotilla_proto::record::{Key, Payload};
 use flotilla_proto::schema::FieldType;
 use tantivy::directory::error::OpenReadError;
@@ -132,9 +135,9 @@ impl PayloadIndex {
         self.leaves.term_counts(field, terms_max).map_err(|error| fault(&self.dir, error))
     }
 
-    /// The words of a field; `None` if the segment was written when it was not declared as text.
-    pub(super) fn tokens(&self, field: &str) -> Option<&Tokens> {
-        self.leaves.tokens(field)
+    /// The words of a field; `None` if the segment was written when it was not declared as text of this language, or of none.
+    pub(super) fn tokens(&self, field: &str, language: Option<Language>) -> Option<&Tokens> {
+        self.leaves.tokens(field, language)
     }
 
     /// What went wrong in the index.

@@ -19,6 +19,8 @@ pub struct Presence {
     pub frozen: Area,
     /// Grows with each change of who may write what.
     pub layout: u64,
+    /// How many replacements of generations the state has taken up.
+    pub generation: u64,
 }
 
 /// The state lacks keys that the caller's map gives to this partition: the one of the two is behind the other.

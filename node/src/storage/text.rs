@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use flotilla_proto::fulltext::{Clause, Kin, Need, PlacesOf, bm25, words};
+use flotilla_proto::fulltext::{Clause, Kin, Language, Need, PlacesOf, bm25, words};
 use flotilla_proto::record::{Payload, Value, reach};
 
 use super::{Fault, Matching, SegmentView};
@@ -19,13 +19,15 @@ use super::{Fault, Matching, SegmentView};
 pub struct TextField {
     /// Its dotted path.
     pub name: String,
+    /// Whose stems its words count by, if anybody's.
+    pub language: Option<Language>,
     path: Vec<String>,
 }
 
 impl TextField {
-    /// The field of this path.
-    pub fn new(name: &str) -> TextField {
-        TextField { name: name.to_owned(), path: name.split('.').map(str::to_owned).collect() }
+    /// The field of this path, with texts of a language, or of none.
+    pub fn new(name: &str, language: Option<Language>) -> TextField {
+        TextField { name: name.to_owned(), language, path: name.split('.').map(str::to_owned).collect() }
     }
 
     /// The first step of its path.
@@ -219,7 +221,7 @@ pub(super) fn weigh<S: SegmentView + ?Sized>(
         let (mut length, mut found) = (0_u32, 0_u64);
         segment.texts(row, field, &mut |text| {
             for written in words(text) {
-                written.lower_into(&mut word);
+                written.term_into(field.language, &mut word);
                 length = length.saturating_add(1);
                 found |= sought.bits(&word);
             }
@@ -247,7 +249,7 @@ pub(super) fn list_kin<S: SegmentView + ?Sized>(
         let mut found = BTreeSet::new();
         segment.texts(row, field, &mut |text| {
             for written in words(text) {
-                written.lower_into(&mut word);
+                written.term_into(field.language, &mut word);
                 if !found.contains(word.as_str()) && kin.edits_to(&word).is_some() {
                     found.insert(word.clone());
                 }
@@ -274,7 +276,7 @@ pub(super) fn occurrences<S: SegmentView + ?Sized>(
         places.clear();
         let mut length = 0_u32;
         segment.texts(row, field, &mut |text| {
-            places.add(text, |word| {
+            places.add(text, field.language, |word| {
                 length = length.saturating_add(1);
                 let of = sought.of(word);
                 for (clause, share) in of {

@@ -3,12 +3,13 @@
 use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::distinct::hash;
 use crate::group::whole;
 use crate::limits::GROUP_BYTES_MAX;
 use crate::record::Value;
-use crate::schema::{FieldType, datetime_micros};
+use crate::schema::{FieldType, datetime_micros, uuid_of, uuid_text};
 
 /// A value of a field. The same value is the same datum, whether it is read from a payload or from a column.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,16 +24,21 @@ pub enum Datum<'a> {
     Time(i64),
     /// Text.
     Text(&'a str),
+    /// A UUID, which counts as its canonical text. In a field declared as uuid only.
+    Uuid(Uuid),
     /// A map: it is there, and that is all.
     Map,
 }
 
 impl<'a> Datum<'a> {
     /// The datum of a value that a path reached, in a field declared as `kind`. None for what is no point in time in a
-    /// field declared as datetime.
+    /// field declared as datetime, what is no UUID in one declared as uuid, and in a field of points.
     pub fn of(value: &'a Value, kind: Option<FieldType>) -> Option<Datum<'a>> {
-        if kind == Some(FieldType::Datetime) {
-            return datetime_micros(value).map(Datum::Time);
+        match kind {
+            Some(FieldType::Datetime) => return datetime_micros(value).map(Datum::Time),
+            Some(FieldType::Uuid) => return uuid_of(value).map(Datum::Uuid),
+            Some(FieldType::Geo) => return None,
+            _ => {}
         }
         Some(match value {
             Value::Bool(truth) => Datum::Truth(*truth),
@@ -53,7 +59,7 @@ impl<'a> Datum<'a> {
         match self {
             Datum::Whole(whole) => Some(whole as f64),
             Datum::Float(float) => Some(float),
-            Datum::Truth(_) | Datum::Time(_) | Datum::Text(_) | Datum::Map => None,
+            Datum::Truth(_) | Datum::Time(_) | Datum::Text(_) | Datum::Uuid(_) | Datum::Map => None,
         }
     }
 
@@ -65,6 +71,7 @@ impl<'a> Datum<'a> {
             Datum::Float(float) => Some(hash(2, &float.to_le_bytes())),
             Datum::Time(micros) => Some(hash(3, &micros.to_le_bytes())),
             Datum::Text(text) => Some(hash(4, text.as_bytes())),
+            Datum::Uuid(id) => Some(hash(4, uuid_text(id).as_bytes())),
             Datum::Map => None,
         }
     }
@@ -108,6 +115,7 @@ impl GroupName {
                 let text = cut(text, prefix);
                 (text.len() <= GROUP_BYTES_MAX).then(|| GroupName::Text(text.to_owned()))?
             }
+            Datum::Uuid(id) => return GroupName::of(Datum::Text(&uuid_text(id)), prefix),
             Datum::Map => return None,
         })
     }
@@ -227,6 +235,22 @@ mod tests {
         let long = "x".repeat(GROUP_BYTES_MAX + 1);
         assert_eq!(GroupName::of(Datum::Text(&long), 0), None);
         assert_eq!(GroupName::of(Datum::Text(&long), 1), Some(GroupName::Text("x".into())));
+    }
+
+    #[test]
+    fn uuids_are_one_value_however_spelt() {
+        let canonical = "0191d2a4-7b3c-7def-8abc-0123456789ab";
+        for spelt in [canonical, "{0191D2A4-7B3C-7DEF-8ABC-0123456789AB}", "0191d2a47b3c7def8abc0123456789ab"]
+        {
+            let value = Value::from(spelt);
+            let datum = Datum::of(&value, Some(FieldType::Uuid)).unwrap();
+            assert_eq!(GroupName::of(datum, 0), Some(GroupName::Text(canonical.into())));
+            assert_eq!(GroupName::of(datum, 4), Some(GroupName::Text("0191".into())));
+            // As a column of terms counts it.
+            assert_eq!(datum.hash(), Datum::Text(canonical).hash());
+        }
+        assert_eq!(Datum::of(&"0191".into(), Some(FieldType::Uuid)), None);
+        assert_eq!(Datum::of(&7.into(), Some(FieldType::Geo)), None);
     }
 
     #[test]

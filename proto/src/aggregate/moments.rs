@@ -56,7 +56,7 @@ impl Moments {
                 self.float_min = self.float_min.min(float);
                 self.float_max = self.float_max.max(float);
             }
-            Datum::Truth(_) | Datum::Text(_) | Datum::Map => self.others += 1,
+            Datum::Truth(_) | Datum::Text(_) | Datum::Uuid(_) | Datum::Map => self.others += 1,
         }
     }
 

@@ -4,7 +4,7 @@ use super::calendar::Steps;
 use super::{Datum, GroupName};
 use crate::filter::Scalar;
 use crate::limits::GROUPS_MAX;
-use crate::schema::FieldType;
+use crate::schema::{FieldType, uuid_text};
 
 /// An aggregation and its caller's name for it.
 #[derive(Clone, Debug, PartialEq)]
@@ -182,6 +182,7 @@ fn scalar(datum: Datum<'_>) -> Option<Scalar> {
         Datum::Float(float) => Scalar::Float(float),
         Datum::Time(micros) => Scalar::Time(micros),
         Datum::Text(text) => Scalar::Text(text.to_owned()),
+        Datum::Uuid(id) => Scalar::Text(uuid_text(id)),
     })
 }
 

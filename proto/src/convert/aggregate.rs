@@ -75,6 +75,13 @@ fn field(at: &str, wire: &v1::Aggregation, spec: &CollectionSpec) -> Result<Opti
         return Err(Violation::new(format!("{at}.field"), "is missing: only a count goes without"));
     }
     let kind = spec.kind_of(&format!("{at}.field"), &wire.field)?;
+    if kind == Some(FieldType::Geo) {
+        let why = format!(
+            "`{}` is declared as geo; points have no figures and make no groups: count those of a filter instead",
+            wire.field
+        );
+        return Err(Violation::new(format!("{at}.field"), why));
+    }
     let path = wire.field.split('.').map(str::to_owned).collect();
     Ok(Some(Field { name: wire.field.clone(), path, kind }))
 }
@@ -88,6 +95,8 @@ fn kind(
     let refused = |why: String| Err(Violation::new(at, why));
     let is_number = matches!(declared, None | Some(FieldType::Integer | FieldType::Float));
     let is_time = declared == Some(FieldType::Datetime);
+    // In fields of these types a bound is what it spells.
+    let spelt = declared.filter(|kind| matches!(kind, FieldType::Datetime | FieldType::Uuid));
     let declared = declared.map_or("undeclared", FieldType::name);
     Ok(match wire {
         None => return refused("what to compute is missing".to_owned()),
@@ -103,7 +112,7 @@ fn kind(
         Some(Asked::Percentiles(asked)) => percents(at, asked.percents)?,
         Some(Asked::Cardinality(_)) => Kind::Cardinality,
         Some(Asked::Terms(asked)) => terms(at, asked)?,
-        Some(Asked::Ranges(asked)) => ranges(at, asked, is_time)?,
+        Some(Asked::Ranges(asked)) => ranges(at, asked, spelt)?,
         Some(Asked::Histogram(Histogram { interval, offset })) => {
             if !(interval.is_finite() && interval > 0.0) {
                 return refused(format!("interval: must be above 0, got {interval}"));
@@ -163,7 +172,7 @@ fn terms(at: &str, asked: Terms) -> Result<Kind, Violation> {
     Ok(Kind::Terms { size: size as usize, order, prefix })
 }
 
-fn ranges(at: &str, asked: Ranges, is_time: bool) -> Result<Kind, Violation> {
+fn ranges(at: &str, asked: Ranges, spelt: Option<FieldType>) -> Result<Kind, Violation> {
     at_most(&format!("{at}.ranges"), "ranges", RANGES_MAX, asked.ranges.len())?;
     if asked.ranges.is_empty() {
         return Err(Violation::new(format!("{at}.ranges"), "at least one is needed"));
@@ -175,8 +184,7 @@ fn ranges(at: &str, asked: Ranges, is_time: bool) -> Result<Kind, Violation> {
             let Some(value) = value else { return Ok(None) };
             let at = format!("{at}.{side}");
             let value = value_from_wire(&at, value)?;
-            let kind = is_time.then_some(FieldType::Datetime);
-            let scalar = Scalar::of(&value, kind).filter(|scalar| !matches!(scalar, Scalar::Bool(_)));
+            let scalar = Scalar::of(&value, spelt).filter(|scalar| !matches!(scalar, Scalar::Bool(_)));
             let scalar = scalar.ok_or_else(|| {
                 Violation::new(at, format!("a value of type {} bounds no range here", value.type_name()))
             })?;

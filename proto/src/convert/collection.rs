@@ -1,6 +1,9 @@
 //! Collection descriptions.
 
+use std::collections::BTreeMap;
+
 use super::record::{key_from_wire, key_to_wire};
+use crate::fulltext::Language;
 use crate::limits::PARTITIONS_DEFAULT;
 use crate::placement::CollectionPlacement;
 use crate::record::Key;
@@ -21,14 +24,7 @@ pub fn spec_from_wire(spec: v1::CollectionSpec) -> Result<CollectionSpec, Violat
             Ok((name, vector))
         })
         .collect::<Result<_, Violation>>()?;
-    let fields = spec
-        .fields
-        .into_iter()
-        .map(|(path, kind)| {
-            let kind = field_type_from_wire("spec.fields", &path, kind)?;
-            Ok((path, kind))
-        })
-        .collect::<Result<_, Violation>>()?;
+    let fields = fields_from_wire(("spec.fields", "spec.languages"), spec.fields, spec.languages)?;
     let partitions = if spec.partitions == 0 { PARTITIONS_DEFAULT } else { spec.partitions };
     let splits = spec.split_points.into_iter().enumerate();
     let splits = splits.map(|(n, key)| key_from_wire(&format!("spec.split_points[{n}]"), Some(key)));
@@ -45,8 +41,49 @@ pub fn spec_from_wire(spec: v1::CollectionSpec) -> Result<CollectionSpec, Violat
     Ok(CollectionSpec { name: spec.name, vectors, fields, partitions, strict, replication_factor, strategy })
 }
 
-/// The type of the declared field `path`. `at` names the request's field.
-pub fn field_type_from_wire(at: &str, path: &str, kind: i32) -> Result<FieldType, Violation> {
+/// Declared fields: their types, and the languages of some by path. `at` names the request's fields of both.
+///
+/// # Errors
+/// What is no type and no language, and a language of what is not declared here as text.
+pub fn fields_from_wire(
+    at: (&str, &str),
+    fields: BTreeMap<String, i32>,
+    languages: BTreeMap<String, i32>,
+) -> Result<BTreeMap<String, FieldType>, Violation> {
+    let typed = fields.into_iter().map(|(path, kind)| {
+        let kind = field_type_from_wire(at.0, &path, kind)?;
+        Ok((path, kind))
+    });
+    let mut typed: BTreeMap<String, FieldType> = typed.collect::<Result<_, Violation>>()?;
+    for (path, language) in languages {
+        let wrong = |why: String| Violation::new(format!("{}[{path}]", at.1), why);
+        let language =
+            language_from_wire(language).ok_or_else(|| wrong(format!("{language} is not a language")))?;
+        match typed.get_mut(&path) {
+            Some(kind @ FieldType::Text) => *kind = language.map_or(FieldType::Text, FieldType::TextIn),
+            Some(kind) => {
+                return Err(wrong(format!("goes with text, the field is declared as {}", kind.name())));
+            }
+            None => return Err(wrong(format!("goes with a field, and {} has none of this path", at.0))),
+        }
+    }
+    Ok(typed)
+}
+
+/// Declared fields for the wire: their types, and the languages of those that have one.
+pub fn fields_to_wire(
+    fields: &BTreeMap<String, FieldType>,
+) -> (BTreeMap<String, i32>, BTreeMap<String, i32>) {
+    let kind = |(path, kind): (&String, &FieldType)| (path.clone(), field_type_to_wire(*kind).into());
+    let language = |(path, kind): (&String, &FieldType)| {
+        let language: i32 = language_to_wire(kind.language()?).into();
+        Some((path.clone(), language))
+    };
+    (fields.iter().map(kind).collect(), fields.iter().filter_map(language).collect())
+}
+
+/// The type of the declared field `path`, without its language. `at` names the request's field.
+fn field_type_from_wire(at: &str, path: &str, kind: i32) -> Result<FieldType, Violation> {
     match v1::FieldType::try_from(kind) {
         Ok(v1::FieldType::Keyword) => Ok(FieldType::Keyword),
         Ok(v1::FieldType::Integer) => Ok(FieldType::Integer),
@@ -54,6 +91,8 @@ pub fn field_type_from_wire(at: &str, path: &str, kind: i32) -> Result<FieldType
         Ok(v1::FieldType::Bool) => Ok(FieldType::Bool),
         Ok(v1::FieldType::Datetime) => Ok(FieldType::Datetime),
         Ok(v1::FieldType::Text) => Ok(FieldType::Text),
+        Ok(v1::FieldType::Uuid) => Ok(FieldType::Uuid),
+        Ok(v1::FieldType::Geo) => Ok(FieldType::Geo),
         Ok(v1::FieldType::Unspecified) | Err(_) => {
             Err(Violation::new(format!("{at}[{path}]"), format!("{kind} is not a field type")))
         }
@@ -67,7 +106,40 @@ fn field_type_to_wire(kind: FieldType) -> v1::FieldType {
         FieldType::Float => v1::FieldType::Float,
         FieldType::Bool => v1::FieldType::Bool,
         FieldType::Datetime => v1::FieldType::Datetime,
-        FieldType::Text => v1::FieldType::Text,
+        FieldType::Text | FieldType::TextIn(_) => v1::FieldType::Text,
+        FieldType::Uuid => v1::FieldType::Uuid,
+        FieldType::Geo => v1::FieldType::Geo,
+    }
+}
+
+/// A language, or none of them; nothing for what is neither.
+fn language_from_wire(language: i32) -> Option<Option<Language>> {
+    let language = v1::Language::try_from(language).ok()?;
+    if language == v1::Language::Unspecified {
+        return Some(None);
+    }
+    Some(Some(Language::ALL.into_iter().find(|known| language_to_wire(*known) == language)?))
+}
+
+fn language_to_wire(language: Language) -> v1::Language {
+    match language {
+        Language::Arabic => v1::Language::Arabic,
+        Language::Danish => v1::Language::Danish,
+        Language::Dutch => v1::Language::Dutch,
+        Language::English => v1::Language::English,
+        Language::Finnish => v1::Language::Finnish,
+        Language::French => v1::Language::French,
+        Language::German => v1::Language::German,
+        Language::Greek => v1::Language::Greek,
+        Language::Hungarian => v1::Language::Hungarian,
+        Language::Italian => v1::Language::Italian,
+        Language::Norwegian => v1::Language::Norwegian,
+        Language::Portuguese => v1::Language::Portuguese,
+        Language::Romanian => v1::Language::Romanian,
+        Language::Russian => v1::Language::Russian,
+        Language::Spanish => v1::Language::Spanish,
+        Language::Swedish => v1::Language::Swedish,
+        Language::Turkish => v1::Language::Turkish,
     }
 }
 
@@ -235,10 +307,12 @@ pub fn spec_to_wire(spec: &CollectionSpec) -> v1::CollectionSpec {
             kind: kind.into(),
         }
     };
+    let (fields, languages) = fields_to_wire(&spec.fields);
     v1::CollectionSpec {
         name: spec.name.clone(),
         vectors: spec.vectors.iter().map(|(name, v)| (name.clone(), vector(v))).collect(),
-        fields: spec.fields.iter().map(|(path, k)| (path.clone(), field_type_to_wire(*k).into())).collect(),
+        fields,
+        languages,
         partitions: spec.partitions,
         strict: spec.strict,
         replication_factor: spec.replication_factor,
@@ -291,6 +365,36 @@ mod tests {
         assert_eq!(spec.partitions, PARTITIONS_DEFAULT);
         assert_eq!(spec.vectors["default"].index, IndexKind::default());
         assert_eq!(spec_from_wire(spec_to_wire(&spec)), Ok(spec));
+    }
+
+    #[test]
+    fn every_type_of_field_survives_the_wire_and_a_language_goes_with_text() {
+        let fields = FieldType::all().map(|kind| (kind.name().replace(':', "_"), kind)).collect();
+        let spec = CollectionSpec { name: "c".into(), partitions: 1, fields, ..Default::default() };
+        assert_eq!(spec_from_wire(spec_to_wire(&spec)), Ok(spec));
+
+        let of = |kind: v1::FieldType, path: &str, language: i32| {
+            let fields = [("f".to_owned(), kind.into())].into();
+            fields_from_wire(("add_fields", "languages"), fields, [(path.to_owned(), language)].into())
+        };
+        let english = v1::Language::English.into();
+        assert_eq!(of(v1::FieldType::Text, "f", english).unwrap()["f"], FieldType::TextIn(Language::English));
+        assert_eq!(of(v1::FieldType::Text, "f", 0).unwrap()["f"], FieldType::Text);
+        for (refused, told) in [
+            (of(v1::FieldType::Text, "f", 99), "languages[f]: 99 is not a language"),
+            (
+                of(v1::FieldType::Text, "g", english),
+                "languages[g]: goes with a field, and add_fields has none",
+            ),
+            (
+                of(v1::FieldType::Keyword, "f", english),
+                "languages[f]: goes with text, the field is declared as k",
+            ),
+            (of(v1::FieldType::Unspecified, "f", english), "add_fields[f]: 0 is not a field type"),
+        ] {
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.starts_with(told), "{refused} is not {told}");
+        }
     }
 
     #[test]

@@ -45,6 +45,12 @@ fn nested(filter: v1::Filter, depth: usize) -> Result<Filter, Violation> {
         Some(Kind::Match(m)) => Filter::Match { field: m.field, query: m.query, any: m.any },
         Some(Kind::Phrase(p)) => Filter::Phrase(p.field, p.query),
         Some(Kind::Exists(e)) => Filter::Exists(e.field),
+        Some(Kind::Within(w)) => {
+            Filter::Within { field: w.field, lat: w.lat, lon: w.lon, radius_m: w.radius_m }
+        }
+        Some(Kind::WithinBox(b)) => {
+            Filter::WithinBox { field: b.field, top: b.top, left: b.left, bottom: b.bottom, right: b.right }
+        }
         Some(Kind::Keys(k)) => {
             let keys = k.keys.into_iter().map(|key| key_from_wire("filter.keys", Some(key)));
             Filter::Keys(keys.collect::<Result<_, _>>()?)
@@ -87,6 +93,19 @@ pub fn filter_to_wire(filter: &Filter) -> v1::Filter {
             Kind::Phrase(v1::filter::Phrase { field: field.clone(), query: query.clone() })
         }
         Filter::Exists(field) => Kind::Exists(v1::filter::Exists { field: field.clone() }),
+        Filter::Within { field, lat, lon, radius_m } => Kind::Within(v1::filter::Within {
+            field: field.clone(),
+            lat: *lat,
+            lon: *lon,
+            radius_m: *radius_m,
+        }),
+        Filter::WithinBox { field, top, left, bottom, right } => Kind::WithinBox(v1::filter::WithinBox {
+            field: field.clone(),
+            top: *top,
+            left: *left,
+            bottom: *bottom,
+            right: *right,
+        }),
         Filter::Keys(keys) => Kind::Keys(v1::filter::Keys { keys: keys.iter().map(key_to_wire).collect() }),
     };
     v1::Filter { kind: Some(kind) }
@@ -108,6 +127,8 @@ mod tests {
             Filter::Keys(vec![1.into(), "k".into()]),
             Filter::Match { field: "h".into(), query: "a b".into(), any: true },
             Filter::Phrase("i".into(), "a b".into()),
+            Filter::Within { field: "j".into(), lat: 52.5, lon: 13.4, radius_m: 1e3 },
+            Filter::WithinBox { field: "k".into(), top: 1.0, left: 170.0, bottom: -1.0, right: -170.0 },
         ]);
         assert_eq!(filter_from_wire(filter_to_wire(&filter)), Ok(filter));
     }

@@ -3,7 +3,7 @@
 use super::collection::{collection_from_wire, collection_to_wire};
 use crate::ids::{Epoch, NodeId, PartitionId};
 use crate::placement::{
-    Change, CollectionPlacement, Node, NodeState, Partition, PlacementMap, Role, SlotMove,
+    Change, CollectionPlacement, Node, NodeState, Partition, PlacementMap, Replaces, Role, SlotMove,
 };
 use crate::refusal::Violation;
 use crate::v1;
@@ -70,7 +70,8 @@ pub fn placement_from_wire(placement: v1::CollectionPlacement) -> Result<Collect
             slots: m.slots.into_iter().map(slot).collect::<Result<_, _>>()?,
         })
     });
-    Ok(CollectionPlacement { id, spec, epoch, partitions, slots, slot_move: slot_move.transpose()? })
+    let slot_move = slot_move.transpose()?;
+    Ok(CollectionPlacement { id, spec, epoch, partitions, slots, slot_move, replaces: Replaces::default() })
 }
 
 fn node_id(id: u64) -> Option<NodeId> {

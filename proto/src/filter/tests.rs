@@ -1,4 +1,5 @@
 use super::*;
+use crate::geo::EARTH_RADIUS_M;
 
 fn spec() -> CollectionSpec {
     CollectionSpec {
@@ -9,6 +10,9 @@ fn spec() -> CollectionSpec {
             ("on".into(), FieldType::Bool),
             ("made".into(), FieldType::Datetime),
             ("name".into(), FieldType::Keyword),
+            ("id".into(), FieldType::Uuid),
+            ("at".into(), FieldType::Geo),
+            ("about".into(), FieldType::TextIn(Language::English)),
         ]
         .into(),
         partitions: 1,
@@ -123,6 +127,120 @@ fn a_pattern_asks_text_values_only_and_the_whole_of_each() {
 }
 
 #[test]
+fn uuids_compare_by_value_and_patterns_by_their_canonical_text() {
+    let spelt = "{0191D2A4-7B3C-7DEF-8ABC-0123456789AB}";
+    let between = |gte: &str, lt: &str| {
+        Filter::Range("id".into(), Bounds { gte: Some(gte.into()), lt: Some(lt.into()), ..Bounds::default() })
+    };
+    for (filter, expected) in [
+        (equal("id", "0191d2a47b3c7def8abc0123456789ab"), true),
+        (equal("id", "urn:uuid:0191d2a4-7b3c-7def-8abc-0123456789ab"), true),
+        (equal("id", "0191d2a4-7b3c-7def-8abc-0123456789ac"), false),
+        (Filter::In("id".into(), vec!["0191D2A47B3C7DEF8ABC0123456789AB".into()]), true),
+        (between("0191d2a47b3c7def8abc0123456789ab", "0191D2A4-7B3C-7DEF-8ABC-0123456789AC"), true),
+        (between("0191d2a47b3c7def8abc0123456789ac", "ffffffffffffffffffffffffffffffff"), false),
+        (Filter::Prefix("id".into(), "0191D2A4-".into()), true),
+        (Filter::Prefix("id".into(), "{0191".into()), false),
+        (Filter::Glob("id".into(), "????????-*-8ABC-*".into()), true),
+        (Filter::Exists("id".into()), true),
+    ] {
+        let lists = Value::List(vec![7.into(), "no uuid".into(), spelt.into()]);
+        assert_eq!(passes(filter.clone(), &[("id", spelt.into())]), expected, "{filter:?}");
+        assert_eq!(passes(filter.clone(), &[("id", lists)]), expected, "{filter:?}");
+        let none = matches!(filter, Filter::Exists(_));
+        assert_eq!(passes(filter.clone(), &[("id", "0191d2a4-7b3c".into())]), none, "{filter:?}");
+    }
+    assert!(refused(equal("id", "0191")).contains("filter.id.equal: expected uuid (32 hexadecimal digits"));
+    assert!(refused(equal("id", 7)).contains("got a value of type integer"));
+    assert!(
+        refused(Filter::Phrase("id".into(), "x".into()))
+            .contains("phrase needs text, the field is declared as uuid")
+    );
+}
+
+#[test]
+fn points_are_asked_by_regions_only() {
+    let near = |field: &str, lat: f64, lon: f64, radius_m: f64| Filter::Within {
+        field: field.into(),
+        lat,
+        lon,
+        radius_m,
+    };
+    let boxed = |field: &str, top: f64, left: f64, bottom: f64, right: f64| Filter::WithinBox {
+        field: field.into(),
+        top,
+        left,
+        bottom,
+        right,
+    };
+    let berlin = || Value::List(vec![13.4.into(), 52.5.into()]);
+    let map = |lat: f64, lon: f64| {
+        Value::Map(Payload::from([("lat".into(), lat.into()), ("lon".into(), lon.into())]))
+    };
+    let degree = EARTH_RADIUS_M * std::f64::consts::PI / 180.0;
+    for field in ["at", "undeclared"] {
+        for (value, filter, expected) in [
+            (berlin(), near(field, 52.5, 13.4, 0.0), true),
+            (berlin(), near(field, 53.5, 13.4, degree + 1.0), true),
+            (berlin(), near(field, 53.5, 13.4, degree - 1.0), false),
+            (map(52.5, 13.4), near(field, 52.5, 13.5, 7_000.0), true),
+            (Value::List(vec![map(0.0, 0.0), berlin()]), near(field, 52.5, 13.4, 10.0), true),
+            (Value::List(vec![7.into(), berlin()]), near(field, 52.5, 13.4, 10.0), true),
+            (map(0.0, -179.0), boxed(field, 1.0, 170.0, -1.0, -170.0), true),
+            (map(0.0, -179.0), boxed(field, 1.0, -170.0, -1.0, 170.0), false),
+            (map(91.0, 0.0), near(field, 0.0, 0.0, 1e9), false),
+            (Value::List(vec![13.4.into(), 52.5.into(), 1.into()]), near(field, 0.0, 0.0, 1e9), false),
+            ("52.5,13.4".into(), near(field, 0.0, 0.0, 1e9), false),
+            (Value::Null, near(field, 0.0, 0.0, 1e9), false),
+        ] {
+            assert_eq!(passes(filter.clone(), &[(field, value.clone())]), expected, "{value:?} {filter:?}");
+            assert_ne!(
+                passes(Filter::Not(Box::new(filter)), &[(field, value.clone())]),
+                expected,
+                "{value:?}"
+            );
+        }
+        assert!(!passes(near(field, 0.0, 0.0, 1e9), &[]));
+    }
+    assert!(passes(Filter::Exists("at".into()), &[("at", berlin())]));
+    assert!(
+        refused(near("at", 91.0, 0.0, 1.0)).contains("filter.at.within.lat: the latitude must be -90 to 90")
+    );
+    assert!(
+        refused(boxed("at", 1.0, 0.0, 2.0, 0.0)).contains("filter.at.within_box.bottom: the bottom must not")
+    );
+    assert!(
+        refused(near("cpu", 0.0, 0.0, 1.0)).contains("within needs points, the field is declared as integer")
+    );
+    for filter in [equal("at", 7), equal("at", map(1.0, 2.0)), Filter::In("at".into(), vec!["x".into()])] {
+        assert!(refused(filter).contains("points are asked for by within, within_box and exists"));
+    }
+    let range = Filter::Range("at".into(), Bounds { gt: Some(1.into()), ..Bounds::default() });
+    assert!(refused(range).contains("filter.at.gt: the field is declared as geo"));
+    assert!(refused(Filter::Prefix("at".into(), "5".into())).contains("prefix needs text"));
+}
+
+#[test]
+fn words_of_a_language_are_asked_by_their_stems() {
+    let holds =
+        |field: &str, query: &str| Filter::Match { field: field.into(), query: query.into(), any: false };
+    let text = "The uploads were failing on connected hosts";
+    for (query, by_stems) in
+        [("upload fail", true), ("Uploading failed", true), ("connections", true), ("downloads", false)]
+    {
+        assert_eq!(passes(holds("about", query), &[("about", text.into())]), by_stems, "{query}");
+        assert!(!passes(holds("name", query), &[("name", text.into())]), "{query}");
+    }
+    let row = |field: &str, query: &str| Filter::Phrase(field.into(), query.into());
+    assert!(passes(row("about", "connection host"), &[("about", text.into())]));
+    assert!(!passes(row("about", "host connection"), &[("about", text.into())]));
+    assert!(!passes(row("name", "connection host"), &[("name", text.into())]));
+    // A text as a whole is what is written.
+    assert!(passes(Filter::Prefix("about".into(), "The uploads".into()), &[("about", text.into())]));
+    assert!(passes(equal("about", text), &[("about", text.into())]));
+}
+
+#[test]
 fn all_of_nothing_is_true_and_any_of_nothing_is_false() {
     assert!(passes(Filter::All(vec![]), &[]));
     assert!(!passes(Filter::Any(vec![]), &[]));
@@ -159,5 +277,35 @@ fn illegal_filters_are_refused_by_field_limit_and_value() {
     );
     let strict = CollectionSpec { strict: true, ..spec() };
     let unknown = Compiled::new(&equal("cpus", 1), &strict).expect_err("refused").to_string();
-    assert!(unknown.contains("filter.cpus") && unknown.contains("declares only [cpu, made, name, on]"));
+    assert!(
+        unknown.contains("filter.cpus")
+            && unknown.contains("declares only [about, at, cpu, id, made, name, on]")
+    );
+}
+
+#[test]
+fn a_stored_filter_keeps_the_place_of_its_kind() {
+    let bounds = Bounds::default();
+    let text = || "t".to_owned();
+    let kinds = [
+        Filter::All(vec![]),
+        Filter::Any(vec![]),
+        Filter::Not(Box::new(Filter::All(vec![]))),
+        equal("a", 1),
+        Filter::In(text(), vec![]),
+        Filter::Range(text(), bounds),
+        Filter::Prefix(text(), text()),
+        Filter::Exists(text()),
+        Filter::Keys(vec![]),
+        Filter::Glob(text(), text()),
+        Filter::Match { field: text(), query: text(), any: false },
+        Filter::Phrase(text(), text()),
+        Filter::Within { field: text(), lat: 1.0, lon: 2.0, radius_m: 3.0 },
+        Filter::WithinBox { field: text(), top: 1.0, left: 2.0, bottom: 0.0, right: 3.0 },
+    ];
+    for (place, filter) in (0_u8..).zip(kinds) {
+        let stored = postcard::to_stdvec(&filter).expect("a filter is stored");
+        assert_eq!(stored.first(), Some(&place), "{filter:?}");
+        assert_eq!(postcard::from_bytes(&stored), Ok(filter));
+    }
 }

@@ -18,10 +18,13 @@
 //!           | path "is" [ "not" ] "null"
 //!           | "exists" path
 //!           | value order path [ order value ]
+//!           | "within" "(" path "," number "," number "," number ")"
+//!           | "within_box" "(" path "," number "," number "," number "," number ")"
 //!           | "key" ( "=" | "!=" | "<>" ) key
 //!           | "key" [ "not" ] "in" "(" [ key { "," key } ] ")"
 //!           | "true" | "false"
 //! order     = "<" | "<=" | ">" | ">="
+//! number    = integer | float
 //! value     = text | integer | float | "true" | "false"
 //! key       = text | integer
 //! path      = name { "." name }
@@ -37,7 +40,7 @@
 //! - **Words** (`and`, `between`, `exists`, `false`, `in`, `is`, `key`, `not`, `null`, `or`, `true`) are read in any case. A field
 //!   of such a name, or of one with other characters, is written in backquotes: `` `key` = 7 ``. Behind a dot a name may begin
 //!   with a digit and may be a word: `disks.0`, `a.key`. `match`, `phrase`, `all` and `any` are words only where the grammar has
-//!   them, behind a field, and names elsewhere.
+//!   them, behind a field, `within` and `within_box` before a bracket, and names elsewhere.
 //! - **`a != b` is `not a = b`**, so it also holds for a record without `a`; and so `!~`, `not in`, `not between`, `not match`
 //!   and `not phrase`.
 //!   `a is not null` is `exists a`.
@@ -46,6 +49,8 @@
 //!   satisfy one half each. A chain goes one way.
 //! - **`~`** compares the whole text with a pattern ([`super::Glob`]); there `\*` and `\?` are escapes too and mean the
 //!   characters. A pattern of plain characters and a last `*` is a [`Filter::Prefix`].
+//! - **Points** ([`crate::geo`]): `within(f, lat, lon, radius_m)` asks for one no farther from there than so many metres,
+//!   `within_box(f, top, left, bottom, right)` for one between the parallels and, eastwards, the meridians.
 //! - **Keys** are numbers from 0 to 2^64 - 1, or text. `key` alone is the record's key, never a field.
 //! - **Null** equals nothing: `a = null` is refused, with the way to say it.
 //! - White space, also a new line, may stand between any two of these; there are no comments.

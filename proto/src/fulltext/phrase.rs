@@ -1,6 +1,6 @@
 //! Words in a row.
 
-use super::words;
+use super::{Language, words};
 
 /// Where the words of a query stand in the values of a record, one value after the other.
 ///
@@ -15,13 +15,13 @@ pub struct PlacesOf {
 }
 
 impl PlacesOf {
-    /// Adds a value; `bits` says which words of the query a word of the value is.
-    pub fn add(&mut self, value: &str, mut bits: impl FnMut(&str) -> u64) {
+    /// Adds a value of a field of a language, or of none; `bits` says which words of the query a word of the value is.
+    pub fn add(&mut self, value: &str, language: Option<Language>, mut bits: impl FnMut(&str) -> u64) {
         let mut end = self.base;
         for written in words(value) {
             let place = self.base.saturating_add(written.place);
             end = place.saturating_add(1);
-            written.lower_into(&mut self.buffer);
+            written.term_into(language, &mut self.buffer);
             match bits(&self.buffer) {
                 0 => {}
                 bits => self.found.push((place, bits)),

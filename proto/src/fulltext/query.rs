@@ -1,9 +1,9 @@
 //! A search for words, in its domain shape.
 
-use super::{Kin, query_words};
+use super::{Kin, Language, query_words};
 use crate::limits::FUZZY_EDITS_MAX;
 use crate::refusal::Violation;
-use crate::schema::{CollectionSpec, FieldType, check_path};
+use crate::schema::{CollectionSpec, check_path};
 
 /// Which of the words a record must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Need {
 pub struct TextQuery {
     /// The field, by its dotted path.
     pub field: String,
+    /// Whose stems its words are, if anybody's.
+    pub language: Option<Language>,
     /// The words, at least one: in order for a phrase, each once otherwise.
     pub words: Vec<Kin>,
     /// Which of them.
@@ -49,7 +51,7 @@ impl TextQuery {
         prefix_last: bool,
         fuzzy_edits: u32,
     ) -> Result<TextQuery, Violation> {
-        check_text_field("text.field", field, spec)?;
+        let language = check_text_field("text.field", field, spec)?;
         let edits = u8::try_from(fuzzy_edits).ok().filter(|edits| u32::from(*edits) <= FUZZY_EDITS_MAX);
         let edits =
             edits.ok_or_else(|| Violation::range("text.fuzzy_edits", 0, FUZZY_EDITS_MAX, fuzzy_edits))?;
@@ -60,7 +62,7 @@ impl TextQuery {
                 format!("is {edits}, and does not go with phrase"),
             ));
         }
-        let found = query_words("text.query", query, is_phrase || prefix_last)?;
+        let found = query_words("text.query", query, language, is_phrase || prefix_last)?;
         let last = found.len() - 1;
         let mut words: Vec<Kin> = Vec::with_capacity(found.len());
         for (place, word) in found.iter().enumerate() {
@@ -69,15 +71,16 @@ impl TextQuery {
                 words.push(kin);
             }
         }
-        Ok(TextQuery { field: field.to_owned(), words, need })
+        Ok(TextQuery { field: field.to_owned(), language, words, need })
     }
 }
 
-/// Refuses a field that is not declared as text: no index would hold its words.
-pub fn check_text_field(at: &str, field: &str, spec: &CollectionSpec) -> Result<(), Violation> {
+/// The language of a field's texts, if it is declared with one. Refuses a field that is not declared as text: no index would hold
+/// its words.
+pub fn check_text_field(at: &str, field: &str, spec: &CollectionSpec) -> Result<Option<Language>, Violation> {
     check_path(at, field)?;
     let why = match spec.fields.get(field) {
-        Some(FieldType::Text) => return Ok(()),
+        Some(kind) if kind.is_text() => return Ok(kind.language()),
         Some(kind) => {
             format!("`{field}` is declared as {}; words are searched in fields declared as text", kind.name())
         }

@@ -25,22 +25,48 @@ fn words_are_runs_of_letters_and_digits_in_lower_case() {
 fn a_long_run_is_dropped_and_keeps_its_place() {
     let (most, more) = ("a".repeat(TEXT_WORD_BYTES_MAX), "a".repeat(TEXT_WORD_BYTES_MAX + 1));
     assert_eq!(cut(&format!("x {more} {most} y")), [(0, "x".into()), (2, most), (3, "y".into())]);
-    assert!(query_words("q", &format!("x {more} y"), false).is_ok());
+    assert!(query_words("q", &format!("x {more} y"), None, false).is_ok());
     for query in [format!("x {more} y"), format!("{more} y"), format!("x {more}")] {
-        let refused = query_words("q", &query, true).unwrap_err().to_string();
+        let refused = query_words("q", &query, None, true).unwrap_err().to_string();
         assert!(refused.contains("at most 39 bytes"), "{refused}");
     }
 }
 
 #[test]
 fn queries_without_words_or_too_long_are_refused() {
-    let refused = |query: &str| query_words("text.query", query, false).unwrap_err().to_string();
+    let refused = |query: &str| query_words("text.query", query, None, false).unwrap_err().to_string();
     for query in ["", "   ", "?!…", &"é".repeat(40)] {
         assert!(refused(query).contains("text.query: at least one word is needed"), "{query}");
     }
     assert!(refused(&"a ".repeat(TEXT_WORDS_MAX + 1)).contains("65 words, the limit is 64"));
     assert!(refused(&"!".repeat(TEXT_QUERY_BYTES_MAX + 1)).contains("4097 bytes, the limit is 4096"));
-    assert_eq!(query_words("q", "Disk disk", true).unwrap(), ["disk", "disk"]);
+    assert_eq!(query_words("q", "Disk disk", None, true).unwrap(), ["disk", "disk"]);
+}
+
+#[test]
+fn words_of_a_language_count_by_their_stems() {
+    let stems = |language, text: &str| -> Vec<String> {
+        words(text).map(|written| written.term(Some(language))).collect()
+    };
+    for (language, text, expected) in [
+        (
+            Language::English,
+            "Uploading UPLOADED uploads, connections",
+            &["upload", "upload", "upload", "connect"][..],
+        ),
+        (Language::German, "Häuser Haus", &["haus", "haus"]),
+        (Language::French, "continuer continua", &["continu", "continu"]),
+        (Language::Russian, "книги книга", &["книг", "книг"]),
+    ] {
+        assert_eq!(stems(language, text), expected, "{language:?}");
+    }
+    for language in Language::ALL {
+        assert!(stems(language, "7 07 日本").iter().all(|stem| !stem.is_empty()), "{language:?}");
+        assert_eq!(language.declared(), format!("text:{}", language.name()));
+    }
+    let query = query_words("q", "uploads uploading", Some(Language::English), true);
+    assert_eq!(query.unwrap(), ["upload", "upload"]);
+    assert_eq!(query_words("q", "uploads", None, true).unwrap(), ["uploads"]);
 }
 
 /// How often the words stand in a row in one of the values.
@@ -83,7 +109,7 @@ proptest! {
         let phrase: Vec<&str> = phrase.split(' ').collect();
         let mut places = PlacesOf::default();
         for value in &values {
-            places.add(value, |word| {
+            places.add(value, None, |word| {
                 let same = phrase.iter().enumerate().filter(|(_, other)| **other == word);
                 same.map(|(place, _)| 1 << place).sum()
             });
@@ -105,6 +131,35 @@ proptest! {
         for written in words(&text) {
             prop_assert_eq!(&text[written.range()], written.text);
             prop_assert!(!written.text.is_empty() && written.text.chars().all(char::is_alphanumeric));
+        }
+    }
+}
+
+proptest! {
+    // A stemmer that gives up takes every replica with it.
+    #![proptest_config(ProptestConfig {
+        cases: 4_000,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(0x73_7465_6d73),
+        ..ProptestConfig::default()
+    })]
+
+    /// Also what no language has: stemmers were made for words of theirs.
+    #[test]
+    fn every_word_has_a_stem_in_every_language(
+        text in prop_oneof![
+            any::<String>(),
+            "[a-zäöüßéèçñåøæœ]{1,30}",
+            "[a-ce-gi-suy']{0,12}(ness|ement|ational|ungen|issimo|amente|heiten)?",
+            "[\\u{370}-\\u{3ff}\\u{400}-\\u{45f}\\u{620}-\\u{652}ıİşğ]{1,20}",
+        ],
+    ) {
+        for language in Language::ALL {
+            for written in words(&text) {
+                let stem = written.term(Some(language));
+                prop_assert!(!stem.is_empty());
+                prop_assert_eq!(written.term(Some(language)), stem);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::Language;
 use crate::limits::TEXT_WORD_BYTES_MAX;
 
 /// A word as it stands in a text.
@@ -28,8 +29,23 @@ impl Written<'_> {
         word
     }
 
+    /// What it counts as in a field of a language, or of none: its stem, or the word itself.
+    pub fn term(&self, language: Option<Language>) -> String {
+        let mut term = String::with_capacity(self.text.len());
+        self.term_into(language, &mut term);
+        term
+    }
+
+    /// The same, in `term`, which is cleared before.
+    pub fn term_into(&self, language: Option<Language>, term: &mut String) {
+        self.lower_into(term);
+        if let Some(language) = language {
+            language.stem(term);
+        }
+    }
+
     /// The word, in `word`, which is cleared before.
-    pub fn lower_into(&self, word: &mut String) {
+    fn lower_into(&self, word: &mut String) {
         word.clear();
         if self.text.is_ascii() {
             word.push_str(self.text);

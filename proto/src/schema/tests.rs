@@ -9,6 +9,9 @@ fn spec() -> CollectionSpec {
             ("cpu".into(), FieldType::Integer),
             ("hw.model".into(), FieldType::Keyword),
             ("made".into(), FieldType::Datetime),
+            ("id".into(), FieldType::Uuid),
+            ("site.at".into(), FieldType::Geo),
+            ("about".into(), FieldType::TextIn(crate::fulltext::Language::German)),
         ]
         .into(),
         partitions: 4,
@@ -66,6 +69,52 @@ impl Record {
     fn field_value(mut self, name: &str, value: Value) -> Record {
         self.payload.insert(name.to_owned(), value);
         self
+    }
+}
+
+#[test]
+fn uuids_points_and_texts_of_a_language_are_checked() {
+    let at = |value: Value| Value::Map(Payload::from([("at".to_owned(), value)]));
+    let point = || Value::List(vec![13.4.into(), 52.5.into()]);
+    let bad = Value::List(vec![52.5.into(), 113.4.into()]);
+    let id = "0191D2A47B3C7DEF8ABC0123456789AB";
+    for fits in [
+        Record::new(1).field("id", id).field("about", "Häuser"),
+        Record::new(1).field_value("id", Value::List(vec![id.into(), Value::Null])),
+        Record::new(1).field_value("site", at(point())),
+        Record::new(1).field_value("site", at(Value::List(vec![point(), Value::Null, point()]))),
+        Record::new(1).field_value("site", Value::List(vec![at(point()), at(Value::Null), 7.into()])),
+    ] {
+        assert_eq!(spec().check_record("records[0]", &fits), Ok(()));
+    }
+    for (record, told) in [
+        (
+            Record::new(1).field("id", "0191d2a4"),
+            "records[0].payload.id: declared as uuid, the value is of type text (32 hexadecimal digits as text",
+        ),
+        (
+            Record::new(1).field("id", 7),
+            "records[0].payload.id: declared as uuid, the value is of type integer",
+        ),
+        (
+            Record::new(1).field("about", 7),
+            "records[0].payload.about: declared as text:german, the value is of t",
+        ),
+        (
+            Record::new(1).field_value("site", at(bad)),
+            "records[0].payload.site.at: declared as geo: the latitude must be -90 to 90, got 113.4",
+        ),
+        (
+            Record::new(1).field_value("site", at(Value::List(vec![point(), "x".into()]))),
+            "records[0].payload.site.at: declared as geo: a value of type text is no point; a point is",
+        ),
+        (
+            Record::new(1).field_value("site", at(Value::List(vec![1.into(), 2.into(), 3.into()]))),
+            "records[0].payload.site.at: declared as geo: a value of type integer is no point",
+        ),
+    ] {
+        let refused = refused(record);
+        assert!(refused.starts_with(told), "{refused} is not {told}");
     }
 }
 

@@ -5,7 +5,7 @@ use flotilla_proto::ids::{Epoch, NodeId, PartitionId};
 use flotilla_proto::placement::{CollectionPlacement, Partition};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::shard::meta_server::Meta;
-use flotilla_proto::{ring, v1};
+use flotilla_proto::{ring, shard, v1};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
@@ -34,6 +34,13 @@ impl Meta for Fake {
         not_here()
     }
 
+    async fn replace(
+        &self,
+        _: Request<shard::ReplaceRequest>,
+    ) -> Result<Response<shard::ReplaceResponse>, Status> {
+        not_here()
+    }
+
     async fn create(
         &self,
         r: Request<v1::CreateCollectionRequest>,
@@ -55,7 +62,8 @@ impl Meta for Fake {
         let partitions: Vec<Partition> = (0..spec.partitions).map(partition).collect();
         let slots = ring::propose(&partitions.iter().map(|p| (p.id.0, 1.0)).collect::<Vec<_>>());
         let id = uuid::Uuid::from_u128(epoch.0.into());
-        let placement = CollectionPlacement { id, spec, epoch, partitions, slots, slot_move: None };
+        let (slot_move, replaces) = (None, Default::default());
+        let placement = CollectionPlacement { id, spec, epoch, partitions, slots, slot_move, replaces };
         let collection = Some(collection_to_wire(&placement));
         self.change(true, |map| {
             map.epoch = epoch;
@@ -76,9 +84,8 @@ impl Meta for Fake {
             map.epoch.0 += 1;
             let epoch = map.epoch;
             if let Some(c) = map.collections.iter_mut().find(|c| c.spec.name == message.name) {
-                for (path, kind) in &message.add_fields {
-                    c.spec.fields.insert(path.clone(), field_type_from_wire("f", path, *kind).unwrap());
-                }
+                let (fields, languages) = (message.add_fields.clone(), message.languages.clone());
+                c.spec.fields.extend(fields_from_wire(("f", "l"), fields, languages).unwrap());
                 c.epoch = epoch;
                 updated = Ok(collection_to_wire(c));
             }

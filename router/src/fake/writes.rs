@@ -61,6 +61,7 @@ impl Fake {
                 let edit = edit_from_wire("m", matching.set, matching.unset)?;
                 doomed.iter().filter(|record| store.edit(&record.key, &edit)).count()
             }
+            Command::Replace(_) => return Err(Status::unimplemented("a fake node holds nothing back")),
             Command::DeleteFilter(_) => {
                 doomed.iter().filter(|r| store.records.remove(&r.key).is_some()).count()
             }
@@ -69,7 +70,7 @@ impl Fake {
             affected: affected as u64,
             log_index: store.log_index,
             conflicts,
-            unnamed: 0,
+            ..Default::default()
         })
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use flotilla_proto::ids::NodeId;
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::shard::meta_client::MetaClient;
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::verdict::{Verdict, is_silence, never_left, told};
 use super::{Fanout, PAUSE, with_timeout};
 use crate::admission::Deadline;
 use crate::backoff::Backoff;
+use crate::line::Line;
 
 /// Whether sending a call a second time is harmless when the first one's fate is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Fanout {
         deadline: Deadline,
         resend: Resend,
         message: M,
-        send: impl Fn(MetaClient<Channel>, tonic::Request<M>) -> F,
+        send: impl Fn(MetaClient<Line>, tonic::Request<M>) -> F,
     ) -> Result<T, Status>
     where
         F: Future<Output = Result<Response<T>, Status>>,

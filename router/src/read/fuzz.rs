@@ -3,6 +3,7 @@
 use flotilla_proto::ids::CollectionId;
 use flotilla_proto::record::Key;
 
+use super::scan::Shown;
 use super::token;
 
 const BY_KEY: token::Question<'_> = token::Question { filter: None, order_by: "", is_descending: false };
@@ -16,21 +17,22 @@ pub fn scan_token(bytes: &[u8]) {
     let Some((kind, rest)) = bytes.split_first() else { return };
     let text = String::from_utf8_lossy(rest);
     if *kind == b't' {
-        if let Ok(key) = token::decode(&text, COLLECTION, BY_KEY) {
-            assert_eq!(token::encode(COLLECTION, BY_KEY, &key), text);
+        if let Ok((key, shown)) = token::decode(&text, COLLECTION, BY_KEY) {
+            let again = token::encode(COLLECTION, BY_KEY, &key, &shown);
+            assert_eq!(token::decode(&again, COLLECTION, BY_KEY), Ok((key, shown)));
         }
         return;
     }
     // A longer key is no record's, and its token is refused for its length.
     let end = text.floor_char_boundary(flotilla_proto::limits::KEY_BYTES_MAX);
     let key = Key::Text(text[..end].to_owned());
-    let token = token::encode(COLLECTION, BY_KEY, &key.to_bytes());
-    assert_eq!(token::decode(&token, COLLECTION, BY_KEY), Ok(key.to_bytes()));
+    let token = token::encode(COLLECTION, BY_KEY, &key.to_bytes(), &Shown::new());
+    assert_eq!(token::decode(&token, COLLECTION, BY_KEY), Ok((key.to_bytes(), Shown::new())));
     assert!(token::decode(&token, CollectionId::from_u128(8), BY_KEY).is_err());
 }
 
 /// The token of a key, for the corpus.
 #[cfg(test)]
 pub fn sample(key: &str) -> String {
-    token::encode(COLLECTION, BY_KEY, &Key::Text(key.to_owned()).to_bytes())
+    token::encode(COLLECTION, BY_KEY, &Key::Text(key.to_owned()).to_bytes(), &Shown::new())
 }

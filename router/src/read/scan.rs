@@ -4,7 +4,9 @@
 //! record once. A single page starts from the token of the page before. If the placement changes on the way, the scan goes
 //! on behind the last place handed out, by the newer view. A place is the key's bytes, or what the nodes say where there is an order.
 //!
-//! Pages read the partitions as they are when asked: a record written between two pages is seen if its key lies ahead.
+//! **One state.** Every page after the first names the states that the first one showed, and the node that has them ([`Shown`]);
+//! the token carries them along. Where a node has given one up, or the placement changed, the partition shows a newer one
+//! from there on, and the page says so.
 //!
 //! If the caller allows it, a partition that does not answer in time is **left out** of the page, and of all later pages of the
 //! same stream; the coverage names it. The page after a single one asks it again, behind the last key as all others: so
@@ -17,6 +19,7 @@ use flotilla_proto::convert::{key_from_wire, key_to_wire};
 use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
 use flotilla_proto::limits::{LIMIT_MAX, MESSAGE_BYTES_MAX, PAGE_DEFAULT};
 use flotilla_proto::order::OrderBy;
+use flotilla_proto::projection::Projection;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::{shard, v1};
@@ -100,7 +103,13 @@ struct Scan {
     last: Option<Vec<u8>>,
     left_out: BTreeMap<PartitionId, Status>,
     cursors: Option<Cursors>,
+    shown: Shown,
+    /// Whether a partition shows a newer state than before.
+    has_changed: bool,
 }
+
+/// The state of each partition that is shown: its log index, and the node that has it.
+pub(super) type Shown = BTreeMap<PartitionId, (NodeId, LogIndex)>;
 
 /// What is known of each partition, in the view's order.
 struct Cursors {
@@ -115,8 +124,10 @@ impl Scan {
         if request.descending && request.order_by.is_empty() {
             return Err(Violation::new("descending", "goes with order_by only"));
         }
+        Projection::new(&request.fields)?;
         let left_out = BTreeMap::new();
-        Ok(Scan { request, options, collection: None, last: None, left_out, cursors: None })
+        let (collection, last, cursors, shown) = (None, None, None, Shown::new());
+        Ok(Scan { request, options, collection, last, left_out, cursors, shown, has_changed: false })
     }
 
     async fn page(
@@ -146,10 +157,23 @@ impl Scan {
                 self.last = Some(place.clone());
             }
             let time = self.options.deadline(deadline);
-            let ask = Ask { request: &self.request, options: &self.options, last: self.last.as_deref() };
+            let (request, options, last) = (&self.request, &self.options, self.last.as_deref());
+            let ask = Ask { request, options, last, shown: &self.shown };
             match cursors.fill(router, ask, room, time).await {
-                Ok(missing) => self.left_out.extend(missing),
-                Err(Miss::Stale) => self.cursors = None,
+                Ok(missing) => {
+                    self.left_out.extend(missing);
+                    for (partition, answered) in cursors.view.partitions.iter().zip(&cursors.answered) {
+                        let Some(now) = *answered else { continue };
+                        let before = self.shown.insert(partition.id, now);
+                        self.has_changed |= before.is_some_and(|before| before.1 != now.1);
+                    }
+                }
+                Err(Miss::Stale) => {
+                    // By another layout, states from before say nothing of who has which record.
+                    self.has_changed |= !self.shown.is_empty();
+                    self.shown.clear();
+                    self.cursors = None;
+                }
                 Err(Miss::Failed(status)) => return Err(status),
             }
         }
@@ -163,8 +187,8 @@ impl Scan {
         }
         match self.collection {
             None if !self.request.next.is_empty() => {
-                let last = token::decode(&self.request.next, view.id, (&self.request).into())?;
-                self.last = Some(last);
+                let (last, shown) = token::decode(&self.request.next, view.id, (&self.request).into())?;
+                (self.last, self.shown) = (Some(last), shown);
             }
             Some(id) if id != view.id => {
                 return Err(Refusal::NotFound("collection", view.spec.name.clone()).into());
@@ -191,7 +215,7 @@ impl Scan {
         let more = |c: &Cursors| c.runs.iter().any(|run| run.more || !run.records.is_empty());
         let next = match (&self.last, self.collection) {
             (Some(last), Some(id)) if is_full && cursors.is_some_and(more) => {
-                token::encode(id, (&self.request).into(), last)
+                token::encode(id, (&self.request).into(), last, &self.shown)
             }
             _ => String::new(),
         };
@@ -207,6 +231,7 @@ impl Scan {
             items: page.into_iter().map(|(_, record)| record).collect(),
             next,
             coverage: Some(router.metrics.covered("scan", covered)?),
+            changed: std::mem::take(&mut self.has_changed),
         })
     }
 }
@@ -217,6 +242,7 @@ struct Ask<'a> {
     request: &'a v1::ScanRequest,
     options: &'a ReadOptions,
     last: Option<&'a [u8]>,
+    shown: &'a Shown,
 }
 
 impl Cursors {
@@ -224,7 +250,7 @@ impl Cursors {
     async fn fill(
         &mut self,
         router: &Router,
-        Ask { request, options, last }: Ask<'_>,
+        Ask { request, options, last, shown }: Ask<'_>,
         room: Room,
         deadline: Deadline,
     ) -> Result<Vec<(PartitionId, Status)>, Miss> {
@@ -243,29 +269,28 @@ impl Cursors {
         let is_dry = |run: &Run<v1::Record>| run.records.is_empty() && run.more;
         let dry: Vec<usize> = (0..self.runs.len()).filter(|at| is_dry(&self.runs[*at])).collect();
         let one = |at: &usize| -> BoxFuture<'_, _> {
-            let whom = ("scan", Whom::Reader(options));
+            let id = view.partitions[*at].id;
+            let known = shown.get(&id).copied();
+            let whom = known.map_or(Whom::Reader(options), |(node, index)| Whom::Viewer(node, index));
+            let named = known.map_or(0, |(_, index)| index);
             let after = after.clone();
-            Box::pin(router.fanout.call(
-                view,
-                view.partitions[*at].id,
-                deadline,
-                whom,
-                move |mut shard, call| {
-                    let message = call.request(shard::ScanRequest {
-                        target: call.target(),
-                        filter: request.filter.clone(),
-                        limit,
-                        after: after.clone(),
-                        with_payload: request.with_payload,
-                        with_vectors: request.with_vectors,
-                        view: 0,
-                        order_by: request.order_by.clone(),
-                        descending: request.descending,
-                        after_place: last.filter(|_| is_ordered).unwrap_or_default().to_vec(),
-                    });
-                    async move { shard.scan(message).await }
-                },
-            ))
+            Box::pin(router.fanout.call(view, id, deadline, ("scan", whom), move |mut shard, call| {
+                let message = call.request(shard::ScanRequest {
+                    target: call.target(),
+                    filter: request.filter.clone(),
+                    limit,
+                    after: after.clone(),
+                    with_payload: request.with_payload,
+                    with_vectors: request.with_vectors,
+                    view: named,
+                    keep: true,
+                    fields: request.fields.clone(),
+                    order_by: request.order_by.clone(),
+                    descending: request.descending,
+                    after_place: last.filter(|_| is_ordered).unwrap_or_default().to_vec(),
+                });
+                async move { shard.scan(message).await }
+            }))
         };
         let ends: Vec<Result<Answer<shard::ScanResponse>, Status>> =
             gather(dry.iter().map(one).collect(), options.allows_partial).await?;

@@ -1,19 +1,26 @@
 //! The opaque token that stands between two pages of a scan.
 //!
-//! It carries the last place, the collection's incarnation and a fingerprint of filter and order, and a check sum: a token of
+//! It carries the last place, the collection's incarnation, a fingerprint of filter and order, the states that the pages show
+//! (each a partition, a node and a log index, as varints), and a check sum: a token of
 //! another collection, filter or order, or of another program, is refused rather than misread. It needs no memory at the router, so
 //! any router goes on where another stopped. URL-safe base64 without padding.
 
-use flotilla_proto::ids::CollectionId;
-use flotilla_proto::limits::{KEY_BYTES_MAX, ORDER_BYTES_MAX};
+use flotilla_proto::ids::{CollectionId, NodeId, PartitionId};
+use flotilla_proto::limits::{KEY_BYTES_MAX, ORDER_BYTES_MAX, PARTITIONS_MAX};
 use flotilla_proto::refusal::Violation;
 use flotilla_proto::v1;
 use prost::Message as _;
+use prost::encoding::{decode_varint, encode_varint};
 
-const VERSION: u8 = 1;
+use super::scan::Shown;
+
+/// 1 had no states.
+const VERSION: u8 = 2;
 const HEAD: usize = 1 + 16 + 8;
 const CHECK: usize = 4;
-const BYTES_MAX: usize = HEAD + 3 + 2 * ORDER_BYTES_MAX + 9 + KEY_BYTES_MAX + CHECK;
+/// Of the states: three varints for each partition, and two lengths.
+const SHOWN_BYTES_MAX: usize = (PARTITIONS_MAX as usize + 1) * 3 * 10;
+const BYTES_MAX: usize = HEAD + 3 + 2 * ORDER_BYTES_MAX + 9 + KEY_BYTES_MAX + SHOWN_BYTES_MAX + CHECK;
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// What the pages of a scan have in common.
@@ -35,17 +42,22 @@ impl<'a> From<&'a v1::ScanRequest> for Question<'a> {
 }
 
 /// The token after the place `last`.
-pub(super) fn encode(collection: CollectionId, question: Question<'_>, last: &[u8]) -> String {
+pub(super) fn encode(collection: CollectionId, question: Question<'_>, last: &[u8], shown: &Shown) -> String {
     let mut bytes = vec![VERSION];
     bytes.extend_from_slice(collection.as_bytes());
     bytes.extend_from_slice(&fingerprint(question).to_le_bytes());
+    encode_varint(last.len() as u64, &mut bytes);
     bytes.extend_from_slice(last);
+    encode_varint(shown.len() as u64, &mut bytes);
+    for (partition, (node, index)) in shown {
+        [partition.0, node.0, *index].into_iter().for_each(|number| encode_varint(number, &mut bytes));
+    }
     let check = check(&bytes);
     bytes.extend_from_slice(&check);
     to_text(&bytes)
 }
 
-/// The last place of the page before.
+/// The last place of the page before, and the states that it showed.
 ///
 /// # Errors
 /// A violation of `next` if the token is not one of ours for this collection and question.
@@ -53,7 +65,7 @@ pub(super) fn decode(
     token: &str,
     collection: CollectionId,
     question: Question<'_>,
-) -> Result<Vec<u8>, Violation> {
+) -> Result<(Vec<u8>, Shown), Violation> {
     let garbled = || Violation::new("next", "is not a token of a scan");
     if token.len() > BYTES_MAX * 4 / 3 + 4 {
         return Err(garbled());
@@ -61,7 +73,7 @@ pub(super) fn decode(
     let bytes = from_text(token).ok_or_else(garbled)?;
     let body = bytes.len().checked_sub(CHECK).filter(|len| *len > HEAD).ok_or_else(garbled)?;
     let (body, sum) = bytes.split_at(body);
-    if sum != check(body) || body[0] != VERSION {
+    if sum != check(body) || body[0] == 0 || body[0] > VERSION {
         return Err(garbled());
     }
     if body[1..17] != *collection.as_bytes() {
@@ -70,7 +82,24 @@ pub(super) fn decode(
     if body[17..HEAD] != fingerprint(question).to_le_bytes() {
         return Err(Violation::new("next", "is a token of a scan with another filter or order"));
     }
-    Ok(body[HEAD..].to_vec())
+    if body[0] < VERSION {
+        return Ok((body[HEAD..].to_vec(), Shown::new()));
+    }
+    parts(&body[HEAD..]).ok_or_else(garbled)
+}
+
+/// What stands behind the head.
+fn parts(mut rest: &[u8]) -> Option<(Vec<u8>, Shown)> {
+    let number = |rest: &mut &[u8]| decode_varint(rest).ok();
+    let length = usize::try_from(number(&mut rest)?).ok()?;
+    let (last, mut rest) = rest.split_at_checked(length)?;
+    let count = number(&mut rest)?;
+    let mut shown = Shown::new();
+    for _ in 0..count.min(u64::from(PARTITIONS_MAX)) {
+        let partition = PartitionId(number(&mut rest)?);
+        shown.insert(partition, (NodeId(number(&mut rest)?), number(&mut rest)?));
+    }
+    (rest.is_empty() && !last.is_empty()).then(|| (last.to_vec(), shown))
 }
 
 fn fingerprint(Question { filter, order_by, is_descending }: Question<'_>) -> u64 {
@@ -142,9 +171,17 @@ mod tests {
         fn a_token_gives_its_key_back(text in "\\PC{1,40}", number: u64) {
             for key in [Key::Text(text.clone()), Key::Number(number)] {
                 let filter = exists("a");
-                let token = encode(ID, by(Some(&filter)), &key.to_bytes());
-                prop_assert_eq!(decode(&token, ID, by(Some(&filter))), Ok(key.to_bytes()));
+                let token = encode(ID, by(Some(&filter)), &key.to_bytes(), &Shown::new());
+                prop_assert_eq!(decode(&token, ID, by(Some(&filter))), Ok((key.to_bytes(), Shown::new())));
             }
+        }
+
+        #[test]
+        fn and_the_states_that_were_shown(states in proptest::collection::btree_map(any::<u64>(), any::<(u64, u64)>(), 0..9)) {
+            let state = |(partition, (node, index))| (PartitionId(partition), (NodeId(node), index));
+            let shown: Shown = states.into_iter().map(state).collect();
+            let token = encode(ID, by(None), b"last", &shown);
+            prop_assert_eq!(decode(&token, ID, by(None)), Ok((b"last".to_vec(), shown)));
         }
 
         #[test]
@@ -155,7 +192,7 @@ mod tests {
 
     #[test]
     fn foreign_and_garbled_tokens_are_refused_and_say_why() {
-        let token = encode(ID, by(None), &Key::Number(5).to_bytes());
+        let token = encode(ID, by(None), &Key::Number(5).to_bytes(), &Shown::new());
         let other = decode(&token, CollectionId::from_u128(8), by(None)).unwrap_err();
         assert!(other.description.contains("another collection"));
         let other = decode(&token, ID, by(Some(&exists("a")))).unwrap_err();
@@ -164,10 +201,10 @@ mod tests {
         let other = decode(&token, ID, ordered).unwrap_err();
         assert!(other.description.contains("or order"));
         let down = Question { is_descending: true, ..ordered };
-        assert!(decode(&encode(ID, ordered, b"x"), ID, down).is_err());
+        assert!(decode(&encode(ID, ordered, b"x", &Shown::new()), ID, down).is_err());
         // Keys of three lengths: the last digit of a token then has none, two or four spare bits.
         for key in ["a", "ab", "abc"] {
-            let token = encode(ID, by(None), &Key::Text(key.into()).to_bytes());
+            let token = encode(ID, by(None), &Key::Text(key.into()).to_bytes(), &Shown::new());
             for at in 0..token.len() {
                 for digit in ALPHABET.iter().filter(|digit| **digit != token.as_bytes()[at]) {
                     let mut garbled = token.clone().into_bytes();
@@ -180,5 +217,16 @@ mod tests {
             }
         }
         assert!(decode(&"A".repeat(1 << 20), ID, by(None)).is_err());
+    }
+
+    #[test]
+    fn a_token_of_before_the_states_is_read() {
+        let mut bytes = vec![1];
+        bytes.extend_from_slice(ID.as_bytes());
+        bytes.extend_from_slice(&fingerprint(by(None)).to_le_bytes());
+        bytes.extend_from_slice(b"last");
+        let sum = check(&bytes);
+        bytes.extend_from_slice(&sum);
+        assert_eq!(decode(&to_text(&bytes), ID, by(None)), Ok((b"last".to_vec(), Shown::new())));
     }
 }

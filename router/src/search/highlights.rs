@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use flotilla_proto::convert::value_from_wire;
-use flotilla_proto::fulltext::{Need, TextQuery, words};
+use flotilla_proto::fulltext::{Language, Need, TextQuery, words};
 use flotilla_proto::limits::{
     HIGHLIGHT_CHARS_DEFAULT, HIGHLIGHT_CHARS_MAX, HIGHLIGHT_FRAGMENTS_MAX, HIGHLIGHT_MARK_BYTES_MAX,
 };
@@ -53,6 +53,8 @@ impl Form {
 pub(super) struct Highlighter {
     form: Form,
     path: Vec<String>,
+    /// Whose stems the words are, if anybody's: a word is marked as it is written.
+    language: Option<Language>,
     /// By word: a bit for each clause of the query that it is found by.
     bits: HashMap<String, u64>,
     /// Words of the phrase, if one is searched.
@@ -86,7 +88,7 @@ impl Highlighter {
         }
         let path = query.field.split('.').map(str::to_owned).collect();
         let phrase = (query.need == Need::Phrase).then_some(scoring.clauses.len());
-        Highlighter { form: form.clone(), path, bits, phrase }
+        Highlighter { form: form.clone(), path, language: query.language, bits, phrase }
     }
 
     /// The passages of a record; none if no word of the query is in it.
@@ -142,7 +144,7 @@ impl Highlighter {
         let (mut byte, mut char) = (0, 0);
         let mut word = String::new();
         for written in words(text) {
-            written.lower_into(&mut word);
+            written.term_into(self.language, &mut word);
             let Some(bits) = self.bits.get(&word) else { continue };
             char += text.get(byte..written.at).map_or(0, |between| between.chars().count());
             byte = written.at;
@@ -254,11 +256,21 @@ mod tests {
     use super::*;
 
     fn marked(query: &str, need: Need, wanted: &v1::Highlight, text: Value) -> Vec<String> {
+        marked_in(None, query, need, wanted, text)
+    }
+
+    fn marked_in(
+        language: Option<Language>,
+        query: &str,
+        need: Need,
+        wanted: &v1::Highlight,
+        text: Value,
+    ) -> Vec<String> {
         let words: Vec<Kin> = query.split(' ').map(|word| Kin::new(word, false, 0)).collect();
         let term = |kin: &Kin| shard::TextTerm { word: kin.word().into(), edits: 0 };
         let clauses = words.iter().map(|kin| shard::TextClause { terms: vec![term(kin)], weight: 1.0 });
         let scoring = shard::TextScoring { clauses: clauses.collect(), mean_length: 1.0 };
-        let query = TextQuery { field: "t".into(), words, need };
+        let query = TextQuery { field: "t".into(), language, words, need };
         let highlighter = Highlighter::new(&Form::new(wanted).unwrap(), &query, &scoring);
         highlighter.passages(&[("t".to_owned(), flotilla_proto::convert::value_to_wire(&text))].into())
     }
@@ -302,6 +314,21 @@ mod tests {
         let show = |query: &str, text: &str| marked(query, Need::Phrase, &of(1, 80), text.into());
         assert_eq!(show("disk full", "full disk, disk full, full"), ["full disk, [disk] [full], full"]);
         assert_eq!(show("a a", "a a a b a"), ["[a] [a] [a] b a"]);
+    }
+
+    #[test]
+    fn a_word_of_a_language_is_marked_as_it_is_written() {
+        let text = "Uploads failed while uploading; the Connection was lost.";
+        let english = Some(Language::English);
+        // As a query is told: by its stems.
+        let show = |query: &str, need| marked_in(english, query, need, &of(1, 80), text.into());
+        let expected = ["[Uploads] failed while [uploading]; the [Connection] was lost."];
+        assert_eq!(show("upload connect", Need::Any), expected);
+        assert_eq!(
+            show("upload fail", Need::Phrase),
+            ["[Uploads] [failed] while uploading; the Connection was lost."]
+        );
+        assert_eq!(marked("upload", Need::Any, &of(1, 80), text.into()), [""; 0]);
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! A checked search: what the caller gets, and what each partition is asked.
 
+use std::collections::BTreeMap;
+
 use flotilla_proto::convert::{
-    check_effort, filter_from_wire, text_query_from_wire, value_from_wire, vector_from_wire, vector_to_wire,
+    aggregations_from_wire, check_effort, filter_from_wire, text_query_from_wire, value_from_wire,
+    value_to_wire, vector_from_wire, vector_to_wire,
 };
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::fulltext::TextQuery;
 use flotilla_proto::group::{GroupBy, GroupKey, group_size};
 use flotilla_proto::limits::{LIMIT_DEFAULT, LIMIT_MAX};
+use flotilla_proto::projection::Projection;
 use flotilla_proto::refusal::Violation;
 use flotilla_proto::schema::VectorSpec;
 use flotilla_proto::{shard, v1};
@@ -42,6 +46,16 @@ pub(super) struct Plan {
     partial_text: Option<v1::SearchRequest>,
     scoring: Option<shard::TextScoring>,
     without: Vec<v1::Key>,
+    shows_payload: bool,
+    fields: Option<Projection>,
+}
+
+/// What is fetched of each winner.
+pub(super) struct Wanted {
+    pub payload: bool,
+    /// Of the payload, these paths alone; none: all.
+    pub fields: Vec<String>,
+    pub vectors: bool,
 }
 
 impl Plan {
@@ -71,6 +85,10 @@ impl Plan {
             true => (None, None),
             false => by_vector(view, request)?,
         };
+        let fields = Projection::new(&request.fields)?;
+        if !request.aggregations.is_empty() {
+            aggregations_from_wire(request.aggregations.clone(), &view.spec)?;
+        }
         if let Some(filter) = &request.filter {
             Compiled::new(&filter_from_wire(filter.clone())?, &view.spec)?;
         }
@@ -83,6 +101,8 @@ impl Plan {
             recommend: None,
             fusion: None,
             highlight: None,
+            aggregations: BTreeMap::new(),
+            fields: Vec::new(),
             ..request.clone()
         };
         let partial_text = fusion.map(|_| {
@@ -102,6 +122,8 @@ impl Plan {
             groups: groups(view, request, limit)?,
             explain: request.explain,
             threshold: request.score_threshold,
+            shows_payload: request.with_payload,
+            fields,
             partial,
             partial_text,
             scoring: None,
@@ -119,9 +141,26 @@ impl Plan {
         self.scoring = Some(scoring);
     }
 
-    /// Whether payloads are read even where the caller does not want them: words found are shown from them.
-    pub(super) fn reads_payload(&self) -> bool {
-        self.highlight.is_some()
+    /// What is fetched: payloads even where the caller does not want them, if words found are shown from them.
+    pub(super) fn wanted(&self, request: &v1::SearchRequest) -> Wanted {
+        let reads = self.highlight.is_some();
+        let payload = self.shows_payload || self.fields.is_some() || reads;
+        let fields = if reads { Vec::new() } else { request.fields.clone() };
+        Wanted { payload, fields, vectors: request.with_vectors }
+    }
+
+    /// What the caller wants of a payload that was fetched.
+    pub(super) fn shown(&self, payload: BTreeMap<String, v1::Value>) -> BTreeMap<String, v1::Value> {
+        match &self.fields {
+            Some(fields) if self.highlight.is_some() => {
+                // It came whole.
+                let value = |(name, value)| Some((name, value_from_wire("payload", value).ok()?));
+                let known = payload.into_iter().filter_map(value).collect();
+                fields.of(known).iter().map(|(name, value)| (name.clone(), value_to_wire(value))).collect()
+            }
+            None if !self.shows_payload => BTreeMap::new(),
+            _ => payload,
+        }
     }
 
     /// What shows the words found.

@@ -6,9 +6,9 @@ use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Edge;
-use crate::patch;
 use crate::read::{self, scan};
 use crate::{aggregate, write};
+use crate::{patch, replace};
 
 #[tonic::async_trait]
 impl Records for Edge {
@@ -40,6 +40,14 @@ impl Records for Edge {
 
     async fn patch(&self, request: Request<v1::PatchRequest>) -> Result<Response<v1::PatchResponse>, Status> {
         self.0.run("patch", request, |message, by| patch::patch(&self.0, message, by)).await
+    }
+
+    async fn replace(
+        &self,
+        request: Request<Streaming<v1::ReplaceRequest>>,
+    ) -> Result<Response<v1::ReplaceResponse>, Status> {
+        let work = replace::replace(&self.0, request.into_inner());
+        self.0.metrics.measure("replace", work).await.map(Response::new)
     }
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {

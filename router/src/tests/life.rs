@@ -43,6 +43,7 @@ async fn records_are_written_read_counted_and_deleted() {
         with_payload: true,
         with_vectors: true,
         read: None,
+        fields: Vec::new(),
     };
     let got = house.records.get(get).await.unwrap().into_inner().records;
     assert_eq!(got.iter().map(number).collect::<Vec<u64>>(), [7, 3, 7]);

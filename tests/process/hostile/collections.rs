@@ -36,6 +36,7 @@ fn update(name: &str, add: &[(&str, i32)], ef: &[(&str, u32)]) -> Ask {
         name: name.to_owned(),
         add_fields: add.iter().map(|(path, kind)| ((*path).to_owned(), *kind)).collect(),
         ef_search: ef.iter().map(|(vector, ef)| ((*vector).to_owned(), *ef)).collect(),
+        ..Default::default()
     })
 }
 

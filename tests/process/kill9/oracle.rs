@@ -114,6 +114,7 @@ async fn got(client: &Api, oracle: &Oracle, found: &BTreeMap<u64, u64>) -> Resul
             with_payload: true,
             with_vectors: true,
             read: None,
+            fields: Vec::new(),
         };
         let records = client.get(request).await.map_err(|e| format!("get: {e}"))?.records;
         let expected: Vec<u64> = keys.iter().copied().filter(|key| found.contains_key(key)).collect();

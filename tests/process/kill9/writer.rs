@@ -123,6 +123,7 @@ impl Writer {
             with_payload: true,
             with_vectors: true,
             read: None,
+            fields: Vec::new(),
         };
         let found = client.get(request).await.map_err(|e| format!("get: {e}"))?.records;
         let expected: Vec<v1::Record> = keys

@@ -2,7 +2,8 @@
 //!
 //! The columns are the key as text, each declared field by its dotted path, `payload`, and `vector:NAME` for each vector. A
 //! value stands in its field's column if that can tell it: integers, floats (of whole numbers those that a float holds
-//! exactly), truth values, text, and points in time as microseconds in UTC. Lists, and what else a column cannot tell, stay in
+//! exactly), truth values, text, points in time as microseconds in UTC, and points on the earth as JSON, in whichever form the
+//! record has them. Lists, and what else a column cannot tell, stay in
 //! `payload`, which is what is left of the record as JSON: a record is its columns and that, and nothing is in both.
 //!
 //! Rows are gathered into row groups of at most [`GROUP_ROWS`] and about [`GROUP_BYTES`], and written column by column.
@@ -129,7 +130,11 @@ fn schema(
             FieldType::Integer => (Physical::INT64, None),
             FieldType::Float => (Physical::DOUBLE, None),
             FieldType::Bool => (Physical::BOOLEAN, None),
-            FieldType::Keyword | FieldType::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+            FieldType::Keyword | FieldType::Text | FieldType::TextIn(_) | FieldType::Uuid => {
+                (Physical::BYTE_ARRAY, Some(LogicalType::String))
+            }
+            // In whichever form the record has it.
+            FieldType::Geo => (Physical::BYTE_ARRAY, Some(LogicalType::Json)),
             FieldType::Datetime => {
                 let unit = TimeUnit::MICROS;
                 (Physical::INT64, Some(LogicalType::Timestamp { is_adjusted_to_u_t_c: true, unit }))
@@ -236,7 +241,8 @@ fn field<'a>(
         FieldType::Float => optional::<DoubleType>(group, payloads.map(|p| take(p, steps, &float))),
         FieldType::Bool => optional::<BoolType>(group, payloads.map(|p| take(p, steps, &truth))),
         FieldType::Datetime => optional::<Int64Type>(group, payloads.map(|p| take(p, steps, &instant))),
-        FieldType::Keyword | FieldType::Text => {
+        FieldType::Geo => optional::<ByteArrayType>(group, payloads.map(|p| take(p, steps, &point))),
+        FieldType::Keyword | FieldType::Text | FieldType::TextIn(_) | FieldType::Uuid => {
             optional::<ByteArrayType>(group, payloads.map(|p| take(p, steps, &text)))
         }
     }
@@ -260,6 +266,11 @@ fn truth(value: &Value) -> Option<bool> {
 
 fn text(value: &Value) -> Option<ByteArray> {
     if let Value::Text(text) = value { Some(ByteArray::from(text.as_bytes().to_vec())) } else { None }
+}
+
+/// A point, or several, as JSON.
+fn point(value: &Value) -> Option<ByteArray> {
+    (*value != Value::Null).then(|| bytes(json::value_to(value).to_string()))
 }
 
 /// Microseconds, of points in time that have a name in RFC 3339.
@@ -297,9 +308,16 @@ mod tests {
 
     #[test]
     fn declared_fields_are_columns_and_the_rest_is_json() {
-        use FieldType::{Bool, Datetime, Float, Integer, Keyword};
-        let fields =
-            [("at", Datetime), ("cpu", Integer), ("load", Float), ("on", Bool), ("owner.team", Keyword)];
+        use FieldType::{Bool, Datetime, Float, Geo, Integer, Keyword, Uuid};
+        let fields = [
+            ("at", Datetime),
+            ("cpu", Integer),
+            ("load", Float),
+            ("on", Bool),
+            ("owner.id", Uuid),
+            ("owner.team", Keyword),
+            ("site", Geo),
+        ];
         let fields = fields.map(|(path, kind)| (path.to_owned(), kind)).into();
         let dense = VectorSpec::new(2, Distance::Cosine, IndexKind::default());
         let sparse = VectorSpec { dims: 0, form: Form::Sparse, ..dense };
@@ -310,16 +328,18 @@ mod tests {
         let mut file = Parquet::begin(Out::begin(&path).unwrap(), "id", &fields, Some(&vectors)).unwrap();
         let mut full = Record::new(u64::MAX).field("at", "2026-01-02T03:04:05+01:00").field("cpu", i64::MIN);
         full = full.field("load", 3).field("on", true).field("free", "ä").vector("v", vec![0.5, 1.0]);
-        let owner = [("team".to_owned(), "core".into())].into();
+        let id = "{0191D2A4-7B3C-7DEF-8ABC-0123456789AB}";
+        let owner = [("team".to_owned(), "core".into()), ("id".to_owned(), id.into())].into();
         full.payload.insert("owner".to_owned(), Value::Map(owner));
         let mut lists = Record::new("k").field("load", i64::MAX).vector("words", vec![(3, 0.5)]);
+        full.payload.insert("site".to_owned(), Value::List(vec![13.5.into(), 52.into()]));
         lists.payload.insert("cpu".to_owned(), Value::List(vec![1.into(), 2.into()]));
         file.write(vec![full, lists, Record::new(3)]).unwrap();
         file.finish().unwrap();
         let expected = [
-            r#"{"at":"2026-01-02T02:04:05Z","cpu":-9223372036854775808,"id":"18446744073709551615","load":3.0,"on":true,"owner.team":"core","payload":"{\"free\":\"ä\"}","vector:v":[0.5,1.0],"vector:words":null}"#,
-            r#"{"at":null,"cpu":null,"id":"k","load":null,"on":null,"owner.team":null,"payload":"{\"cpu\":[1,2],\"load\":9223372036854775807}","vector:v":null,"vector:words":"{\"indices\":[3],\"values\":[0.5]}"}"#,
-            r#"{"at":null,"cpu":null,"id":"3","load":null,"on":null,"owner.team":null,"payload":null,"vector:v":null,"vector:words":null}"#,
+            r#"{"at":"2026-01-02T02:04:05Z","cpu":-9223372036854775808,"id":"18446744073709551615","load":3.0,"on":true,"owner.id":"{0191D2A4-7B3C-7DEF-8ABC-0123456789AB}","owner.team":"core","payload":"{\"free\":\"ä\"}","site":"[13.5,52]","vector:v":[0.5,1.0],"vector:words":null}"#,
+            r#"{"at":null,"cpu":null,"id":"k","load":null,"on":null,"owner.id":null,"owner.team":null,"payload":"{\"cpu\":[1,2],\"load\":9223372036854775807}","site":null,"vector:v":null,"vector:words":"{\"indices\":[3],\"values\":[0.5]}"}"#,
+            r#"{"at":null,"cpu":null,"id":"3","load":null,"on":null,"owner.id":null,"owner.team":null,"payload":null,"site":null,"vector:v":null,"vector:words":null}"#,
         ];
         assert_eq!(rows(&path), expected);
     }

@@ -51,6 +51,7 @@ fn seeds() {
         r#"{"and": [{"a": {"eq": true, "gt": -1.5e3}}, {}], "keys": [1, "a"]}"#,
         r#"{"a": ["x"]}"#,
         r#"{"a": {"glob": "we?*b"}}"#,
+        r#"{"a": {"within": {"lat": 52.5, "lon": -13, "radius_m": 1e3}}, "b": {"within_box": {"top": 10, "left": 170, "bottom": -10, "right": -170}}}"#,
     ]
     .iter()
     .enumerate()

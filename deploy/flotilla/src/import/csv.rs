@@ -33,6 +33,8 @@ enum Kind {
     Text,
     /// Text, or whole milliseconds; only where it is declared.
     Datetime,
+    /// JSON; only where it is declared.
+    Point,
 }
 
 /// The types of columns: those declared by name, and those that the cells showed, in the header's order.
@@ -76,7 +78,8 @@ impl Kinds {
             FieldType::Float => Kind::Float,
             FieldType::Bool => Kind::Bool,
             FieldType::Datetime => Kind::Datetime,
-            FieldType::Keyword | FieldType::Text => Kind::Text,
+            FieldType::Geo => Kind::Point,
+            FieldType::Keyword | FieldType::Text | FieldType::TextIn(_) | FieldType::Uuid => Kind::Text,
         };
         let declared = fields.iter().map(|(path, of)| (path.clone(), kind(of)));
         Kinds { declared: declared.collect(), seen: Vec::new() }
@@ -143,6 +146,12 @@ fn is_float(text: &str) -> bool {
         && digits.contains(['.', 'e', 'E'])
         && digits.chars().all(legal)
         && text.parse::<f64>().is_ok_and(f64::is_finite)
+}
+
+/// Points as JSON; whether they lie on the earth is the collection's to say.
+fn point(text: &str) -> Option<Value> {
+    let json: serde_json::Value = serde_json::from_str(text).ok()?;
+    (json.is_object() || json.is_array()).then(|| crate::json::value_from(json))
 }
 
 fn truth(text: &str) -> Option<bool> {
@@ -281,6 +290,9 @@ impl Kind {
             Kind::Float => whole().or_else(float).ok_or("a finite number")?,
             Kind::Bool => truth(text).map(Value::Bool).ok_or("true or false")?,
             Kind::Datetime => whole().unwrap_or_else(|| Value::Text(text.to_owned())),
+            Kind::Point => {
+                point(text).ok_or("a point, {\"lat\": .., \"lon\": ..} or [lon, lat], or a list of them")?
+            }
             Kind::Text => Value::Text(text.to_owned()),
         };
         Ok(Some(value))
@@ -346,6 +358,19 @@ mod tests {
         let got = rows(open("zip,n,at\n10115,007,1000\n1,many,2026-01-02T03:04:05Z\n", &declared));
         assert_eq!(got[0], Ok(r#"{"at":1000,"n":7,"zip":"10115"}"#.to_owned()));
         assert_eq!(got[1], Err("column `n`: \"many\" is not a whole number of 64 bits".to_owned()));
+    }
+
+    #[test]
+    fn points_are_json_or_columns_of_their_own() {
+        let text = "at;office.lat;office.lon\n[13.5, 52];52.5;13\n\"{\"\"lat\"\": 1, \"\"lon\"\": 2}\";;\n13.5,52;;\n";
+        let declared = [("at".to_owned(), FieldType::Geo), ("office".to_owned(), FieldType::Geo)].into();
+        let mut kinds = Kinds::declared(&declared);
+        kinds.look(input(text), b';').unwrap();
+        let got = rows(Csv::open(input(text), b';', kinds, 0).unwrap());
+        assert_eq!(got[0], Ok(r#"{"at":[13.5,52],"office":{"lat":52.5,"lon":13}}"#.to_owned()));
+        assert_eq!(got[1], Ok(r#"{"at":{"lat":1,"lon":2}}"#.to_owned()));
+        let why = got[2].as_ref().unwrap_err();
+        assert!(why.starts_with("column `at`: \"13.5,52\" is not a point"), "{why}");
     }
 
     #[test]

@@ -1,20 +1,23 @@
 //! Types of fields, from what every record of a file holds.
 //!
 //! A field is declared where all its values agree: whole numbers (with floats among them: float), truth values, RFC 3339
-//! text (datetime), other text (keyword, or full text where it is long on average). A field of mixed types, and one that
-//! holds both values and nested fields, stays undeclared, which a collection allows. Since every row is looked at, no
+//! text (datetime), hyphenated UUIDs (uuid), other text (keyword, or full text where it is long on average), maps of nothing but
+//! the `lat` and `lon` of a point (geo). A field of mixed types, and one that holds both values and nested fields, stays undeclared, which a collection allows. Since every row is looked at, no
 //! row of the file is refused later for a type chosen here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use flotilla_proto::geo::Point;
 use flotilla_proto::limits::FIELDS_MAX;
 use flotilla_proto::record::{Payload, Value};
-use flotilla_proto::schema::{FieldType, check_path, datetime_micros};
+use flotilla_proto::schema::{FieldType, check_path, datetime_micros, uuid_of};
 
 /// Distinct paths looked at, at most; payloads keyed by data would grow this without end.
 const PATHS_MAX: usize = 4_096;
 /// Mean bytes from which text counts as prose.
 const PROSE_BYTES: u64 = 96;
+/// Bytes of a UUID with its hyphens: 32 plain digits may be anything.
+const UUID_BYTES: usize = 36;
 
 /// What the rows so far hold.
 #[derive(Debug, Default)]
@@ -28,9 +31,12 @@ struct Seen {
     integers: u64,
     floats: u64,
     datetimes: u64,
+    uuids: u64,
     texts: u64,
     text_bytes: u64,
     maps: u64,
+    /// Of the maps.
+    points: u64,
 }
 
 impl Survey {
@@ -66,7 +72,7 @@ impl Survey {
             Value::Int(_) => seen.integers += 1,
             Value::Float(_) => seen.floats += 1,
             Value::Text(text) => seen.text(text, value),
-            Value::Map(_) => seen.maps += 1,
+            Value::Map(fields) => seen.map(fields),
             Value::Null | Value::List(_) => {}
         }
     }
@@ -74,7 +80,14 @@ impl Survey {
     /// The declared fields: at most [`FIELDS_MAX`], those of most values first in line.
     pub fn types(&self) -> BTreeMap<String, FieldType> {
         let mut typed: Vec<(u64, &String, FieldType)> =
-            self.paths.iter().filter_map(|(path, seen)| Some((seen.values(), path, seen.kind()?))).collect();
+            self.paths.iter().filter_map(|(path, seen)| Some((seen.all(), path, seen.kind()?))).collect();
+        // What is within a point is no field of its own.
+        let points: BTreeSet<String> = typed
+            .iter()
+            .filter(|(.., kind)| *kind == FieldType::Geo)
+            .map(|(_, path, _)| format!("{path}."))
+            .collect();
+        typed.retain(|(_, path, _)| !points.iter().any(|point| path.starts_with(point)));
         typed.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
         typed.into_iter().take(FIELDS_MAX).map(|(_, path, kind)| (path.clone(), kind)).collect()
     }
@@ -85,8 +98,27 @@ impl Seen {
         if datetime_micros(value).is_some() {
             self.datetimes += 1;
         }
+        if text.len() >= UUID_BYTES && uuid_of(value).is_some() {
+            self.uuids += 1;
+        }
         self.texts += 1;
         self.text_bytes += text.len() as u64;
+    }
+
+    fn map(&mut self, fields: &Payload) {
+        let number = |name: &str| match fields.get(name) {
+            Some(Value::Int(whole)) => Some(*whole as f64),
+            Some(Value::Float(float)) => Some(*float),
+            _ => None,
+        };
+        let is_point = fields.len() == 2
+            && number("lat").zip(number("lon")).is_some_and(|(lat, lon)| Point::new(lat, lon).is_ok());
+        self.maps += 1;
+        self.points += u64::from(is_point);
+    }
+
+    fn all(&self) -> u64 {
+        self.values() + self.maps
     }
 
     fn values(&self) -> u64 {
@@ -95,7 +127,10 @@ impl Seen {
 
     fn kind(&self) -> Option<FieldType> {
         let values = self.values();
-        if values == 0 || self.maps > 0 {
+        if self.maps > 0 {
+            return (values == 0 && self.points == self.maps).then_some(FieldType::Geo);
+        }
+        if values == 0 {
             return None;
         }
         match values {
@@ -103,6 +138,7 @@ impl Seen {
             n if n == self.integers => Some(FieldType::Integer),
             n if n == self.integers + self.floats => Some(FieldType::Float),
             n if n == self.datetimes => Some(FieldType::Datetime),
+            n if n == self.uuids => Some(FieldType::Uuid),
             n if n == self.texts && self.text_bytes / n >= PROSE_BYTES => Some(FieldType::Text),
             n if n == self.texts => Some(FieldType::Keyword),
             _ => None,
@@ -145,6 +181,33 @@ mod tests {
             ("i", "integer"),
             ("n.v", "integer"),
             ("t", "keyword"),
+        ];
+        assert_eq!(found, expected.map(|(path, kind)| (path.to_owned(), kind)));
+    }
+
+    #[test]
+    fn uuids_and_points_are_told_from_other_text_and_other_maps() {
+        let found = types(&[
+            r#"{"id": "0191D2A4-7B3C-7DEF-8ABC-0123456789AB", "sum": "0191d2a47b3c7def8abc0123456789ab",
+                "some": "0191d2a4-7b3c-7def-8abc-0123456789ab", "at": {"lat": 52.5, "lon": 13},
+                "far": {"lat": 91, "lon": 0}, "more": {"lat": 1, "lon": 2, "alt": 3},
+                "both": [{"lat": 1, "lon": 2}, 7], "list": [13.5, 52.5]}"#,
+            r#"{"id": "{0191d2a4-7b3c-7def-8abc-0123456789ab}", "some": "other",
+                "at": [{"lat": -90, "lon": 180.0}, {"lat": 0, "lon": 0}]}"#,
+        ]);
+        let expected = [
+            ("at", "geo"),
+            ("both.lat", "integer"),
+            ("both.lon", "integer"),
+            ("far.lat", "integer"),
+            ("far.lon", "integer"),
+            ("id", "uuid"),
+            ("list", "float"),
+            ("more.alt", "integer"),
+            ("more.lat", "integer"),
+            ("more.lon", "integer"),
+            ("some", "keyword"),
+            ("sum", "keyword"),
         ];
         assert_eq!(found, expected.map(|(path, kind)| (path.to_owned(), kind)));
     }

@@ -13,8 +13,7 @@ impl PartitionMachine {
     pub(super) fn step(&mut self, index: LogIndex, step: Step) -> Result<Reply, Fault> {
         let done = self.take(index, step)?;
         self.is_moved = true;
-        self.presence = self.moves.presence();
-        self.store.set_presence(self.presence.clone());
+        self.show_presence();
         Ok(match done {
             Ok(affected) => Reply::Written { affected, log_index: index },
             Err(rejection) => Reply::Rejected(Rejection::Step(rejection)),
@@ -23,6 +22,10 @@ impl PartitionMachine {
 
     fn take(&mut self, index: LogIndex, step: Step) -> Result<Result<u64, StepRejection>, Fault> {
         let done = match step {
+            // What is held back for a replacement was split by the slots as they are.
+            Step::Begin { .. } | Step::BeginImport { .. } if self.replaces.is_under_way() => {
+                Err(StepRejection::Busy)
+            }
             Step::Begin { id, to, area, epoch, touched_max } => {
                 let new = Outgoing {
                     id,

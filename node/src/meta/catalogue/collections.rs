@@ -29,7 +29,8 @@ impl Catalogue {
         let partitions = self.new_partitions(spec.partitions, spec.replication_factor, alive)?;
         let slots = slots(&spec);
         let epoch = self.next_epoch();
-        let placement = CollectionPlacement { id, spec, epoch, partitions, slots, slot_move: None };
+        let (slot_move, replaces) = (None, Default::default());
+        let placement = CollectionPlacement { id, spec, epoch, partitions, slots, slot_move, replaces };
         self.map.collections.push(placement.clone());
         self.map.collections.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         Ok(Outcome::Placement(placement))
@@ -92,6 +93,8 @@ impl Catalogue {
         let placement = &mut self.map.collections[at];
         placement.spec = spec;
         placement.epoch = epoch;
+        // What was held back fitted the collection as it was.
+        placement.replaces.open.clear();
         Ok(Outcome::Placement(placement.clone()))
     }
 
@@ -136,6 +139,7 @@ impl Catalogue {
         let epoch = self.next_epoch();
         let placement = &mut self.map.collections[at];
         placement.partitions.extend(more);
+        placement.replaces.open.clear();
         (placement.spec, placement.slots, placement.epoch) = (spec, slots, epoch);
         Ok(Outcome::Placement(placement.clone()))
     }

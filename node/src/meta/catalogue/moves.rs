@@ -310,6 +310,8 @@ impl Catalogue {
             && let Some(owner) = placement.partitions.iter().position(|p| p.id == slots.to)
             && let Ok(owner) = u16::try_from(owner)
         {
+            // What was held back was split by the slots as they were.
+            placement.replaces.open.clear();
             for slot in slots.slots {
                 if let Some(held) = placement.slots.get_mut(usize::from(slot)) {
                     *held = owner;

@@ -5,6 +5,7 @@ use flotilla_proto::placement::Role;
 use flotilla_proto::schema::Strategy;
 
 use super::moves::{Kind, State};
+use super::replaces::Turn;
 use super::*;
 use crate::meta::plan;
 
@@ -262,4 +263,57 @@ fn ranges_split_where_they_are() {
     assert_eq!(after.spec.strategy, Strategy::Range { splits: vec!["f".into(), "m".into()] });
     assert_eq!(after.slots, [0, 0, 1]);
     assert_eq!(after.partition_of(&"a".into()).unwrap().id, after.partition_of(&"g".into()).unwrap().id);
+}
+
+#[test]
+fn a_replacement_is_open_until_it_is_committed_closed_or_the_layout_changes() {
+    let mut catalogue = with_nodes(1);
+    let placement = create(&mut catalogue, spec("a"));
+    let (of, open) = (placement.id, Turn::Open { now_ms: 1 });
+    let generation = |outcome: Result<Outcome, Refused>| match outcome.unwrap() {
+        Outcome::Replaced { epoch, generation } => (epoch.0, generation),
+        other => panic!("{other:?}"),
+    };
+    let epoch = placement.epoch.0;
+    assert_eq!(generation(catalogue.replace(of, (1, 1), open)), (epoch + 1, 0));
+    assert_eq!(generation(catalogue.replace(of, (1, 1), open)), (epoch + 1, 0), "again, it is open");
+    assert_eq!(catalogue.map.collections[0].epoch.0, epoch, "readers notice nothing");
+    let commit = Turn::Commit { settled: 0 };
+    assert_eq!(generation(catalogue.replace(of, (1, 1), commit)), (epoch + 2, 1));
+    assert_eq!(catalogue.map.collections[0].epoch.0, epoch + 2, "now they do");
+    for turn in [commit, open, Turn::Close] {
+        assert_eq!(generation(catalogue.replace(of, (1, 1), turn)), (epoch + 2, 1), "{turn:?}");
+    }
+    generation(catalogue.replace(of, (1, 2), open));
+    generation(catalogue.replace(of, (1, 2), Turn::Close));
+    assert!(refused(catalogue.replace(of, (1, 2), commit)).contains("given up"));
+    generation(catalogue.replace(of, (1, 3), open));
+    catalogue.update("a", BTreeMap::from([("f".into(), FieldType::Bool)]), BTreeMap::new()).unwrap();
+    assert!(refused(catalogue.replace(of, (1, 3), commit)).contains("given up"));
+    assert!(matches!(catalogue.replace(Uuid::from_u128(99), (1, 3), open), Err(Refused::NoCollection(_))));
+}
+
+#[test]
+fn no_committed_replacement_is_forgotten_that_a_partition_has_still_to_take_up() {
+    use flotilla_proto::limits::{REPLACES_KEPT_MAX, REPLACES_OPEN_MAX};
+    let mut catalogue = with_nodes(1);
+    let of = create(&mut catalogue, spec("a")).id;
+    let kept = REPLACES_KEPT_MAX as u64;
+    for n in 1..=kept + 1 {
+        catalogue.replace(of, (1, n), Turn::Open { now_ms: 0 }).unwrap();
+        let committed = catalogue.replace(of, (1, n), Turn::Commit { settled: 0 });
+        assert_eq!(committed.is_ok(), n <= kept, "{n}");
+    }
+    catalogue.replace(of, (1, kept + 1), Turn::Commit { settled: 1 }).unwrap();
+    let replaces = &catalogue.map.collections[0].replaces;
+    assert_eq!((replaces.generation, replaces.committed.len() as u64), (kept + 1, kept));
+    assert_eq!((replaces.begun_by((1, 1)), replaces.begun_by((1, 2))), (None, Some(2)));
+    let open = REPLACES_OPEN_MAX as u64;
+    for n in 0..=open {
+        let opened = catalogue.replace(of, (2, n), Turn::Open { now_ms: 1_000 });
+        assert_eq!(opened.is_ok(), n < open, "{n}");
+    }
+    // What was opened long ago gives way.
+    catalogue.replace(of, (2, open), Turn::Open { now_ms: 3_601_000 }).unwrap();
+    assert_eq!(catalogue.map.collections[0].replaces.open, [((2, open), 3_601_000)]);
 }

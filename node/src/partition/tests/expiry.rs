@@ -30,7 +30,7 @@ async fn what_is_due_goes_and_the_rest_stays() {
 
     let house = House::open(dir.path(), 1).await;
     let replica = house.replica(1).await.unwrap();
-    let parts = Parts { payload: false, vectors: false };
+    let parts = Parts::default();
     let keys = (0..180).map(Key::Number).collect();
     let (records, _) = replica.get(keys, parts, 0, FRESH, &whole()).await.unwrap();
     let told = |record: &Record| (record.key.clone(), record.expires_at_ms);

@@ -170,6 +170,7 @@ impl World {
             partitions,
             slots,
             slot_move: None,
+            replaces: Default::default(),
         };
         let map = PlacementMap { epoch: Epoch(1), collections: vec![placement], ..Default::default() };
         let shelves = (1..=3).map(|id| Shelf::new(id, &spec, &map)).collect();

@@ -2,6 +2,7 @@
 
 use flotilla_proto::aggregate::{Datum, Field, Named};
 use flotilla_proto::record::{Payload, reach};
+use flotilla_proto::schema::uuid_text;
 use rustc_hash::FxHashMap;
 
 use crate::storage::{Cell, Fault, FieldColumn, Scratch, SegmentView};
@@ -143,6 +144,15 @@ impl Source<'_> {
             None => payload.insert(segment.payload(row)?),
         };
         let Source { field, terms, texts, numbers, cells, .. } = self;
+        let mut numbered = |text: String| match numbers.get(&text) {
+            Some(number) => *number,
+            None => {
+                let number = *terms + texts.len() as u64;
+                texts.push(text.clone());
+                numbers.insert(text, number);
+                number
+            }
+        };
         reach(payload, &field.path, &mut |value| {
             cells.extend(Datum::of(value, field.kind).map(|datum| match datum {
                 Datum::Truth(truth) => Cell::Truth(truth),
@@ -150,10 +160,9 @@ impl Source<'_> {
                 Datum::Float(float) => Cell::Float(float),
                 Datum::Time(micros) => Cell::Time(micros),
                 Datum::Map => Cell::Map,
-                Datum::Text(text) => Cell::Term(*numbers.entry(text.to_owned()).or_insert_with(|| {
-                    texts.push(text.to_owned());
-                    *terms + texts.len() as u64 - 1
-                })),
+                Datum::Text(text) => Cell::Term(numbered(text.to_owned())),
+                // As the column would hold it.
+                Datum::Uuid(id) => Cell::Term(numbered(uuid_text(id))),
             }));
             false
         });

@@ -24,12 +24,23 @@ use crate::storage::{Matching, Nearest, StoredRow};
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::Vector;
 
-const FIELDS: [(&str, FieldType); 5] = [
+const FIELDS: [(&str, FieldType); 6] = [
     ("word", FieldType::Keyword),
     ("whole", FieldType::Integer),
     ("float", FieldType::Float),
     ("truth", FieldType::Bool),
     ("time", FieldType::Datetime),
+    ("id", FieldType::Uuid),
+];
+
+/// Three UUIDs in different forms.
+const IDS: [&str; 6] = [
+    "0191d2a4-7b3c-7def-8abc-0123456789ab",
+    "0191D2A47B3C7DEF8ABC0123456789AB",
+    "{0191d2a4-7b3c-7def-8abc-0123456789ac}",
+    "urn:uuid:0191D2A4-7B3C-7DEF-8ABC-0123456789AC",
+    "ffffffffffffffffffffffffffffffff",
+    "0191d2a4-7b3c-7def-8abc-0123456789ab ",
 ];
 
 fn spec() -> CollectionSpec {
@@ -144,6 +155,7 @@ impl SegmentView for Rows {
 fn scalar() -> impl Strategy<Value = Value> {
     prop_oneof![
         4 => prop::sample::select(vec!["a", "ab", "abc", "ä", "äb", "", "b", "𝄞", "𝄞x"]).prop_map(Value::from),
+        3 => prop::sample::select(IDS.to_vec()).prop_map(Value::from),
         1 => Just(Value::from("x".repeat(1_100))),
         1 => Just(Value::from("y".repeat(40 << 10))),
         6 => (-3i64..4).prop_map(Value::from),
@@ -178,6 +190,7 @@ fn fitting() -> impl Strategy<Value = Payload> {
             ("float".to_owned(), (whole as f64 / 10.0).into()),
             ("truth".to_owned(), truth.into()),
             ("time".to_owned(), Value::Int(day * 86_400_000 * 9)),
+            ("id".to_owned(), IDS[word % 5].into()),
         ]);
         payload.extend(odd.unwrap_or_default());
         payload
@@ -189,7 +202,7 @@ fn wire(field: &str, kind: Wire) -> v1::Aggregation {
 }
 
 fn figure() -> impl Strategy<Value = v1::Aggregation> {
-    let any = prop::sample::select(vec!["word", "whole", "float", "truth", "time", "free"]);
+    let any = prop::sample::select(vec!["word", "whole", "float", "truth", "time", "id", "free"]);
     let numbers = prop::sample::select(vec!["whole", "float", "free"]);
     prop_oneof![
         (any.clone(), prop::sample::select(vec![Metric::Count, Metric::Stats]))
@@ -205,7 +218,7 @@ fn figure() -> impl Strategy<Value = v1::Aggregation> {
 }
 
 fn grouping() -> impl Strategy<Value = v1::Aggregation> {
-    let any = prop::sample::select(vec!["word", "whole", "float", "truth", "time", "free"]);
+    let any = prop::sample::select(vec!["word", "whole", "float", "truth", "time", "id", "free"]);
     let terms =
         (any.clone(), 0u32..3, 1u32..5, prop::bool::ANY).prop_map(|(field, prefix_chars, size, by_value)| {
             let order = if by_value { terms::Order::Value } else { terms::Order::Count };
@@ -216,7 +229,10 @@ fn grouping() -> impl Strategy<Value = v1::Aggregation> {
         let range = |from, to| Range { name: String::new(), from, to };
         let text = Some(flotilla_proto::convert::value_to_wire(&Value::from("ab")));
         let mut ranges = vec![range(None, bound(1)), range(bound(-1), bound(3)), range(None, None)];
-        if field != "time" {
+        if field == "id" {
+            let spelt = |id: &str| Some(flotilla_proto::convert::value_to_wire(&Value::from(id)));
+            ranges = vec![range(None, spelt(IDS[3])), range(spelt(IDS[1]), spelt(IDS[2])), range(None, None)];
+        } else if field != "time" {
             ranges.push(range(text, None));
         }
         wire(field, Wire::Ranges(Ranges { ranges }))
@@ -313,6 +329,27 @@ proptest! {
 }
 
 #[test]
+fn points_have_no_figures_and_make_no_groups() {
+    let mut spec = spec();
+    spec.fields.insert("at".to_owned(), FieldType::Geo);
+    for kind in [
+        Wire::Metric(Metric::Count.into()),
+        Wire::Metric(Metric::Stats.into()),
+        Wire::Cardinality(Cardinality {}),
+        Wire::Terms(Terms::default()),
+    ] {
+        let refused = aggregations_from_wire([("a".to_owned(), wire("at", kind))].into(), &spec).unwrap_err();
+        assert!(
+            refused.to_string().starts_with("aggregations.a.field: `at` is declared as geo; points"),
+            "{refused}"
+        );
+    }
+    let id = Wire::Metric(Metric::Max.into());
+    let refused = aggregations_from_wire([("a".to_owned(), wire("id", id))].into(), &spec).unwrap_err();
+    assert!(refused.to_string().contains("it takes numbers, the field is declared as uuid"), "{refused}");
+}
+
+#[test]
 fn more_groups_than_are_sent_are_told_as_an_error() {
     let rows = |from: i64| {
         let payload = |n: i64| Payload::from([("whole".to_owned(), Value::Int(n))]);
@@ -360,7 +397,7 @@ proptest! {
     #[test]
     fn pages_in_the_order_of_a_field_are_all_records_in_that_order(
         rows in prop::collection::vec((prop_oneof![fitting(), payload()], prop::bool::weighted(0.1), 0usize..3), 0..60),
-        field in prop::sample::select(vec!["word", "whole", "float", "truth", "time", "free"]),
+        field in prop::sample::select(vec!["word", "whole", "float", "truth", "time", "id", "free"]),
         is_descending in any::<bool>(),
         is_filtered in any::<bool>(),
         limit in 1usize..8,

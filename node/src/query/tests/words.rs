@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use flotilla_proto::filter::{Bounds, Compiled, Filter};
-use flotilla_proto::fulltext::{Clause, Kin, Need, TextQuery, bm25, words};
+use flotilla_proto::fulltext::{Clause, Kin, Language, Need, TextQuery, bm25, words};
 use flotilla_proto::record::{Key, Record, Value};
 use flotilla_proto::schema::{CollectionSpec, FieldType};
 
@@ -21,12 +21,13 @@ const WORDS: [&str; 14] = [
     "upload", "!",
 ];
 
-fn spec(is_declared: bool) -> Arc<CollectionSpec> {
+const TEXT: FieldType = FieldType::Text;
+const ENGLISH: FieldType = FieldType::TextIn(Language::English);
+
+fn spec(kind: Option<FieldType>) -> Arc<CollectionSpec> {
     let mut spec = CollectionSpec { name: "c".into(), partitions: 1, ..Default::default() };
     spec.fields.insert("n".into(), FieldType::Integer);
-    if is_declared {
-        spec.fields.insert("deep.text".into(), FieldType::Text);
-    }
+    spec.fields.extend(kind.map(|kind| ("deep.text".to_owned(), kind)));
     Arc::new(spec)
 }
 
@@ -72,10 +73,10 @@ struct House {
 }
 
 impl House {
-    fn new(is_declared: bool) -> House {
+    fn new(kind: Option<FieldType>) -> House {
         let dir = tempfile::tempdir().unwrap();
         let options = Options { seal_rows: 1 << 30, fan_in: 2, ..Options::default() };
-        let store = Store::open(dir.path(), spec(is_declared), options).unwrap().0;
+        let store = Store::open(dir.path(), spec(kind), options).unwrap().0;
         House { store, records: BTreeMap::new(), at: 0, _dir: dir }
     }
 
@@ -102,15 +103,15 @@ impl House {
     }
 }
 
-/// Random steps, the same for the same dice.
-fn build(dice: &mut Dice, is_declared: bool) -> House {
-    let mut house = House::new(is_declared);
+/// Random steps, the same for the same dice; the field is declared as `before`, and as `kind` in the end.
+fn build(dice: &mut Dice, before: Option<FieldType>, kind: FieldType) -> House {
+    let mut house = House::new(before);
     for step in 0..14 {
         if dice.one_in(4) {
             house.delete((0..4).map(|_| key(dice)).collect());
         } else {
             let keys: BTreeSet<Key> = (0..1 + dice.below(12)).map(|_| key(dice)).collect();
-            house.upsert(keys.into_iter().map(|key| record(dice, key, is_declared)).collect());
+            house.upsert(keys.into_iter().map(|key| record(dice, key, before.is_some())).collect());
         }
         if dice.one_in(3) {
             house.seal();
@@ -118,10 +119,10 @@ fn build(dice: &mut Dice, is_declared: bool) -> House {
         if dice.one_in(5) {
             house.store.compact(&Progress::new()).unwrap();
         }
-        if step == 6 && !is_declared {
-            // The field is declared after half of the rows were sealed without it.
+        if step == 6 && before != Some(kind) {
+            // The field is declared so after half of the rows were sealed otherwise.
             house.seal();
-            house.store.set_spec(spec(true));
+            house.store.set_spec(spec(Some(kind)));
         }
     }
     house
@@ -134,7 +135,7 @@ fn views(house: &[House]) -> Vec<View> {
 /// What a router makes of what partitions tell.
 fn weighed(partitions: &[Vec<&dyn SegmentView>], query: &TextQuery) -> (Vec<Clause>, f64) {
     let ask = |kin: Vec<Kin>, clauses: &[Clause]| -> Vec<Weights> {
-        let ask = Weighing::new(&query.field, kin, 100_000, clauses);
+        let ask = Weighing::new(&query.field, query.language, kin, 100_000, clauses);
         partitions.iter().map(|segments| weigh(segments, &ask, &|| false).unwrap()).collect()
     };
     let lists = ask(query.words.clone(), &[]);
@@ -171,11 +172,11 @@ fn over(
     limit: usize,
 ) -> Vec<(Key, u32)> {
     let (clauses, mean_length) = weighed(partitions, query);
-    let text = TextSearch::new(&query.field, query.need, &clauses, mean_length);
+    let text = TextSearch::new(&query.field, query.language, query.need, &clauses, mean_length);
     let ask = Search { filter, limit, text: Some(&text), ..Search::default() };
     let mut hits: Vec<PartialHit> = Vec::new();
     for segments in partitions {
-        hits.extend(search(segments, &spec(true), &ask, &|| false).unwrap().hits);
+        hits.extend(search(segments, &spec(Some(TEXT)), &ask, &|| false).unwrap().hits);
     }
     hits.sort();
     hits.truncate(limit);
@@ -183,9 +184,9 @@ fn over(
 }
 
 /// The texts of a record, each as its words with their places.
-fn texts(record: &Record) -> Vec<Vec<(u32, String)>> {
+fn texts(record: &Record, language: Option<Language>) -> Vec<Vec<(u32, String)>> {
     let one = |value: &Value| match value {
-        Value::Text(text) => Some(words(text).map(|word| (word.place, word.lowered())).collect()),
+        Value::Text(text) => Some(words(text).map(|word| (word.place, word.term(language))).collect()),
         _ => None,
     };
     match record.payload.get("deep") {
@@ -199,7 +200,7 @@ fn texts(record: &Record) -> Vec<Vec<(u32, String)>> {
 
 /// BM25 by the textbook, over all records.
 fn naive(records: &[&Record], query: &TextQuery, filter: Option<&Compiled>, limit: usize) -> Vec<(Key, u32)> {
-    let all: Vec<_> = records.iter().map(|r| (*r, texts(r))).collect();
+    let all: Vec<_> = records.iter().map(|r| (*r, texts(r, query.language))).collect();
     let length = |texts: &[Vec<(u32, String)>]| {
         f64::from(bm25::rounded_length(texts.iter().map(Vec::len).sum::<usize>() as u32))
     };
@@ -248,7 +249,7 @@ fn naive(records: &[&Record], query: &TextQuery, filter: Option<&Compiled>, limi
     hits.into_iter().map(|(score, key)| (key, score.to_bits())).collect()
 }
 
-fn query(dice: &mut Dice) -> TextQuery {
+fn query(dice: &mut Dice, kind: FieldType) -> TextQuery {
     let text: Vec<&str> = (0..1 + dice.below(4)).map(|_| WORDS[dice.below(WORDS.len() - 1)]).collect();
     let need = [Need::Any, Need::All, Need::Phrase][dice.below(3)];
     let edits = if need == Need::Phrase { 0 } else { dice.below(3) as u32 };
@@ -257,61 +258,65 @@ fn query(dice: &mut Dice) -> TextQuery {
     if is_prefix && text.is_ascii() {
         text.truncate(text.len() - dice.below(2).min(text.split(' ').next_back().unwrap().len() - 1));
     }
-    TextQuery::new(&spec(true), "deep.text", &text, need, is_prefix, edits).unwrap()
+    TextQuery::new(&spec(Some(kind)), "deep.text", &text, need, is_prefix, edits).unwrap()
 }
 
 fn filter(dice: &mut Dice) -> Option<Compiled> {
     let bounds = Bounds { lt: Some((dice.below(9) as i64).into()), ..Bounds::default() };
-    let below = Compiled::new(&Filter::Range("n".into(), bounds), &spec(true)).unwrap();
+    let below = Compiled::new(&Filter::Range("n".into(), bounds), &spec(Some(TEXT))).unwrap();
     (!dice.one_in(2)).then_some(below)
 }
 
-fn check(seed: u64, is_declared: bool) -> (usize, BTreeSet<String>) {
+fn check(seed: u64, before: Option<FieldType>, kind: FieldType) -> (usize, BTreeSet<String>) {
     let mut dice = Dice::new(seed);
-    let house = build(&mut dice, is_declared);
+    let house = build(&mut dice, before, kind);
     let views = views(std::slice::from_ref(&house));
     let records: Vec<&Record> = house.records.values().collect();
     let mut hits = 0;
     let mut steps = BTreeSet::new();
     for _ in 0..40 {
-        let (query, filter) = (query(&mut dice), filter(&mut dice));
+        let (query, filter) = (query(&mut dice, kind), filter(&mut dice));
         let limit = 1 + dice.below(40);
         let got = found(&views, &query, filter.as_ref(), limit);
         assert_eq!(got, naive(&records, &query, filter.as_ref(), limit), "seed {seed}: {query:?} {filter:?}");
         hits += got.len();
     }
-    let text = TextSearch::new("deep.text", Need::Any, &[Clause::default()], 1.0);
+    let text = TextSearch::new("deep.text", kind.language(), Need::Any, &[Clause::default()], 1.0);
     let ask = Search { limit: 1, text: Some(&text), ..Search::default() };
     let segments: Vec<&dyn SegmentView> = views[0].segments().collect();
-    let plan = search(&segments, &spec(true), &ask, &|| false).unwrap().plan;
+    let plan = search(&segments, &spec(Some(TEXT)), &ask, &|| false).unwrap().plan;
     steps.extend(plan.words().split(',').map(str::to_owned));
     (hits, steps)
 }
 
 #[test]
 fn the_best_by_words_are_the_textbooks() {
-    let (mut hits, mut steps) = (0, BTreeSet::new());
-    for seed in 0..12 {
-        let (more, way) = check(seed, true);
-        hits += more;
-        steps.extend(way);
+    for kind in [TEXT, ENGLISH] {
+        let (mut hits, mut steps) = (0, BTreeSet::new());
+        for seed in 0..12 {
+            let (more, way) = check(seed, Some(kind), kind);
+            hits += more;
+            steps.extend(way);
+        }
+        assert!(hits > 2_000, "too tame: {hits}");
+        assert!(steps.contains("postings") && steps.contains("texts"), "{steps:?}");
     }
-    assert!(hits > 2_000, "too tame: {hits}");
-    assert!(steps.contains("postings") && steps.contains("texts"), "{steps:?}");
 }
 
 #[test]
 fn segments_from_before_the_field_was_declared_are_read() {
-    let hits: usize = (100..106).map(|seed| check(seed, false).0).sum();
-    assert!(hits > 300, "too tame: {hits}");
+    for (before, kind) in [(None, TEXT), (None, ENGLISH), (Some(TEXT), ENGLISH), (Some(ENGLISH), TEXT)] {
+        let hits: usize = (100..106).map(|seed| check(seed, before, kind).0).sum();
+        assert!(hits > 300, "too tame: {hits}");
+    }
 }
 
 #[test]
 fn one_partition_and_four_say_the_same_to_the_bit() {
     for seed in 0..6 {
         let mut dice = Dice::new(900 + seed);
-        let whole = build(&mut dice, true);
-        let mut parts: Vec<House> = (0..4).map(|_| House::new(true)).collect();
+        let whole = build(&mut dice, Some(TEXT), TEXT);
+        let mut parts: Vec<House> = (0..4).map(|_| House::new(Some(TEXT))).collect();
         for (number, record) in whole.records.values().enumerate() {
             let part = &mut parts[dice.below(4)];
             part.upsert(vec![record.clone()]);
@@ -321,7 +326,7 @@ fn one_partition_and_four_say_the_same_to_the_bit() {
         }
         let (one, four) = (views(std::slice::from_ref(&whole)), views(&parts));
         for _ in 0..40 {
-            let (query, filter) = (query(&mut dice), filter(&mut dice));
+            let (query, filter) = (query(&mut dice, TEXT), filter(&mut dice));
             let limit = 1 + dice.below(30);
             let of = |views: &[View]| found(views, &query, filter.as_ref(), limit);
             assert_eq!(of(&four), of(&one), "seed {seed}: {query:?}");
@@ -335,7 +340,7 @@ fn records_behind_a_curtain_count_nowhere() {
     use flotilla_proto::area::Area;
     for seed in 0..4 {
         let mut dice = Dice::new(50 + seed);
-        let house = build(&mut dice, true);
+        let house = build(&mut dice, Some(TEXT), TEXT);
         let curtain = Curtain::new(Area::of(&Default::default(), 0..512));
         let shown = |record: &&Record| !curtain.hidden().contains(&record.key.to_bytes());
         let records: Vec<&Record> = house.records.values().filter(shown).collect();
@@ -344,7 +349,7 @@ fn records_behind_a_curtain_count_nowhere() {
         let drawn = curtain.draw(&segments).unwrap();
         let drawn: Vec<&dyn SegmentView> = drawn.iter().map(|shown| shown as &dyn SegmentView).collect();
         for _ in 0..20 {
-            let (query, filter) = (query(&mut dice), filter(&mut dice));
+            let (query, filter) = (query(&mut dice, TEXT), filter(&mut dice));
             let got = over(std::slice::from_ref(&drawn), &query, filter.as_ref(), 50);
             assert_eq!(got, naive(&records, &query, filter.as_ref(), 50), "seed {seed}: {query:?}");
         }
@@ -353,7 +358,7 @@ fn records_behind_a_curtain_count_nowhere() {
 
 #[test]
 fn ties_are_broken_by_key_however_many_there_are() {
-    let mut house = House::new(true);
+    let mut house = House::new(Some(TEXT));
     let record = |n: u64| {
         let value = Value::Map([("text".to_owned(), "disk full".into())].into());
         Record::new(n).field("deep", value)
@@ -361,7 +366,7 @@ fn ties_are_broken_by_key_however_many_there_are() {
     house.upsert((0..900).rev().map(record).collect());
     house.seal();
     house.upsert((900..1_000).rev().map(record).collect());
-    let query = TextQuery::new(&spec(true), "deep.text", "disk", Need::Any, false, 0).unwrap();
+    let query = TextQuery::new(&spec(Some(TEXT)), "deep.text", "disk", Need::Any, false, 0).unwrap();
     let hits = found(&views(&[house]), &query, None, 5);
     assert_eq!(hits.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [0, 1, 2, 3, 4].map(Key::Number));
 }
@@ -378,7 +383,7 @@ fn a_length_is_rounded_as_the_index_rounds_it() {
 
 #[test]
 fn damaged_lengths_and_places_are_faults() {
-    let mut house = House::new(true);
+    let mut house = House::new(Some(TEXT));
     let mut dice = Dice::new(3);
     house.upsert((0..200_u64).map(|n| record(&mut dice, n.into(), true)).collect());
     house.seal();
@@ -396,13 +401,14 @@ fn damaged_lengths_and_places_are_faults() {
         bad[middle] ^= 0x41;
         std::fs::write(&file, &bad).unwrap();
         let options = Options { seal_rows: 1 << 30, ..Options::default() };
-        let answers = Store::open(&folder, spec(true), options).map(|(store, _)| {
+        let answers = Store::open(&folder, spec(Some(TEXT)), options).map(|(store, _)| {
             let view = store.view();
             let clause = |word: &str| Clause { terms: vec![(word.into(), 0)], weight: 1.0 };
-            let text = TextSearch::new("deep.text", Need::Phrase, &[clause("full"), clause("host")], 4.0);
+            let text =
+                TextSearch::new("deep.text", None, Need::Phrase, &[clause("full"), clause("host")], 4.0);
             let ask = Search { limit: 10, text: Some(&text), ..Search::default() };
             let segments: Vec<&dyn SegmentView> = view.segments().collect();
-            search(&segments, &spec(true), &ask, &|| false).is_err()
+            search(&segments, &spec(Some(TEXT)), &ask, &|| false).is_err()
         });
         assert!(answers.unwrap_or(true), "{name}");
         damaged += 1;

@@ -81,8 +81,12 @@ impl Columns {
     pub(super) fn new(reader: &SegmentReader, layout: &Layout) -> Columns {
         let has_column = |kind| match kind {
             FieldType::Keyword => layout.version == Version::Columns,
-            FieldType::Text => false,
-            FieldType::Integer | FieldType::Float | FieldType::Bool | FieldType::Datetime => true,
+            FieldType::Text | FieldType::TextIn(_) | FieldType::Geo => false,
+            FieldType::Integer
+            | FieldType::Float
+            | FieldType::Bool
+            | FieldType::Datetime
+            | FieldType::Uuid => true,
         };
         let fields = layout.declared.iter().filter(|(_, declared)| has_column(declared.kind));
         let fields =
@@ -104,8 +108,8 @@ impl Columns {
             FieldType::Datetime => Values::Time(self.readers.column_opt(name)?),
             FieldType::Float => Values::Float(self.readers.column_opt(name)?),
             FieldType::Bool => Values::Truth(self.readers.column_opt(name)?),
-            FieldType::Keyword => Values::Terms(self.readers.str(name)?),
-            FieldType::Text => return Ok(None),
+            FieldType::Keyword | FieldType::Uuid => Values::Terms(self.readers.str(name)?),
+            FieldType::Text | FieldType::TextIn(_) | FieldType::Geo => return Ok(None),
         };
         Ok(Some(FieldColumn { dir: dir.to_owned(), values, odd: odd()? }))
     }

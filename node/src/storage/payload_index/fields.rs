@@ -7,9 +7,13 @@
 //! | float | column of f64, -0 stored as 0 | equality, in, range |
 //! | bool | column of bool | equality |
 //! | text | words with their places | match, phrase; which rows a prefix or a pattern may pass |
+//! | text of a language | stems of words with their places | match, phrase |
+//! | uuid | canonical text, as a keyword's | as of keywords |
+//! | geo | columns of f64: latitudes, longitudes | within, where a row has one point; which rows it may pass elsewhere |
 //!
 //! Two more fields hold the ordinals of declared fields as terms: `exists` for the rows in which the field reaches any
-//! value, `odd` for the rows in which it reaches a value that the table above cannot hold. `payload` is stored only.
+//! value, `odd` for the rows in which it reaches a value that the table above cannot hold. What is no point is not odd: no
+//! region holds it. `payload` is stored only.
 //!
 //! A third, `long`, holds those of text fields with a run of letters and digits that is too long to be a word: what looks for a part of
 //! a word cannot find it among the words.
@@ -23,7 +27,7 @@ use std::collections::BTreeMap;
 
 use flotilla_proto::limits::TEXT_WORD_BYTES_MAX;
 use flotilla_proto::record::Value;
-use flotilla_proto::schema::{FieldType, datetime_micros};
+use flotilla_proto::schema::{FieldType, datetime_micros, uuid_of, uuid_text};
 use tantivy::schema::{
     BytesOptions, Field, IndexRecordOption, NumericOptions, Schema, TextFieldIndexing, TextOptions,
 };
@@ -68,8 +72,10 @@ pub(super) struct Declared {
     pub(super) ordinal: u64,
     /// Its name in tantivy.
     pub(super) name: String,
-    /// Itself in tantivy.
+    /// Itself in tantivy; of points, the latitudes.
     pub(super) field: Field,
+    /// Of points: the longitudes, with their name.
+    pub(super) lon: Option<(String, Field)>,
 }
 
 impl Layout {
@@ -97,14 +103,27 @@ impl Layout {
                     schema.add_text_field(&name, if is_columned { terms.set_fast("raw") } else { terms })
                 }
                 FieldType::Integer | FieldType::Datetime => schema.add_i64_field(&name, column()),
-                FieldType::Float => schema.add_f64_field(&name, column()),
+                // There were no UUIDs before there were columns of terms.
+                FieldType::Uuid => {
+                    schema.add_text_field(&name, terms("raw", IndexRecordOption::Basic).set_fast("raw"))
+                }
+                FieldType::Float | FieldType::Geo => schema.add_f64_field(&name, column()),
                 FieldType::Bool => schema.add_bool_field(&name, column()),
                 FieldType::Text => {
                     schema.add_text_field(&name, terms("default", IndexRecordOption::WithFreqsAndPositions))
                 }
+                FieldType::TextIn(language) => {
+                    let stems = terms(language.name(), IndexRecordOption::WithFreqsAndPositions);
+                    schema.add_text_field(&name, stems)
+                }
             };
+            let lon = (*kind == FieldType::Geo).then(|| {
+                let name = format!("{name}_lon");
+                let field = schema.add_f64_field(&name, column());
+                (name, field)
+            });
             let steps = path.split('.').map(str::to_owned).collect();
-            declared.insert(path.clone(), Declared { path: steps, kind: *kind, ordinal, name, field });
+            declared.insert(path.clone(), Declared { path: steps, kind: *kind, ordinal, name, field, lon });
         }
         Layout { version, schema: schema.build(), payload, exists, odd, long, declared }
     }
@@ -127,10 +146,12 @@ pub(super) fn has_long_run(text: &str) -> bool {
 }
 
 /// A value as its field's index holds it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Cell<'a> {
     /// A term, or text to be tokenized.
     Text(&'a str),
+    /// A term that is another form of the value.
+    Term(String),
     /// A whole number, or microseconds.
     Whole(i64),
     /// A float that is not -0.
@@ -142,11 +163,12 @@ pub(super) enum Cell<'a> {
 }
 
 impl Cell<'_> {
-    /// The cell of `value` in a field of `kind`.
+    /// The cell of `value` in a field of `kind`; points have cells of their own.
     pub(super) fn of(kind: FieldType, value: &Value) -> Cell<'_> {
         match (kind, value) {
             (FieldType::Keyword, Value::Text(text)) if text.len() <= TERM_BYTES_MAX => Cell::Text(text),
-            (FieldType::Text, Value::Text(text)) => Cell::Text(text),
+            (FieldType::Text | FieldType::TextIn(_), Value::Text(text)) => Cell::Text(text),
+            (FieldType::Uuid, value) => uuid_of(value).map_or(Cell::Odd, |id| Cell::Term(uuid_text(id))),
             (FieldType::Integer, Value::Int(whole)) => Cell::Whole(*whole),
             (FieldType::Float, Value::Float(float)) if float.is_finite() => Cell::Float(float + 0.0),
             (FieldType::Float, Value::Int(whole)) => exact_float(*whole).map_or(Cell::Odd, Cell::Float),

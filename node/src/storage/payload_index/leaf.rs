@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use flotilla_proto::filter::{Leaf, Scalar, Test};
+use flotilla_proto::fulltext::Language;
 use flotilla_proto::group::GroupKey;
 use flotilla_proto::limits::GROUP_BYTES_MAX;
 use flotilla_proto::schema::FieldType;
@@ -17,6 +18,7 @@ use tantivy::{SegmentReader, Term};
 use super::evaluate::Known;
 use super::fields::{Declared, Layout};
 use super::numbers::{Wanted, scan};
+use super::points::Points;
 use super::tokens::{Tokens, Words};
 use crate::index::Bitset;
 
@@ -42,6 +44,7 @@ enum Values {
     Float(Option<Column<f64>>),
     Truth(Option<Column<bool>>),
     Tokens(Tokens),
+    Points(Points),
 }
 
 impl Leaves {
@@ -58,11 +61,20 @@ impl Leaves {
         for (path, declared) in layout.declared {
             let name = declared.name.as_str();
             let values = match declared.kind {
-                FieldType::Keyword => Values::Terms(reader.inverted_index(declared.field)?),
+                FieldType::Keyword | FieldType::Uuid => Values::Terms(reader.inverted_index(declared.field)?),
                 FieldType::Integer | FieldType::Datetime => Values::Whole(columns.column_opt(name)?),
                 FieldType::Float => Values::Float(columns.column_opt(name)?),
                 FieldType::Bool => Values::Truth(columns.column_opt(name)?),
-                FieldType::Text => Values::Tokens(Tokens::open(dir, reader, declared.field, rows)?),
+                FieldType::Text | FieldType::TextIn(_) => {
+                    Values::Tokens(Tokens::open(dir, reader, declared.field, rows)?)
+                }
+                FieldType::Geo => Values::Points(Points {
+                    lat: columns.column_opt(name)?,
+                    lon: match &declared.lon {
+                        Some((name, _)) => columns.column_opt(name)?,
+                        None => None,
+                    },
+                }),
             };
             fields.insert(path, (declared, values));
         }
@@ -70,10 +82,10 @@ impl Leaves {
         Ok(Leaves { rows, exists: ordinals(layout.exists)?, odd: ordinals(layout.odd)?, long, fields })
     }
 
-    /// The words of a field, if the index has it as text.
-    pub(super) fn tokens(&self, field: &str) -> Option<&Tokens> {
+    /// The words of a field, if the index has it as text of this language, or of none.
+    pub(super) fn tokens(&self, field: &str, language: Option<Language>) -> Option<&Tokens> {
         match self.fields.get(field) {
-            Some((_, Values::Tokens(tokens))) => Some(tokens),
+            Some((declared, Values::Tokens(tokens))) if declared.kind.language() == language => Some(tokens),
             _ => None,
         }
     }
@@ -129,22 +141,23 @@ impl Leaves {
             return Ok(Known::exactly(exists()?));
         }
         if leaf.kind == Some(declared.kind)
-            && let Some(sure) = self.regular(declared, values, &leaf.test)?
+            && let Some((sure, possible)) = self.regular(declared, values, &leaf.test)?
         {
-            let odd = self.rows_with(&self.odd, declared.ordinal)?;
-            let maybe = {
-                let mut maybe = odd;
-                maybe.or(&sure.rows);
-                maybe
-            };
-            let sure = if sure.is_sure { sure.rows } else { Bitset::new(self.rows()) };
+            let mut maybe = self.rows_with(&self.odd, declared.ordinal)?;
+            maybe.or(possible.as_ref().unwrap_or(&sure));
             return Ok(Known::between(sure, maybe));
         }
         Ok(Known::between(Bitset::new(self.rows()), exists()?))
     }
 
-    /// The rows in which a value that is not odd passes, or may; `None` if the index cannot tell.
-    fn regular(&self, declared: &Declared, values: &Values, test: &Test) -> tantivy::Result<Option<Words>> {
+    /// The rows in which a value that is not odd passes, and with them, if they are more, those in which one may; `None` if the
+    /// index cannot tell.
+    fn regular(
+        &self,
+        declared: &Declared,
+        values: &Values,
+        test: &Test,
+    ) -> tantivy::Result<Option<(Bitset, Option<Bitset>)>> {
         let mut found = Bitset::new(self.rows());
         let is_answered = match values {
             Values::Terms(terms) => add_terms(terms, declared.field, test, &mut found)?,
@@ -153,15 +166,30 @@ impl Leaves {
             }
             Values::Float(column) => add_column(column, Wanted::float(test), self.rows, &mut found),
             Values::Truth(column) => add_column(column, Wanted::truth(test), self.rows, &mut found),
-            Values::Tokens(tokens) => match (test, &self.long) {
-                (Test::Prefix(_) | Test::Glob(_), Some(long)) => {
-                    let long = self.rows_with(long, declared.ordinal)?;
-                    return tokens.maybe_matching(test, long);
+            Values::Tokens(tokens) => {
+                let words = match (test, &self.long) {
+                    // What a stem was cut off from is not in the index.
+                    (Test::Prefix(_) | Test::Glob(_), _) if declared.kind != FieldType::Text => None,
+                    (Test::Prefix(_) | Test::Glob(_), Some(long)) => {
+                        let long = self.rows_with(long, declared.ordinal)?;
+                        tokens.maybe_matching(test, long)?
+                    }
+                    _ => tokens.matching(test)?,
+                };
+                return Ok(words.map(|Words { rows, is_sure }| match is_sure {
+                    true => (rows, None),
+                    false => (found, Some(rows)),
+                }));
+            }
+            Values::Points(points) => match test {
+                Test::Within(region) => {
+                    let (sure, maybe) = points.within(region, self.rows);
+                    return Ok(Some((sure, Some(maybe))));
                 }
-                _ => return tokens.matching(test),
+                _ => false,
             },
         };
-        Ok(is_answered.then_some(Words { rows: found, is_sure: true }))
+        Ok(is_answered.then_some((found, None)))
     }
 
     fn rows_with(&self, ordinals: &Ordinals, ordinal: u64) -> tantivy::Result<Bitset> {
@@ -217,7 +245,7 @@ fn add_terms(
                     break;
                 }
                 match std::str::from_utf8(term) {
-                    Ok(text) if test.holds_text(text) => postings.add(info, found)?,
+                    Ok(text) if test.holds_text(text, None) => postings.add(info, found)?,
                     Ok(_) => {}
                     Err(_) => return Ok(false),
                 }
@@ -257,7 +285,7 @@ fn add_terms(
                 }
             }
         }
-        Test::Exists => return Ok(false),
+        Test::Exists | Test::Within(_) => return Ok(false),
     }
     Ok(true)
 }

@@ -61,7 +61,12 @@ impl Wanted<i64> {
                 };
                 Some(Wanted::Others(known.iter().filter_map(value).collect()))
             }
-            Test::Prefix(_) | Test::Glob(_) | Test::Match { .. } | Test::Phrase(_) | Test::Exists => None,
+            Test::Prefix(_)
+            | Test::Glob(_)
+            | Test::Match { .. }
+            | Test::Phrase(_)
+            | Test::Exists
+            | Test::Within(_) => None,
         }
     }
 }
@@ -87,7 +92,8 @@ impl Wanted<f64> {
             | Test::Match { .. }
             | Test::Phrase(_)
             | Test::Exists
-            | Test::OtherGroup(_) => None,
+            | Test::OtherGroup(_)
+            | Test::Within(_) => None,
         }
     }
 }
@@ -100,7 +106,12 @@ impl Wanted<bool> {
             Test::In(_) | Test::Range { .. } | Test::OtherGroup(_) => {
                 Some(Wanted::Values([false, true].into_iter().filter(accepts).collect()))
             }
-            Test::Prefix(_) | Test::Glob(_) | Test::Match { .. } | Test::Phrase(_) | Test::Exists => None,
+            Test::Prefix(_)
+            | Test::Glob(_)
+            | Test::Match { .. }
+            | Test::Phrase(_)
+            | Test::Exists
+            | Test::Within(_) => None,
         }
     }
 }

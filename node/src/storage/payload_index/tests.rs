@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use flotilla_proto::filter::{Bounds, Filter};
+use flotilla_proto::fulltext::{Language, words};
 use flotilla_proto::group::{GroupBy, GroupKey};
 use flotilla_proto::record::Value;
 use flotilla_proto::schema::CollectionSpec;
@@ -13,6 +14,8 @@ use proptest::test_runner::RngSeed;
 
 use super::*;
 use crate::env::fs;
+
+mod values;
 
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
@@ -36,6 +39,10 @@ fn declared() -> BTreeMap<String, FieldType> {
         ("disks.name", Keyword),
         ("disks.gb", Integer),
         ("a.b.c", Float),
+        ("id", Uuid),
+        ("at", Geo),
+        ("disks.at", Geo),
+        ("said", TextIn(Language::English)),
     ]
     .map(|(path, kind)| (path.to_owned(), kind))
     .into()
@@ -123,6 +130,12 @@ fn prose() -> impl Strategy<Value = Value> {
     prop::collection::vec(words, 0..7).prop_map(|words| Value::from(words.join(" ")))
 }
 
+/// Texts of words with common stems.
+fn said() -> impl Strategy<Value = Value> {
+    let words = select(vec!["run", "Running", "runs", "b", "connect", "CONNECTIONS", "ab", "!", "ä"]);
+    prop::collection::vec(words, 0..7).prop_map(|words| Value::from(words.join(" ")))
+}
+
 fn scalar() -> BoxedStrategy<Value> {
     prop_oneof![word(), whole(), real(), when(), truth()].boxed()
 }
@@ -134,6 +147,9 @@ fn of_kind(kind: Option<FieldType>) -> BoxedStrategy<Value> {
         Some(FieldType::Integer) | Some(FieldType::Float) => prop_oneof![whole(), real()].boxed(),
         Some(FieldType::Bool) => truth().boxed(),
         Some(FieldType::Datetime) => when().boxed(),
+        Some(FieldType::Uuid) => prop_oneof![12 => values::uuid(), 1 => values::no_uuid()].boxed(),
+        Some(FieldType::Geo) => prop_oneof![6 => values::point(), 1 => values::no_point()].boxed(),
+        Some(FieldType::TextIn(_)) => said().boxed(),
         None => scalar(),
     }
 }
@@ -170,10 +186,14 @@ fn payload() -> impl Strategy<Value = Payload> {
         ("truth", Bool),
         ("when", Datetime),
         ("prose", Text),
+        ("id", Uuid),
+        ("at", Geo),
+        ("said", TextIn(Language::English)),
         ("other", Keyword),
         ("more", Integer),
     ]);
-    let disk = map(&[("name", Keyword), ("gb", Integer), ("free", Float)]).prop_map(Value::Map);
+    let disk = map(&[("name", Keyword), ("gb", Integer), ("free", Float), ("at", Geo)]);
+    let disk = disk.prop_map(Value::Map);
     let disks = prop_oneof![
         2 => Just(None),
         2 => disk.clone().prop_map(Some),
@@ -208,6 +228,10 @@ fn leaf() -> BoxedStrategy<Filter> {
         "disks.name",
         "disks.gb",
         "a.b.c",
+        "id",
+        "at",
+        "disks.at",
+        "said",
         "other",
         "more",
         "disks.free",
@@ -242,6 +266,13 @@ fn leaf() -> BoxedStrategy<Filter> {
                 2 => (p(), "[aAbä7日]( (a|b|ab|ä)){0,2}", any::<bool>())
                     .prop_map(|(field, query, any)| Filter::Match { field, query, any }),
                 2 => (p(), "(a|b|Ä)( (a|b|ab|ä)){0,2}").prop_map(|(path, query)| Filter::Phrase(path, query)),
+                1 => (p(), "(run|Runs|connected)( (b|running|connection)){0,2}", 0..3).prop_map(|(field, query, test)| {
+                    if test == 2 { Filter::Phrase(field, query) } else { Filter::Match { field, query, any: test == 1 } }
+                }),
+                1 => (p(), select(vec!["0", "0191D2A4-", "f*", "00000000-*2", "?*-*-8ABC-*"])).prop_map(|(path, pattern)| {
+                    Filter::Glob(path, pattern.into())
+                }),
+                2 => values::region(path.clone()),
                 1 => p().prop_map(Filter::Exists),
             ]
         })
@@ -335,22 +366,31 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(3_000))]
+    #![proptest_config(config(2_000))]
 
     /// Segments are cut by tantivy when they are written, filters and queries by ours.
     #[test]
     fn words_are_those_of_the_index(
-        text in prop_oneof![any::<String>(), "[\\PC]{0,80}", "([a-zA-ZÄäßİſΣς0-9]{1,45}[ '’_.-]){0,5}"],
+        text in prop_oneof![
+            any::<String>(),
+            "[\\PC]{0,80}",
+            "([a-zA-ZÄäßİſΣς0-9]{1,45}[ '’_.-]){0,5}",
+            "([a-u]{1,8}(ing|ed|ness|ungen|ement|s) ){0,5}",
+        ],
     ) {
-        let mut analyzer = tantivy::tokenizer::TokenizerManager::default().get("default").unwrap();
-        let mut theirs = Vec::new();
-        analyzer.token_stream(&text).process(&mut |token| {
-            theirs.push((token.position as u32, token.offset_from, token.offset_to, token.text.clone()));
-        });
-        let ours = flotilla_proto::fulltext::words(&text);
-        let ours: Vec<_> =
-            ours.map(|word| (word.place, word.at, word.range().end, word.lowered())).collect();
-        prop_assert_eq!(ours, theirs);
+        let analyzers = super::stems::analyzers();
+        for language in Language::ALL.map(Some).into_iter().chain([None]) {
+            let name = language.map_or("default", Language::name);
+            let mut analyzer = analyzers.get(name).unwrap();
+            let mut theirs = Vec::new();
+            analyzer.token_stream(&text).process(&mut |token| {
+                theirs.push((token.position as u32, token.offset_from, token.offset_to, token.text.clone()));
+            });
+            let ours = words(&text);
+            let ours: Vec<_> =
+                ours.map(|word| (word.place, word.at, word.range().end, word.term(language))).collect();
+            prop_assert_eq!(ours, theirs, "{}", name);
+        }
     }
 }
 
@@ -377,6 +417,9 @@ fn record(row: u32) -> Payload {
         ("whole".into(), Value::from(i64::from(row % 17))),
         ("real".into(), Value::from(f64::from(row) / 8.0)),
         ("truth".into(), Value::from(row.is_multiple_of(3))),
+        ("id".into(), Value::from(format!("{:032X}", u128::from(row % 128) << 64))),
+        ("at".into(), Value::List(vec![(i64::from(row % 360) - 180).into(), i64::from(row % 91).into()])),
+        ("said".into(), Value::from(format!("{} machines are running", row % 10))),
         ("prose".into(), Value::from(format!("virtual machine number {row} of the house"))),
         (
             "disks".into(),
@@ -419,10 +462,23 @@ fn many_rows_in_several_parts() {
             Filter::Prefix("prose".into(), "virtual".into()),
         ]),
         Filter::Not(Box::new(Filter::Exists("disks.gb".into()))),
+        Filter::Equal("id".into(), "00000000-0000-002A-0000-000000000000".into()),
+        Filter::Prefix("id".into(), "00000000-0000-002".into()),
+        between("id", "00000000000000420000000000000000", "{00000000-0000-0077-0000-000000000000}"),
+        Filter::Match { field: "said".into(), query: "machine RUN 7".into(), any: false },
+        Filter::Phrase("said".into(), "9 machine".into()),
+        Filter::Within { field: "at".into(), lat: 52.0, lon: 13.4, radius_m: 250_000.0 },
+        Filter::Within { field: "at".into(), lat: 89.5, lon: 0.0, radius_m: 200_000.0 },
+        Filter::WithinBox { field: "at".into(), top: 20.0, left: 175.5, bottom: 10.0, right: -179.0 },
     ] {
         let filter = Compiled::new(&filter, &spec(declared())).unwrap();
         let found: Vec<u32> = index.matching(&filter, &row_of).unwrap().iter().collect();
         assert_eq!(found, naive(&filter, &payloads), "{filter:?}");
+        let is_asked = |path: &str| format!("{filter:?}").contains(&format!("field: \"{path}\""));
+        assert!(
+            !found.is_empty() || !["id", "said", "at"].into_iter().any(is_asked),
+            "{filter:?} finds nothing"
+        );
     }
     assert_eq!(index.payload(69_999).unwrap(), payloads[69_999]);
     assert!(index.payload(70_000).is_err());
@@ -461,6 +517,9 @@ fn read_all(dir: &Path, payloads: &[Payload]) -> Result<(), Fault> {
         Filter::Equal("truth".into(), true.into()),
         Filter::Exists("prose".into()),
         Filter::Phrase("prose".into(), "number 7 of the".into()),
+        Filter::Phrase("said".into(), "7 machine".into()),
+        Filter::Equal("id".into(), "00000000-0000-002A-0000-000000000000".into()),
+        Filter::Within { field: "at".into(), lat: 52.0, lon: 13.4, radius_m: 1e6 },
         Filter::Equal("none".into(), 1.into()),
     ] {
         let filter = Compiled::new(&filter, &spec(declared())).unwrap();

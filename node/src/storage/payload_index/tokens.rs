@@ -1,7 +1,8 @@
 //! The words of a text field, with how often and where they stand.
 //!
-//! Words are cut by tantivy's analyzer `default` when the segment is written; what a filter or a query asks for is cut by
-//! [`flotilla_proto::fulltext`], and a test holds both against each other.
+//! Words are cut by tantivy's analyzer `default` when the segment is written, and replaced by their stems in a text of a language
+//! ([`super::stems`]); what a filter or a query asks for is cut by [`flotilla_proto::fulltext`], and a test holds both against each
+//! other.
 //!
 //! **Several values.** The index does not tell the values of a row apart, but for phrases: between the last place of a value and
 //! the first of the next one lies a place that no word has. So a condition that asks for several words in one value is answered

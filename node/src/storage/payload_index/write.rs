@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use flotilla_proto::geo::reach_points;
 use flotilla_proto::record::{Payload, reach};
 use flotilla_proto::schema::FieldType;
 use tantivy::index::{IndexBuilder, IndexSettings};
 use tantivy::indexer::merge_indices;
+use tantivy::schema::Field;
 use tantivy::store::Compressor;
 use tantivy::{Index, SingleSegmentIndexWriter, TantivyDocument};
 
@@ -20,6 +22,7 @@ use super::super::row::decode_payload;
 use super::checks::Checks;
 use super::directory::Folder;
 use super::fields::{Cell, Declared, Layout, has_long_run};
+use super::stems::analyzers;
 use super::{damaged, io_fault};
 use crate::env::fs;
 
@@ -91,6 +94,7 @@ impl<'a> Parts<'a> {
         let writer = IndexBuilder::new()
             .schema(self.layout.schema.clone())
             .settings(settings)
+            .tokenizers(analyzers())
             .single_segment_index_writer(folder.clone(), WRITER_BYTES)
             .map_err(|error| folder.fault(error))?;
         Ok(Part { dir, folder, layout: self.layout, writer, unasked: 0, used: 0 })
@@ -158,11 +162,16 @@ fn add_field(document: &mut TantivyDocument, layout: &Layout, declared: &Declare
     let (mut exists, mut is_odd, mut is_long) = (false, false, false);
     reach(payload, &declared.path, &mut |value| {
         exists = true;
+        // What is at the end of a path to points is read as points, all at once.
+        if declared.lon.is_some() {
+            return false;
+        }
         match Cell::of(declared.kind, value) {
             Cell::Text(text) => {
                 is_long |= declared.kind == FieldType::Text && has_long_run(text);
                 document.add_text(declared.field, text);
             }
+            Cell::Term(term) => document.add_text(declared.field, term),
             Cell::Whole(whole) => document.add_i64(declared.field, whole),
             Cell::Float(float) => document.add_f64(declared.field, float),
             Cell::Truth(truth) => document.add_bool(declared.field, truth),
@@ -170,10 +179,24 @@ fn add_field(document: &mut TantivyDocument, layout: &Layout, declared: &Declare
         }
         false
     });
+    if let Some((_, lon)) = &declared.lon {
+        add_points(document, declared, *lon, payload);
+    }
     let marks = [(Some(layout.exists), exists), (Some(layout.odd), is_odd), (layout.long, is_long)];
     for (field, is_marked) in marks {
         if let Some(field) = field.filter(|_| is_marked) {
             document.add_u64(field, declared.ordinal);
         }
     }
+}
+
+/// Adds the points that a path reaches; what is none is not in the index.
+fn add_points(document: &mut TantivyDocument, declared: &Declared, lon: Field, payload: &Payload) {
+    reach_points(payload, &declared.path, &mut |point| {
+        if let Ok(point) = point {
+            document.add_f64(declared.field, point.lat());
+            document.add_f64(lon, point.lon());
+        }
+        false
+    });
 }

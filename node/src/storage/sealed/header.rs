@@ -16,8 +16,9 @@ use crate::storage::stamped::Kind;
 pub(in crate::storage) const HEADER: &str = "SEGMENT";
 
 /// 1: vectors of 32-bit components. 2: other forms, and other distances than the first three; lists. A segment without any is
-/// written as version 1, and so read by programs that know no other. 3: rows that expire; without any, as before.
-pub(in crate::storage) const KIND: Kind = Kind { magic: *b"FLOTSEGM", version: 3 };
+/// written as version 1, and so read by programs that know no other. 3: rows that expire; without any, as before. 4: declared fields
+/// of other types than the first six; without any, as before.
+pub(in crate::storage) const KIND: Kind = Kind { magic: *b"FLOTSEGM", version: 4 };
 
 pub(super) const VERSIONS: &str = "versions";
 
@@ -88,6 +89,7 @@ impl Header {
         let is_of_old = self.shapes.iter().all(|shape| shape.spec.is_of_old());
         let expires = self.files.iter().any(|file| file.name == EXPIRIES);
         let version = match (expires, is_of_old) {
+            _ if !self.fields.values().all(|kind| kind.is_of_old()) => 4,
             (true, _) => 3,
             (false, false) => 2,
             (false, true) => 1,

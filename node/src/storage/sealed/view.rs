@@ -72,7 +72,7 @@ impl SealedView {
     }
 
     fn tokens(&self, field: &TextField) -> Option<&Tokens> {
-        self.sealed.files.payloads.tokens(&field.name)
+        self.sealed.files.payloads.tokens(&field.name, field.language)
     }
 
     /// Does `work` with the rows that count: `rows`, or the live ones.

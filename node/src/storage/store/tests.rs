@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod digest;
 mod expiry;
+mod fields;
 mod kinds;
 mod load;
 mod model;

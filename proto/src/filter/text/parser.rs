@@ -10,6 +10,7 @@ use super::printer::path_text;
 use super::{Wrong, literal, place};
 use crate::filter::{Bounds, Filter, Glob};
 use crate::fulltext::query_words;
+use crate::geo::Region;
 use crate::limits::{FILTER_DEPTH_MAX, FILTER_NODES_MAX, FILTER_VALUES_MAX, GLOB_BYTES_MAX, NESTING_MAX};
 use crate::record::{Key, Value};
 use crate::schema::{at_most, check_key};
@@ -46,6 +47,10 @@ struct Read {
     filter: Filter,
     levels: usize,
 }
+
+/// The arguments of `within` and `within_box`, behind the field.
+const WITHIN: &[&str] = &["lat", "lon", "radius_m"];
+const WITHIN_BOX: &[&str] = &["top", "left", "bottom", "right"];
 
 /// One end of a range.
 type Bound = (Symbol, Value);
@@ -172,8 +177,57 @@ impl<'a> Parser<'a> {
                 self.leaf(at, !is_there, Filter::Exists(field))
             }
             Kind::Path(ref name) if is_about_words(name) => self.of_words(at, false, field, name),
+            Kind::Symbol(Symbol::Open) if field.eq_ignore_ascii_case("within") => self.of_region(at, WITHIN),
+            Kind::Symbol(Symbol::Open) if field.eq_ignore_ascii_case("within_box") => {
+                self.of_region(at, WITHIN_BOX)
+            }
             _ => Err(after_field(&field, &operator)),
         }
+    }
+
+    /// `within(f, 52.5, 13.4, 1000)` or `within_box(f, 53, 13, 52, 14)`, from behind its bracket; `names` are those of its numbers.
+    fn of_region(&mut self, at: usize, names: &[&str]) -> Result<Read, Wrong> {
+        let field = self.path()?;
+        let mut places = Vec::with_capacity(names.len());
+        let mut numbers = Vec::with_capacity(names.len());
+        for name in names {
+            self.needs(&Kind::Symbol(Symbol::Comma), &format!("`,` and a number, {name}"))?;
+            places.push(self.token.at);
+            numbers.push(self.float(name)?);
+        }
+        self.needs(&Kind::Symbol(Symbol::Close), "the `)` behind the numbers")?;
+        let (region, filter) = match numbers.as_slice() {
+            [lat, lon, radius_m] => {
+                let filter = Filter::Within { field, lat: *lat, lon: *lon, radius_m: *radius_m };
+                (Region::circle(*lat, *lon, *radius_m), filter)
+            }
+            [top, left, bottom, right] => {
+                let (top, left, bottom, right) = (*top, *left, *bottom, *right);
+                let filter = Filter::WithinBox { field, top, left, bottom, right };
+                (Region::rectangle(top, left, bottom, right), filter)
+            }
+            _ => return Err(self.expected("the numbers of a region")),
+        };
+        // What is wrong with a number is told where it stands.
+        region.map_err(|bad| {
+            let place = names.iter().position(|name| *name == bad.name).and_then(|at| places.get(at));
+            Wrong::at(place.copied().unwrap_or(at), bad.why)
+        })?;
+        self.leaf(at, false, filter)
+    }
+
+    fn float(&mut self, name: &str) -> Result<f64, Wrong> {
+        let Token { at, written, ref kind } = self.token;
+        if *kind != Kind::Number {
+            return Err(self.expected(&format!("a number, {name}")));
+        }
+        let number = match literal::number(at, written)? {
+            Value::Int(whole) => whole as f64,
+            Value::Float(float) => float,
+            _ => return Err(self.expected(&format!("a number, {name}"))),
+        };
+        self.advance()?;
+        Ok(number)
     }
 
     fn of_existence(&mut self) -> Result<Read, Wrong> {
@@ -266,7 +320,7 @@ impl<'a> Parser<'a> {
         let text = self.advance()?.at;
         let query = literal::text(text + 1, inside)?;
         // What is wrong with it is told where it stands.
-        query_words("", &query, is_phrase)
+        query_words("", &query, None, is_phrase)
             .map_err(|violation| Wrong::at(text, format!("the words: {}", violation.description)))?;
         let filter = if is_phrase {
             Filter::Phrase(field, query)
@@ -461,7 +515,7 @@ fn bounds<const N: usize>(ends: [Bound; N]) -> Bounds {
 
 /// Behind a field stands something that compares nothing.
 fn after_field(field: &str, found: &Token<'_>) -> Wrong {
-    const OTHERS: [(&str, &str); 10] = [
+    const OTHERS: [(&str, &str); 12] = [
         ("like", "a pattern comes after `~`, with * and ?"),
         ("glob", "a pattern comes after `~`, with * and ?"),
         ("matches", "a pattern comes after `~`, with * and ?"),
@@ -472,6 +526,8 @@ fn after_field(field: &str, found: &Token<'_>) -> Wrong {
         ("ne", "what is not equal is `!=`"),
         ("gte", "greater or equal is `>=`"),
         ("lte", "less or equal is `<=`"),
+        ("within", "points near another one are within(field, lat, lon, radius_m)"),
+        ("near", "points near another one are within(field, lat, lon, radius_m)"),
     ];
     let field = abridged(&path_text(field));
     let hint = match &found.kind {

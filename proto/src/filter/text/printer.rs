@@ -12,7 +12,7 @@ use crate::record::{Key, Value};
 /// It reads back as `filter`, but for what means the same: a [`Filter::All`] or [`Filter::Any`] of one part is that part, a
 /// [`Filter::Glob`] that asks for a prefix is a [`Filter::Prefix`], and a pattern loses the backslashes that it need not have.
 /// What no collection would take (a range without bounds or with two lower ones, a value that is a list, a map, null or
-/// not finite, a path with an empty step, a lone backslash, a query without words, more than is bounded) is written for people to read and need
+/// not finite, a path with an empty step, a lone backslash, a query without words, a region that is none, more than is bounded) is written for people to read and need
 /// not read back. A filter close to the bounds may have a text beyond that of texts.
 pub fn print(filter: &Filter) -> String {
     let mut text = String::new();
@@ -46,6 +46,12 @@ fn write(text: &mut String, filter: &Filter, place: Place) -> fmt::Result {
         }
         Filter::Phrase(field, query) => write!(text, "{} phrase {}", path_text(field), quoted(query)),
         Filter::Exists(field) => write!(text, "exists {}", path_text(field)),
+        Filter::Within { field, lat, lon, radius_m } => {
+            region(text, "within", field, &[*lat, *lon, *radius_m])
+        }
+        Filter::WithinBox { field, top, left, bottom, right } => {
+            region(text, "within_box", field, &[*top, *left, *bottom, *right])
+        }
         Filter::Keys(keys) => match keys.as_slice() {
             [key] => write!(text, "key = {}", key_text(key)),
             keys => write!(text, "key in {}", list(keys, key_text)),
@@ -69,7 +75,12 @@ fn negated(text: &mut String, part: &Filter) -> fmt::Result {
             [key] => write!(text, "key != {}", key_text(key)),
             keys => write!(text, "key not in {}", list(keys, key_text)),
         },
-        Filter::All(_) | Filter::Any(_) | Filter::Not(_) | Filter::Range(..) => {
+        Filter::All(_)
+        | Filter::Any(_)
+        | Filter::Not(_)
+        | Filter::Range(..)
+        | Filter::Within { .. }
+        | Filter::WithinBox { .. } => {
             text.push_str("not ");
             write(text, part, Place::Not)
         }
@@ -99,6 +110,12 @@ fn joined(
             text.write_str(if is_bare { "" } else { ")" })
         }
     }
+}
+
+fn region(text: &mut String, name: &str, field: &str, numbers: &[f64]) -> fmt::Result {
+    write!(text, "{name}({}", path_text(field))?;
+    numbers.iter().try_for_each(|number| write!(text, ", {number:?}"))?;
+    text.write_str(")")
 }
 
 fn range(text: &mut String, field: &str, bounds: &Bounds) -> fmt::Result {

@@ -63,6 +63,14 @@ fn exists(field: &str) -> Filter {
     Filter::Exists(field.into())
 }
 
+fn within(field: &str, lat: f64, lon: f64, radius_m: f64) -> Filter {
+    Filter::Within { field: field.into(), lat, lon, radius_m }
+}
+
+fn within_box(field: &str, [top, left, bottom, right]: [f64; 4]) -> Filter {
+    Filter::WithinBox { field: field.into(), top, left, bottom, right }
+}
+
 fn keys(keys: impl IntoIterator<Item = Key>) -> Filter {
     Filter::Keys(keys.into_iter().collect())
 }
@@ -102,6 +110,23 @@ fn words_of_a_text() {
         ("match match 'a' and any = 1", all([holds("match", "a", false), equal("any", 1)])),
         ("phrase phrase 'a' or all = 1", any([phrase("phrase", "a"), equal("all", 1)])),
     ]);
+}
+
+#[test]
+fn points_of_a_region() {
+    mean([
+        ("within(at, 52.5, 13.4, 1000)", within("at", 52.5, 13.4, 1000.0)),
+        ("WITHIN ( office.at , -52.5 , -13 , 1e3 )", within("office.at", -52.5, -13.0, 1000.0)),
+        ("not within(at, 0, 0, 0)", not(within("at", 0.0, 0.0, 0.0))),
+        ("within_box(at, 53, 13, 52.25, 14)", within_box("at", [53.0, 13.0, 52.25, 14.0])),
+        ("Within_Box(`a b`,10,170,-10,-170)", within_box("a b", [10.0, 170.0, -10.0, -170.0])),
+        (
+            "within(at, 1, 2, 3) and within = 7 or exists within_box",
+            any([all([within("at", 1.0, 2.0, 3.0), equal("within", 7)]), exists("within_box")]),
+        ),
+        ("within(within, 1, 2, 3)", within("within", 1.0, 2.0, 3.0)),
+    ]);
+    assert_eq!(print(&not(within("at", 1.0, -2.5, 1e300))), "not within(at, 1.0, -2.5, 1e300)");
 }
 
 #[test]
@@ -389,6 +414,14 @@ fn pattern() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..5).prop_map(|pieces| pieces.concat())
 }
 
+fn degrees(most: f64) -> impl Strategy<Value = f64> {
+    prop_oneof![-most..=most, select(vec![-most, most, 0.0, -0.0, 1e-7, 5e-324])]
+}
+
+fn radius() -> impl Strategy<Value = f64> {
+    prop_oneof![0.0..3e7_f64, select(vec![0.0, 5e-324, 1e300, f64::MAX])]
+}
+
 fn filter() -> impl Strategy<Value = Filter> {
     let leaf = prop_oneof![
         (path(), value()).prop_map(|(path, value)| Filter::Equal(path, value)),
@@ -403,6 +436,14 @@ fn filter() -> impl Strategy<Value = Filter> {
         }),
         (path(), text()).prop_map(|(path, text)| Filter::Phrase(path, format!("w {text}"))),
         path().prop_map(Filter::Exists),
+        (path(), degrees(90.0), degrees(180.0), radius())
+            .prop_map(|(field, lat, lon, radius_m)| { Filter::Within { field, lat, lon, radius_m } }),
+        (path(), degrees(90.0), degrees(180.0), degrees(90.0), degrees(180.0)).prop_map(
+            |(field, one, left, other, right)| {
+                let (top, bottom) = if one >= other { (one, other) } else { (other, one) };
+                Filter::WithinBox { field, top, left, bottom, right }
+            }
+        ),
         prop::collection::vec(key(), 0..3).prop_map(Filter::Keys),
     ];
     leaf.prop_recursive(5, 24, 4, |inner| {

@@ -53,6 +53,33 @@ fn what_is_missing_is_told_where_it_is_missing() {
 }
 
 #[test]
+fn regions_that_are_none() {
+    refuse(&[
+        ("within", 7, "what is asked of within?"),
+        ("within(", 8, "expected a field, found the end"),
+        ("within()", 8, "expected a field, found `)`"),
+        ("within(52.5, 13.4, 1000)", 8, "expected a field, found 52.5"),
+        ("within(at)", 10, "expected `,` and a number, lat, found `)`"),
+        ("within(at, 'x', 13, 1000)", 12, "expected a number, lat, found 'x'"),
+        ("within(at, 52.5 13.4, 1000)", 17, "expected `,` and a number, lon, found 13.4"),
+        ("within(at, 52.5, lon, 1000)", 18, "expected a number, lon, found `lon`"),
+        ("within(at, 52.5, 13.4)", 22, "expected `,` and a number, radius_m, found `)`"),
+        ("within(at, 52.5, 13.4, 1000, 1)", 28, "expected the `)` behind the numbers, found `,`"),
+        ("within(at, 52.5, 13.4, 1000", 28, "expected the `)` behind the numbers, found the end"),
+        ("within(at, 91, 13.4, 1000)", 12, "the latitude must be -90 to 90, got 91"),
+        ("a = 1 and within(at, 52.5, -180.5, 1000)", 28, "the longitude must be -180 to 180, got -180.5"),
+        ("within(at, 52.5, 13.4, -1)", 24, "the radius must be 0 metres or more, got -1"),
+        ("within_box(at, 52, 13, 53, 14)", 24, "the bottom must not lie north of the top, 52, got 53"),
+        ("within_box(at, 53, 13, 52, 181)", 28, "the longitude must be -180 to 180, got 181"),
+        ("within_box(at, 53, 13, 52)", 26, "expected `,` and a number, right, found `)`"),
+        ("at within (52, 13, 1000)", 4, "points near another one are within(field, lat, lon, radius_m)"),
+        ("at near 7", 4, "points near another one are within(field, lat, lon, radius_m)"),
+        ("distance(at, 52)", 9, "expected a comparison behind distance"),
+        ("within (at, 1, 2, 1e999)", 19, "1e999 is too large for a float"),
+    ]);
+}
+
+#[test]
 fn values_that_are_none() {
     refuse(&[
         ("owner = null", 9, "null equals nothing; write owner is null, or owner is not null"),
