@@ -113,9 +113,22 @@ async fn answer(client: &Client, name: &str, verb: &Verb, way: Way) -> Result<Ve
         Verb::Count(filter) => {
             vec![client.count(name, Some(filter.as_ref()?)).await.map_err(told)?.count.to_string()]
         }
+        Verb::Aggregate(arguments) => {
+            let asked = crate::aggregate::AggregateArgs::lines(client, &of(name, arguments)).await;
+            asked.map_err(|why| why.to_string())?
+        }
+        Verb::Search(arguments) => {
+            let asked = crate::search::SearchArgs::lines(client, &of(name, arguments)).await;
+            asked.map_err(|why| why.to_string())?
+        }
         Verb::Query(fields, filter) => rows(client, name, fields, filter.as_ref()?).await.map_err(told)?,
     };
     Ok(lines)
+}
+
+/// The arguments, about this collection.
+fn of(name: &str, arguments: &[String]) -> Vec<String> {
+    ["--collection", name].into_iter().map(str::to_owned).chain(arguments.iter().cloned()).collect()
 }
 
 async fn rows(client: &Client, name: &str, fields: &[String], filter: &Filter) -> Result<Vec<String>, Error> {

@@ -24,6 +24,9 @@
 //! 1
 //! ```
 //!
+//! `aggregate` and `search` take the arguments of the commands of these names, all but the collection, and give the table without
+//! its last line, and keys with their scores and passages.
+//!
 //! `create` makes the script's one collection anew. A line of `upsert` is a key and a payload, both JSON. `query` names fields
 //! by path, or none, and its rows come by key: JSON, and a dash for what is missing. A refusal is `error:` and its words.
 
@@ -39,6 +42,10 @@ pub enum Verb {
     Delete(Result<Filter, String>),
     Count(Result<Filter, String>),
     Query(Vec<String>, Result<Filter, String>),
+    /// As `flotilla aggregate` has it.
+    Aggregate(Vec<String>),
+    /// As `flotilla search` has it.
+    Search(Vec<String>),
 }
 
 /// A statement of a script.
@@ -153,8 +160,24 @@ fn verb(at: &str, first: &str, body: &[(usize, &str)]) -> Verb {
             let fields = fields.split(',').map(str::trim).filter(|field| !field.is_empty());
             Verb::Query(fields.map(str::to_owned).collect(), filter(rest))
         }
+        "aggregate" => Verb::Aggregate(words(rest)),
+        "search" => Verb::Search(words(rest)),
         other => panic!("{at}: `{other}` is no statement"),
     }
+}
+
+/// The words of a command line: apart by spaces, together within single quotes.
+fn words(text: &str) -> Vec<String> {
+    let (mut words, mut is_quoted) = (vec![String::new()], false);
+    for char in text.chars() {
+        match char {
+            '\'' => is_quoted = !is_quoted,
+            ' ' if !is_quoted => words.push(String::new()),
+            char => words.last_mut().unwrap().push(char),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 fn spec(at: &str, text: &str) -> CollectionSpec {

@@ -170,6 +170,16 @@ impl AggregateArgs {
         Ok(())
     }
 
+    /// The lines that these arguments print, without the one that tells the time: for golden scripts.
+    #[cfg(test)]
+    pub(crate) async fn lines(client: &flotilla_client::Client, arguments: &[String]) -> anyhow::Result<Vec<String>> {
+        let args: AggregateArgs = crate::cli::tests::parsed(arguments)?;
+        let answer = client.aggregate(&args.collection, args.request()).await?;
+        let table = args.table(&answer, 0.0);
+        let lines = table.lines().filter(|line| !line.contains(" records pass; "));
+        Ok(lines.map(|line| line.trim_end().to_owned()).collect())
+    }
+
     fn request(&self) -> Aggregate {
         let mut ask = Aggregate::new();
         if let Some(filter) = &self.filter {

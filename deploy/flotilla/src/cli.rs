@@ -108,4 +108,4 @@ impl Cli {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

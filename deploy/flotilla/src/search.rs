@@ -207,6 +207,19 @@ impl SearchArgs {
         Ok(())
     }
 
+    /// Keys and scores that these arguments find: for golden scripts.
+    #[cfg(test)]
+    pub(crate) async fn lines(client: &Client, arguments: &[String]) -> anyhow::Result<Vec<String>> {
+        let args: SearchArgs = crate::cli::tests::parsed(arguments)?;
+        let query = args.what(client).await?;
+        let found = client.search(&args.collection, args.request(query)).await?;
+        let line = |hit: &Hit| {
+            let shown = hit.highlights.iter().map(|passage| format!(" | {passage}"));
+            format!("{} | {:.4}{}", json::key_to(&hit.record.key), hit.score, shown.collect::<String>())
+        };
+        Ok(found.hits.iter().map(line).collect())
+    }
+
     /// By vector, for words, or both.
     async fn what(&self, client: &Client) -> anyhow::Result<Search> {
         let by_vector = self.query.search(client, &self.collection, &self.vector_name);

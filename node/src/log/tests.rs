@@ -58,16 +58,31 @@ fn segment_files(lane: &Path) -> Vec<std::path::PathBuf> {
     files
 }
 
-/// Copies a log folder as a crash would leave it: what was written, nothing of the process.
+/// Copies a log folder as a crash would leave it: what was written, nothing of the process. Begins anew if a file goes
+/// meanwhile: what stood in it may have been written to one that was copied before.
 fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy_folder(&path, &target)
-        } else {
-            assert!(std::fs::copy(&path, &target).is_ok())
+    const TRIES: usize = 20;
+    for _ in 0..TRIES {
+        match try_copy(from, to) {
+            Ok(()) => return,
+            Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => std::fs::remove_dir_all(to).unwrap(),
+            Err(why) => panic!("{}: {why}", from.display()),
         }
     }
+    panic!("{}: files go faster than they are copied", from.display());
+}
+
+fn try_copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name() else { continue };
+        let target = to.join(name);
+        if path.is_dir() {
+            try_copy(&path, &target)?;
+        } else {
+            std::fs::copy(&path, &target)?;
+        }
+    }
+    Ok(())
 }

@@ -73,6 +73,12 @@ fn every_command_of_the_readme_parses() {
     lines.into_iter().for_each(parse);
 }
 
+/// Arguments of a command, parsed as the command line is.
+pub(crate) fn parsed<T: clap::Args>(arguments: &[String]) -> anyhow::Result<T> {
+    let command = T::augment_args(clap::Command::new("flotilla").no_binary_name(true));
+    Ok(T::from_arg_matches(&command.try_get_matches_from(arguments)?)?)
+}
+
 #[test]
 fn the_limits_of_the_readme_are_the_limits() {
     let table = README.split("## Limits").nth(1).unwrap().split("\n## ").next().unwrap();

@@ -364,23 +364,31 @@ impl Tokens {
     ) -> Result<(), Fault> {
         let tantivy = |error| super::fault(&self.dir, error);
         let lengths = self.lengths().map_err(tantivy)?;
-        let mut window = Window::new(self.cursors(sought).map_err(tantivy)?, sought.len());
+        let cursors = self.cursors(sought).map_err(tantivy)?;
         let mut places = match need {
             Need::Phrase => Some(self.places(sought.words()).map_err(tantivy)?),
             Need::Any | Need::All => None,
         };
+        // What is told of a row at once comes before what takes a look at it.
+        let first = if need == Need::Any { Need::Any } else { Need::All };
+        let mut see = |row: u32, shares: &[u32]| {
+            let mut tally = Tally { length: 0, shares, phrases: 0 };
+            if !tally.is_enough(first) || !(rows.is_all || (rows.is_accepted)(row)) {
+                return Ok(());
+            }
+            tally.length = lengths.of(row);
+            if let Some(places) = places.as_mut() {
+                tally.phrases = phrases(places.of(row), sought.len());
+            }
+            if tally.is_enough(need) { each(row, &tally) } else { Ok(()) }
+        };
+        if first == Need::All && sought.clauses().iter().all(|terms| terms.len() == 1) {
+            return meet(cursors, sought.len(), &mut see);
+        }
+        let mut window = Window::new(cursors, sought.len());
         while window.fill() {
             for (row, shares) in window.rows() {
-                if !(rows.is_accepted)(row) {
-                    continue;
-                }
-                let mut tally = Tally { length: lengths.of(row), shares, phrases: 0 };
-                if let Some(places) = places.as_mut().filter(|_| tally.is_enough(Need::All)) {
-                    tally.phrases = phrases(places.of(row), sought.len());
-                }
-                if tally.is_enough(need) {
-                    each(row, &tally)?;
-                }
+                see(row, shares)?;
             }
         }
         Ok(())
@@ -413,6 +421,41 @@ struct Cursor {
     postings: SegmentPostings,
     clause: usize,
     share: u32,
+}
+
+/// Shows the rows that have all of so many words, ascending, each with its shares by clause: the rarest word leads, and the others
+/// leap to where it stands.
+fn meet(
+    mut cursors: Vec<Cursor>,
+    clauses: usize,
+    see: &mut dyn FnMut(u32, &[u32]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    if cursors.len() < clauses {
+        // A word that no row has.
+        return Ok(());
+    }
+    cursors.sort_by_key(|cursor| cursor.postings.size_hint());
+    let mut shares = vec![0; clauses];
+    let Some((lead, others)) = cursors.split_first_mut() else { return Ok(()) };
+    let mut row = lead.postings.doc();
+    'rows: while row != TERMINATED {
+        for other in others.iter_mut() {
+            let at = other.postings.doc();
+            let at = if at < row { other.postings.seek(row) } else { at };
+            if at > row {
+                row = lead.postings.seek(at);
+                continue 'rows;
+            }
+        }
+        for cursor in std::iter::once(&mut *lead).chain(others.iter_mut()) {
+            if let Some(share) = shares.get_mut(cursor.clause) {
+                *share = cursor.share.saturating_mul(cursor.postings.term_freq());
+            }
+        }
+        see(row, &shares)?;
+        row = lead.postings.advance();
+    }
+    Ok(())
 }
 
 /// The tallies of some rows, filled term by term.
