@@ -72,7 +72,7 @@ pub use flotilla_proto::patch::{Edit, Patch};
 pub use flotilla_proto::placement::{CollectionPlacement, Node, Partition, PlacementMap};
 pub use flotilla_proto::record::{Key, Payload, Record, Value};
 pub use flotilla_proto::schema::{
-    CollectionSpec, Distance, FieldType, Hnsw, IndexKind, Quantization, VectorSpec,
+    CollectionSpec, Distance, FieldType, Hnsw, IndexKind, Quantization, Strategy, VectorSpec,
 };
 pub use flotilla_proto::v1::{CollectionStatus, Coverage, PartitionPlan, ReplicaDigest, VerifyResponse};
 

@@ -51,6 +51,13 @@ impl Scan {
         self
     }
 
+    /// Only records whose key is text and begins with `prefix`, which is not empty; not with an order by a field. Where the
+    /// collection has a shard delimiter and `prefix` holds it, one partition alone is asked.
+    pub fn key_prefix(mut self, prefix: impl Into<String>) -> Scan {
+        self.wire.key_prefix = Some(prefix.into());
+        self
+    }
+
     /// With these fields of the payload alone.
     pub fn fields<S: Into<String>>(mut self, fields: impl IntoIterator<Item = S>) -> Scan {
         self.wire.fields = fields.into_iter().map(Into::into).collect();

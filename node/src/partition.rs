@@ -59,7 +59,7 @@ use crate::machine::command::Body;
 use crate::machine::moves::{Ledger, Step, StepRejection};
 use crate::machine::{Digests, PartitionMachine, Rejection, Reply, Signals, VIEW_AGE_MAX};
 use crate::peers::Peers;
-use crate::query::{self, Curtain};
+use crate::query::{self, Curtain, Stretch};
 use crate::raft::door::Door;
 use crate::raft::{self, Group, inbox};
 use crate::storage::store::{self, Status, Store};
@@ -91,7 +91,7 @@ pub struct Scan {
 #[derive(Debug)]
 pub enum Start {
     /// By key.
-    Key(Option<Key>),
+    Key(Stretch),
     /// By a field, then by key.
     Place(OrderBy, Option<Vec<u8>>),
 }
@@ -369,8 +369,8 @@ impl Replica {
                 let (rows, places, more) = Curtain::over(curtain.as_deref(), &segments, |segments| {
                     let filter = filter.as_ref();
                     match &from {
-                        Start::Key(after) => {
-                            let (rows, more) = query::scan(segments, filter, after.as_ref(), limit)?;
+                        Start::Key(stretch) => {
+                            let (rows, more) = query::scan(segments, filter, stretch, limit)?;
                             Ok((rows, vec![], more))
                         }
                         Start::Place(order, after) => {
@@ -407,7 +407,7 @@ impl Replica {
             let page = self
                 .compute(move |_| {
                     let segments: Vec<&dyn SegmentView> = view.segments().collect();
-                    let (rows, more) = query::scan(&segments, None, from.as_ref(), PAGE)?;
+                    let (rows, more) = query::scan(&segments, None, &Stretch::after(from), PAGE)?;
                     let keys = rows.into_iter().map(|(segment, row)| segments[segment].key(row));
                     Ok((keys.collect::<Result<Vec<Key>, Fault>>()?, more))
                 })

@@ -1,4 +1,5 @@
-//! A set of keys as the moves of slots know it: slots of the hash, or ranges of keys.
+//! A set of keys as the moves of slots know it: slots of the hash (of keys, or of their part before a delimiter), or ranges
+//! of keys.
 //!
 //! A slot of the range strategy has another number after each new split point, so nothing that outlives one map may name
 //! it by number: an area names the keys themselves. Two nodes that move keys must agree on which they are.
@@ -9,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::limits::SLOTS;
-use crate::ring::slot_of;
+use crate::ring::{shard_key, slot_of};
 use crate::schema::Strategy;
 
 const WORDS: usize = SLOTS / 64;
@@ -24,6 +25,8 @@ pub enum Area {
     Slots([u64; WORDS]),
     /// The keys of these ranges: ascending, apart, none empty.
     Ranges(Vec<Range>),
+    /// The keys of these slots of the hash of their part before the delimiter ([`shard_key`]): it, and a bit for each.
+    ShardKeys(u8, [u64; WORDS]),
 }
 
 /// The keys from one up to another, by [`Key::to_bytes`](crate::record::Key::to_bytes).
@@ -54,11 +57,8 @@ impl Area {
     /// The keys of these slots of a strategy. Slots that there are not are left out.
     pub fn of(strategy: &Strategy, slots: impl IntoIterator<Item = usize>) -> Area {
         match strategy {
-            Strategy::ConsistentHash => {
-                let mut bits = [0; WORDS];
-                slots.into_iter().filter(|s| *s < SLOTS).for_each(|s| bits[s / 64] |= 1 << (s % 64));
-                Area::slots(bits)
-            }
+            Strategy::ConsistentHash => Area::slots(None, bits_of(slots)),
+            Strategy::ShardKey { delimiter } => Area::slots(Some(*delimiter), bits_of(slots)),
             Strategy::Range { splits } => {
                 let mut slots: Vec<usize> = slots.into_iter().filter(|s| *s <= splits.len()).collect();
                 slots.sort_unstable();
@@ -72,8 +72,21 @@ impl Area {
         }
     }
 
-    fn slots(bits: [u64; WORDS]) -> Area {
-        if bits == [0; WORDS] { Area::Empty } else { Area::Slots(bits) }
+    fn slots(delimiter: Option<u8>, bits: [u64; WORDS]) -> Area {
+        match delimiter {
+            _ if bits == [0; WORDS] => Area::Empty,
+            None => Area::Slots(bits),
+            Some(delimiter) => Area::ShardKeys(delimiter, bits),
+        }
+    }
+
+    /// The slots of both where both are slots of one kind, and the delimiter of that kind.
+    fn pair<'a>(&'a self, other: &'a Area) -> Option<(Option<u8>, &'a [u64; WORDS], &'a [u64; WORDS])> {
+        match (self, other) {
+            (Area::Slots(a), Area::Slots(b)) => Some((None, a, b)),
+            (Area::ShardKeys(one, a), Area::ShardKeys(two, b)) if one == two => Some((Some(*one), a, b)),
+            _ => None,
+        }
     }
 
     /// Joins neighbours.
@@ -103,10 +116,8 @@ impl Area {
     pub fn contains(&self, key: &[u8]) -> bool {
         match self {
             Area::Empty => false,
-            Area::Slots(bits) => {
-                let slot = slot_of(key);
-                bits[slot / 64] >> (slot % 64) & 1 == 1
-            }
+            Area::Slots(bits) => has(bits, slot_of(key)),
+            Area::ShardKeys(delimiter, bits) => has(bits, slot_of(shard_key(key, *delimiter))),
             Area::Ranges(ranges) => {
                 let behind = ranges.partition_point(|range| range.from.as_slice() <= key);
                 behind.checked_sub(1).is_some_and(|at| ranges[at].contains(key))
@@ -117,9 +128,11 @@ impl Area {
     /// The keys of either.
     #[must_use]
     pub fn or(&self, other: &Area) -> Area {
+        if let Some((kind, a, b)) = self.pair(other) {
+            return Area::slots(kind, std::array::from_fn(|n| a[n] | b[n]));
+        }
         match (self, other) {
             (Area::Empty, some) | (some, Area::Empty) => some.clone(),
-            (Area::Slots(a), Area::Slots(b)) => Area::slots(std::array::from_fn(|n| a[n] | b[n])),
             (Area::Ranges(a), Area::Ranges(b)) => Area::ranges(a.iter().chain(b).cloned().collect()),
             (either, _) => either.clone(),
         }
@@ -128,9 +141,11 @@ impl Area {
     /// The keys of both.
     #[must_use]
     pub fn and(&self, other: &Area) -> Area {
+        if let Some((kind, a, b)) = self.pair(other) {
+            return Area::slots(kind, std::array::from_fn(|n| a[n] & b[n]));
+        }
         match (self, other) {
             (Area::Empty, _) | (_, Area::Empty) => Area::Empty,
-            (Area::Slots(a), Area::Slots(b)) => Area::slots(std::array::from_fn(|n| a[n] & b[n])),
             (Area::Ranges(a), Area::Ranges(b)) => {
                 Area::ranges(a.iter().flat_map(|a| b.iter().filter_map(|b| a.meets(b))).collect())
             }
@@ -141,8 +156,10 @@ impl Area {
     /// The keys of this one that are not in `other`.
     #[must_use]
     pub fn without(&self, other: &Area) -> Area {
+        if let Some((kind, a, b)) = self.pair(other) {
+            return Area::slots(kind, std::array::from_fn(|n| a[n] & !b[n]));
+        }
         match (self, other) {
-            (Area::Slots(a), Area::Slots(b)) => Area::slots(std::array::from_fn(|n| a[n] & !b[n])),
             (Area::Ranges(_), Area::Ranges(ranges)) => self.and(&Area::ranges(gaps(ranges))),
             (some, _) => some.clone(),
         }
@@ -150,9 +167,11 @@ impl Area {
 
     /// Whether some key is in both. Costs nothing where there is none in either.
     pub fn overlaps(&self, other: &Area) -> bool {
+        if let Some((_, a, b)) = self.pair(other) {
+            return a.iter().zip(b).any(|(a, b)| a & b != 0);
+        }
         match (self, other) {
             (Area::Empty, _) | (_, Area::Empty) => false,
-            (Area::Slots(a), Area::Slots(b)) => a.iter().zip(b).any(|(a, b)| a & b != 0),
             (Area::Ranges(a), Area::Ranges(b)) => a.iter().any(|a| b.iter().any(|b| a.meets(b).is_some())),
             _ => true,
         }
@@ -160,12 +179,21 @@ impl Area {
 
     /// Whether every key of this one is in `other`.
     pub fn is_within(&self, other: &Area) -> bool {
-        match (self, other) {
-            (Area::Empty, _) => true,
-            (Area::Slots(a), Area::Slots(b)) => a.iter().zip(b).all(|(a, b)| a & !b == 0),
-            _ => self.without(other).is_empty(),
+        if let Some((_, a, b)) = self.pair(other) {
+            return a.iter().zip(b).all(|(a, b)| a & !b == 0);
         }
+        self.without(other).is_empty()
     }
+}
+
+fn bits_of(slots: impl IntoIterator<Item = usize>) -> [u64; WORDS] {
+    let mut bits = [0; WORDS];
+    slots.into_iter().filter(|s| *s < SLOTS).for_each(|s| bits[s / 64] |= 1 << (s % 64));
+    bits
+}
+
+fn has(bits: &[u64; WORDS], slot: usize) -> bool {
+    bits[slot / 64] >> (slot % 64) & 1 == 1
 }
 
 /// What lies between ranges, before the first and behind the last.
@@ -196,6 +224,10 @@ mod tests {
         Area::of(&Strategy::ConsistentHash, slots.iter().copied())
     }
 
+    fn parts(delimiter: u8, slots: &[usize]) -> Area {
+        Area::of(&Strategy::ShardKey { delimiter }, slots.iter().copied())
+    }
+
     fn range(splits: &[u64], slots: &[usize]) -> Area {
         let splits = splits.iter().map(|key| Key::Number(*key)).collect();
         Area::of(&Strategy::Range { splits }, slots.iter().copied())
@@ -215,6 +247,33 @@ mod tests {
         assert_eq!(range(&[10], &[0, 1]), Area::Ranges(vec![Range { from: vec![], to: None }]));
     }
 
+    #[test]
+    fn keys_with_one_part_before_the_delimiter_are_in_one_area() {
+        let slot = Strategy::ShardKey { delimiter: b'/' }.slot(&"file-17".into());
+        let area = parts(b'/', &[slot]);
+        for key in ["file-17", "file-17/", "file-17/000003", "file-17/a/b"] {
+            assert!(area.contains(&Key::from(key).to_bytes()), "{key}");
+        }
+        let all = parts(b'/', &(0..SLOTS).collect::<Vec<_>>());
+        assert!(!all.without(&area).contains(&Key::from("file-17/000003").to_bytes()));
+        assert!(all.without(&area).contains(&Key::from("file-18/000003").to_bytes()));
+        // Of another kind: they overlap in everything.
+        for other in [parts(b':', &[slot]), hash(&[slot]), range(&[5], &[0])] {
+            assert!(area.overlaps(&other) && other.overlaps(&area));
+            assert_eq!((area.and(&other), area.without(&other)), (area.clone(), area.clone()));
+            assert!(!area.is_within(&other) && !other.is_within(&area));
+        }
+    }
+
+    #[test]
+    fn areas_are_stored_as_they_always_were() {
+        let encoded = |area: &Area| postcard::to_allocvec(area).unwrap();
+        assert_eq!(encoded(&Area::Empty), [0]);
+        assert_eq!(encoded(&hash(&[0]))[..2], [1, 1]);
+        assert_eq!(encoded(&range(&[1], &[0]))[..2], [2, 1]);
+        assert_eq!(encoded(&parts(b'/', &[0]))[..3], [3, b'/', 1]);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -222,19 +281,22 @@ mod tests {
         fn sets_of_keys_are_sets(
             a in prop::collection::vec(0_usize..8, 0..8),
             b in prop::collection::vec(0_usize..8, 0..8),
-            is_hash: bool,
+            kind in 0..3,
         ) {
             let splits = [5, 10, 15, 20, 25, 30, 35];
-            let area = |slots: &[usize]| match is_hash {
-                // Spread over the words.
-                true => hash(&slots.iter().map(|s| s * 128).collect::<Vec<_>>()),
-                false => range(&splits, slots),
+            // Spread over the words.
+            let spread = |slots: &[usize]| slots.iter().map(|s| s * 128).collect::<Vec<_>>();
+            let area = |slots: &[usize]| match kind {
+                0 => hash(&spread(slots)),
+                1 => parts(b'/', &spread(slots)),
+                _ => range(&splits, slots),
             };
             let (left, right) = (area(&a), area(&b));
             prop_assert_eq!(left.overlaps(&right), !left.and(&right).is_empty());
             prop_assert_eq!(left.is_within(&right), left.or(&right) == right);
-            for key in 0..2_000_u64 {
-                let key = Key::Number(key).to_bytes();
+            let texts = (0..2_000_u64).map(|n| Key::Text(format!("{n}/{}", n % 3)));
+            for key in (0..2_000).map(Key::Number).chain(texts) {
+                let key = key.to_bytes();
                 let (l, r) = (left.contains(&key), right.contains(&key));
                 prop_assert_eq!(left.or(&right).contains(&key), l || r);
                 prop_assert_eq!(left.and(&right).contains(&key), l && r);

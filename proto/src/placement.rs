@@ -191,6 +191,12 @@ impl CollectionPlacement {
         self.partitions.get(usize::from(*self.slots.get(self.spec.strategy.slot(key))?))
     }
 
+    /// Whether the partition of this ordinal may own text keys that begin with `prefix`.
+    pub fn may_own_prefix(&self, ordinal: usize, prefix: &str) -> bool {
+        let slots = self.slots.get(self.spec.strategy.slots_of_prefix(prefix)).unwrap_or(&self.slots);
+        slots.iter().any(|owner| usize::from(*owner) == ordinal)
+    }
+
     /// The partition of this id.
     pub fn partition(&self, id: PartitionId) -> Option<&Partition> {
         self.partitions.iter().find(|partition| partition.id == id)

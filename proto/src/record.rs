@@ -14,7 +14,8 @@ pub enum Key {
 }
 
 const NUMBER: u8 = 1;
-const TEXT: u8 = 2;
+/// The first of [`Key::to_bytes`] of a text key.
+pub(crate) const TEXT: u8 = 2;
 
 impl Key {
     /// The key as bytes that sort as the key does: a tag, then the number big-endian or the text. Hashed by

@@ -15,7 +15,7 @@ use hashring::HashRing;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use crate::limits::SLOTS;
-use crate::record::Key;
+use crate::record::{Key, TEXT};
 
 /// The version of the hash; stamped into the folder, and checked when it is opened.
 pub const HASH_VERSION: u8 = 1;
@@ -30,6 +30,18 @@ pub fn slot(key: &Key) -> usize {
 /// The slot of the key of these bytes ([`Key::to_bytes`]).
 pub fn slot_of(key: &[u8]) -> usize {
     (xxh3_64_with_seed(key, SEED) % SLOTS as u64) as usize
+}
+
+/// The part of a key that is hashed where a collection names a delimiter: of a text key what stands before the first one,
+/// as the bytes of the text key of just that; the whole of a key without one, and of a number.
+pub fn shard_key(key: &[u8], delimiter: u8) -> &[u8] {
+    match key.split_first() {
+        Some((&TEXT, text)) => {
+            let end = text.iter().position(|byte| *byte == delimiter);
+            end.map_or(key, |end| &key[..=end])
+        }
+        _ => key,
+    }
 }
 
 /// The pinned hash as a hasher for the ring.
@@ -156,6 +168,28 @@ mod tests {
         ];
         let got: Vec<usize> = golden.iter().map(|(key, _)| slot(key)).collect();
         assert_eq!(got, golden.iter().map(|(_, s)| *s).collect::<Vec<usize>>());
+    }
+
+    #[test]
+    fn slots_of_known_keys_with_a_delimiter_never_change() {
+        let golden: [(Key, u8, usize); 11] = [
+            ("a".into(), b'/', 674),
+            ("a/1".into(), b'/', 674),
+            ("vm-000001/disk/0".into(), b'/', 348),
+            ("Zürich/7".into(), b'/', 818),
+            ("file-17".into(), b'/', 865),
+            ("file-17/000003".into(), b'/', 865),
+            ("file-17/000004".into(), b'/', 865),
+            ("file-17/000003".into(), b':', 141),
+            ("a:1/x".into(), b'/', 310),
+            // Nothing before it: the text key of nothing.
+            ("/a".into(), b'/', 922),
+            // The bytes of a number may well hold a delimiter.
+            (Key::Number(u64::from(b'/')), b'/', slot(&Key::Number(u64::from(b'/')))),
+        ];
+        for (key, delimiter, wanted) in golden {
+            assert_eq!(slot_of(shard_key(&key.to_bytes(), delimiter)), wanted, "{key}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::geo;
 use crate::limits::*;
 use crate::record::{Key, Payload, Record, Value, Vector};
 use crate::refusal::Violation;
+use crate::ring::{shard_key, slot_of};
 
 pub use field::{FieldType, datetime_micros, uuid_of, uuid_text};
 pub use vector::{Datatype, Form, VectorSpec};
@@ -207,13 +208,19 @@ pub enum Strategy {
         /// The first key of each range but the first, ascending.
         splits: Vec<Key>,
     },
+    /// By the pinned hash of a part of the key: of a text key what stands before the first delimiter
+    /// ([`shard_key`](crate::ring::shard_key)). Keys with that part in common share a slot.
+    ShardKey {
+        /// An ASCII character.
+        delimiter: u8,
+    },
 }
 
 impl Strategy {
     /// How many slots there are.
     pub fn slots(&self) -> usize {
         match self {
-            Strategy::ConsistentHash => SLOTS,
+            Strategy::ConsistentHash | Strategy::ShardKey { .. } => SLOTS,
             Strategy::Range { splits } => splits.len() + 1,
         }
     }
@@ -223,11 +230,41 @@ impl Strategy {
         match self {
             Strategy::ConsistentHash => crate::ring::slot(key),
             Strategy::Range { splits } => splits.partition_point(|split| split <= key),
+            Strategy::ShardKey { delimiter } => slot_of(shard_key(&key.to_bytes(), *delimiter)),
+        }
+    }
+
+    /// The slots that text keys beginning with `prefix` may be in.
+    pub fn slots_of_prefix(&self, prefix: &str) -> std::ops::Range<usize> {
+        match self {
+            Strategy::ShardKey { delimiter } if prefix.as_bytes().contains(delimiter) => {
+                let slot = self.slot(&Key::Text(prefix.to_owned()));
+                slot..slot + 1
+            }
+            Strategy::ConsistentHash | Strategy::ShardKey { .. } => 0..SLOTS,
+            Strategy::Range { splits } => {
+                let first = self.slot(&Key::Text(prefix.to_owned()));
+                let is_within = |split: &Key| matches!(split, Key::Text(text) if text.starts_with(prefix));
+                let further = splits.iter().skip(first).take_while(|split| is_within(split)).count();
+                first..first + further + 1
+            }
+        }
+    }
+
+    /// Whether keys are spread by their hash, so that partitions own as much each.
+    pub fn is_hashed(&self) -> bool {
+        match self {
+            Strategy::ConsistentHash | Strategy::ShardKey { .. } => true,
+            Strategy::Range { .. } => false,
         }
     }
 
     fn check(&self, partitions: u32) -> Result<(), Violation> {
-        let Strategy::Range { splits } = self else { return Ok(()) };
+        let splits = match self {
+            Strategy::ConsistentHash => return Ok(()),
+            Strategy::ShardKey { delimiter } => return check_delimiter(char::from(*delimiter)),
+            Strategy::Range { splits } => splits,
+        };
         splits.iter().try_for_each(|key| check_key("spec.split_points", key))?;
         if let Some(pair) = splits.windows(2).find(|pair| pair[0] >= pair[1]) {
             let why = format!("must ascend, but `{}` comes before `{}`", pair[0], pair[1]);
@@ -413,6 +450,23 @@ pub fn check_path(field: &str, path: &str) -> Result<(), Violation> {
         return Err(Violation::new(field, format!("`{path}` is not a dotted path: a step is empty")));
     }
     Ok(())
+}
+
+/// Refuses what is no delimiter of shard keys.
+pub(crate) fn check_delimiter(delimiter: char) -> Result<(), Violation> {
+    if delimiter.is_ascii() && !delimiter.is_ascii_control() {
+        return Ok(());
+    }
+    let why = format!("must be one ASCII character that can be printed, got {delimiter:?}");
+    Err(Violation::new("spec.shard_delimiter", why))
+}
+
+/// Refuses a beginning of text keys that is empty, or longer than they are.
+pub fn check_key_prefix(field: &str, prefix: &str) -> Result<(), Violation> {
+    if prefix.is_empty() {
+        return Err(Violation::new(field, "has at least 1 byte; for all records, leave it out"));
+    }
+    at_most(field, "bytes", KEY_BYTES_MAX, prefix.len())
 }
 
 /// Refuses an empty or too long text key.

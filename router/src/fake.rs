@@ -374,7 +374,11 @@ impl Shard for Fake {
     async fn scan(&self, r: Request<shard::ScanRequest>) -> Result<Response<shard::ScanResponse>, Status> {
         let (placement, partition) = self.enter("scan", &r, r.get_ref().target.as_ref(), 0).await?;
         let message = r.into_inner();
-        let (records, log_index) = self.matching(&placement, partition, message.filter)?;
+        let (mut records, log_index) = self.matching(&placement, partition, message.filter)?;
+        if !message.key_prefix.is_empty() {
+            let begins = |key: &Key| matches!(key, Key::Text(text) if text.starts_with(&message.key_prefix));
+            records.retain(|record| begins(&record.key));
+        }
         let key = |record: &Record| record.key.to_bytes();
         let order = (!message.order_by.is_empty())
             .then(|| OrderBy::new(&message.order_by, message.descending, &placement.spec))

@@ -7,6 +7,7 @@ mod faults;
 mod groups;
 mod life;
 mod pages;
+mod prefixes;
 mod words;
 mod writes;
 

@@ -1,4 +1,4 @@
-//! `flotilla bench`: the index alone, and a running server.
+//! `flotilla bench`: the index alone, a running server, and the work of an index of files and their segments.
 
 use clap::{Args, Subcommand};
 
@@ -6,12 +6,14 @@ pub mod engine;
 pub mod load;
 pub mod search;
 mod segment;
+pub mod segments;
 
 /// Arguments of `flotilla bench`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   flotilla bench engine --vectors base.npy --queries query.npy --truth truth.npy --ef 16,32,64,128
-  flotilla bench search --collection bench --queries query.npy --truth truth.npy --clients 4")]
+  flotilla bench search --collection bench --queries query.npy --truth truth.npy --clients 4
+  flotilla bench segments --rows 100000")]
 pub struct BenchArgs {
     #[command(subcommand)]
     action: Action,
@@ -28,6 +30,8 @@ enum Action {
     Search(Box<search::BenchSearchArgs>),
     /// Writes to, or reads from, a running server as fast as so many clients can
     Load(load::LoadArgs),
+    /// Loads the segments of made-up files, and asks what an index of them is asked
+    Segments(Box<segments::SegmentsArgs>),
 }
 
 impl BenchArgs {
@@ -37,6 +41,7 @@ impl BenchArgs {
             Action::Engine(args) => engine::run(*args),
             Action::Search(args) => args.run(),
             Action::Load(args) => args.run(),
+            Action::Segments(args) => args.run(),
         }
     }
 }

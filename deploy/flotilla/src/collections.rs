@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::{Args, Subcommand};
 use flotilla_client::{Client, Collection};
 use flotilla_proto::schema::{
-    CollectionSpec, Datatype, Distance, FieldType, Form, IndexKind, Quantization, VectorSpec,
+    CollectionSpec, Datatype, Distance, FieldType, Form, IndexKind, Quantization, Strategy, VectorSpec,
 };
 use flotilla_proto::v1::{CollectionStatus, PartitionIndexing};
 use serde_json::json;
@@ -27,6 +27,7 @@ const DATATYPES: [Datatype; 4] = [Datatype::F32, Datatype::F16, Datatype::I8, Da
   flotilla collections create docs --vector default:384:cosine --field title:keyword --field year:integer
   flotilla collections create logs --field at:datetime --field level:keyword
   flotilla collections create sites --field id:uuid --field office.at:geo --field about:text:english
+  flotilla collections create files --shard-delimiter / --field subject:text
   flotilla collections describe docs
   flotilla collections delete docs --yes")]
 pub struct CollectionsArgs {
@@ -93,6 +94,10 @@ struct CreateArgs {
     /// Partitions [default: the server's]
     #[arg(long, value_name = "N")]
     partitions: Option<u32>,
+    /// Keep records together whose keys are the same up to the first of this character, such as / in file-17/000003: in
+    /// one partition, which alone is asked for them. It never changes
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter_from_word)]
+    shard_delimiter: Option<u8>,
     /// Refuse fields that are not declared
     #[arg(long)]
     strict: bool,
@@ -149,6 +154,13 @@ fn field_from_word(word: &str) -> Result<(String, FieldType), String> {
     })
 }
 
+fn delimiter_from_word(word: &str) -> Result<u8, String> {
+    match word.as_bytes() {
+        [byte] if byte.is_ascii() && !byte.is_ascii_control() => Ok(*byte),
+        _ => Err("expected one ASCII character".to_owned()),
+    }
+}
+
 impl CollectionsArgs {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<()> {
@@ -173,8 +185,13 @@ impl CollectionsArgs {
 
 impl CreateArgs {
     async fn create(self) -> anyhow::Result<()> {
+        let strategy = match self.shard_delimiter {
+            Some(delimiter) => Strategy::ShardKey { delimiter },
+            None => Strategy::ConsistentHash,
+        };
         let spec = CollectionSpec {
             name: self.name,
+            strategy,
             vectors: self.vectors.into_iter().collect(),
             fields: self.fields.into_iter().collect(),
             partitions: self.partitions.unwrap_or(PARTITIONS_OF_SERVER),
@@ -217,6 +234,7 @@ fn description(spec: &CollectionSpec, status: &CollectionStatus) -> String {
     let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
     row("collection", spec.name.clone());
     row("partitions", spec.partitions.to_string());
+    row("slots", slots_words(&spec.strategy));
     row("undeclared fields", if spec.strict { "refused" } else { "accepted" }.to_owned());
     for (name, vector) in &spec.vectors {
         row(&format!("vector {name}"), vector_words(vector));
@@ -245,6 +263,18 @@ fn description(spec: &CollectionSpec, status: &CollectionStatus) -> String {
         row("coverage", output::coverage_words(coverage));
     }
     table.render().lines().skip(2).map(|line| format!("{line}\n")).collect()
+}
+
+/// How keys fall into slots.
+fn slots_words(strategy: &Strategy) -> String {
+    match strategy {
+        Strategy::ConsistentHash => format!("{} by the hash of the key", strategy.slots()),
+        Strategy::ShardKey { delimiter } => {
+            let slots = strategy.slots();
+            format!("{slots} by the hash of the key up to the first `{}`", char::from(*delimiter))
+        }
+        Strategy::Range { .. } => format!("{} ranges of keys", strategy.slots()),
+    }
 }
 
 /// How long indexing goes on.
@@ -321,9 +351,16 @@ fn document(spec: &CollectionSpec, status: &CollectionStatus) -> serde_json::Val
         (name.clone(), json)
     };
     let fields = spec.fields.iter().map(|(path, kind)| (path.clone(), json!(kind.name())));
+    let (strategy, delimiter) = match spec.strategy {
+        Strategy::ConsistentHash => ("consistent_hash", None),
+        Strategy::ShardKey { delimiter } => ("shard_key", Some(char::from(delimiter).to_string())),
+        Strategy::Range { .. } => ("range", None),
+    };
     json!({
         "name": spec.name,
         "partitions": spec.partitions,
+        "strategy": strategy,
+        "shard_delimiter": delimiter,
         "strict": spec.strict,
         "vectors": spec.vectors.iter().map(vector).collect::<serde_json::Map<_, _>>(),
         "fields": fields.collect::<serde_json::Map<_, _>>(),
@@ -360,6 +397,25 @@ mod tests {
     use flotilla_proto::fulltext::Language;
 
     use super::*;
+
+    #[test]
+    fn a_delimiter_is_one_character_and_is_shown() {
+        assert_eq!(delimiter_from_word("/"), Ok(b'/'));
+        for wrong in ["", "//", "ß", "\n"] {
+            delimiter_from_word(wrong).unwrap_err();
+        }
+        let strategy = Strategy::ShardKey { delimiter: b'/' };
+        let spec = CollectionSpec { name: "files".into(), strategy, ..Default::default() };
+        let status = CollectionStatus::default();
+        assert!(description(&spec, &status).contains("1024 by the hash of the key up to the first `/`"));
+        let shown = document(&spec, &status);
+        assert_eq!((&shown["strategy"], &shown["shard_delimiter"]), (&json!("shard_key"), &json!("/")));
+        let shown = document(&CollectionSpec::default(), &status);
+        assert_eq!(
+            (&shown["strategy"], &shown["shard_delimiter"]),
+            (&json!("consistent_hash"), &json!(null))
+        );
+    }
 
     #[test]
     fn vectors_and_fields_from_words() {

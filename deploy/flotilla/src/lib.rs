@@ -78,8 +78,8 @@ use std::sync::Arc;
 
 pub use flotilla_client::{
     Client, CollectionSpec, Consistency, Count, Distance, Error, FieldType, Filter, Get, Hit, Hnsw, Hosts,
-    IndexKind, Key, Kind, Language, Quantization, Read, ReadPreference, Record, Scan, Search, Tokens, Value,
-    VectorSpec, With, filter,
+    IndexKind, Key, Kind, Language, Quantization, Read, ReadPreference, Record, Scan, Search, Strategy,
+    Tokens, Value, VectorSpec, With, filter,
 };
 
 /// Opens the folder, made if it is missing, and gives a client of it. Everything runs in this process; no port is opened.

@@ -23,6 +23,7 @@ use crate::{filter_arg, json};
   flotilla scan --collection vms --all > vms.jsonl
   flotilla scan --collection vms --limit 100 --next TOKEN
   flotilla scan --collection vms --order-by cpu --descending --limit 10
+  flotilla scan --collection files --key-prefix file-17/ --output table
 
 Prints one JSON object per record: key, version, payload. A page that is not the last tells on standard error how to go on.
 See `flotilla search --help` for filters.")]
@@ -37,6 +38,9 @@ pub struct ScanArgs {
     /// Condition on the records, as text or JSON
     #[arg(long, value_name = "FILTER", value_parser = filter_arg::parse)]
     filter: Option<Filter>,
+    /// Only records whose key begins so
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new(), conflicts_with = "order_by")]
+    key_prefix: Option<String>,
     /// Records of the page, 1 to 10,000
     #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "all")]
     limit: u32,
@@ -96,6 +100,10 @@ impl ScanArgs {
         let request = match &self.order_by {
             Some(field) if self.descending => request.order_by_descending(field),
             Some(field) => request.order_by(field),
+            None => request,
+        };
+        let request = match &self.key_prefix {
+            Some(prefix) => request.key_prefix(prefix),
             None => request,
         };
         match &self.filter {

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use flotilla_proto::ids::PartitionId;
 use flotilla_proto::placement::PlacementMap;
-use flotilla_proto::schema::Strategy;
 
 /// When to grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +46,7 @@ pub fn advise(map: &PlacementMap, bytes: &BTreeMap<PartitionId, u64>, at: &Thres
         let stored: u64 = collection.partitions.iter().filter_map(|p| bytes.get(&p.id)).sum();
         total = total.saturating_add(stored);
         let is_small = (collection.partitions.len() as u64) < u64::from(at.partitions);
-        let is_free = collection.slot_move.is_none() && collection.spec.strategy == Strategy::ConsistentHash;
+        let is_free = collection.slot_move.is_none() && collection.spec.strategy.is_hashed();
         if at.grow_bytes > 0 && stored >= at.grow_bytes && is_small && is_free {
             advice.grow.push((collection.spec.name.clone(), at.partitions));
         }
@@ -60,7 +59,7 @@ pub fn advise(map: &PlacementMap, bytes: &BTreeMap<PartitionId, u64>, at: &Thres
 mod tests {
     use flotilla_proto::ids::{Epoch, NodeId};
     use flotilla_proto::placement::{CollectionPlacement, Node, Partition};
-    use flotilla_proto::schema::CollectionSpec;
+    use flotilla_proto::schema::{CollectionSpec, Strategy};
 
     use super::*;
 
@@ -92,6 +91,12 @@ mod tests {
             Advice::default(),
             "in a cluster, operators decide"
         );
+        let mut by_shard_key = map(1, 4);
+        by_shard_key.collections[0].spec.strategy = Strategy::ShardKey { delimiter: b'/' };
+        assert_eq!(advise(&by_shard_key, &bytes(25), &at).grow, [("c".to_owned(), 10)]);
+        let mut by_ranges = map(1, 4);
+        by_ranges.collections[0].spec.strategy = Strategy::Range { splits: Vec::new() };
+        assert_eq!(advise(&by_ranges, &bytes(25), &at).grow, []);
         let never = Thresholds { grow_bytes: 0, advise_bytes: 0, ..at };
         assert_eq!(advise(&map(1, 1), &bytes(u64::MAX), &never), Advice::default());
     }

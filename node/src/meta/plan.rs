@@ -261,7 +261,7 @@ impl<'a> Planning<'a> {
 /// range, whole ranges go from the fullest to the emptiest.
 pub fn slot_moves(placement: &CollectionPlacement) -> Vec<(u16, u16, Vec<u16>)> {
     let wanted = match placement.spec.strategy {
-        Strategy::ConsistentHash => {
+        Strategy::ConsistentHash | Strategy::ShardKey { .. } => {
             let members: Vec<(u64, f64)> = (0..placement.partitions.len() as u64).map(|n| (n, 1.0)).collect();
             ring::propose(&members)
         }

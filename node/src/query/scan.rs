@@ -1,5 +1,7 @@
 //! Pages by key over all segments.
 //!
+//! A page of the keys that begin with a prefix starts at the first of them and ends behind the last: it costs what it holds.
+//!
 //! A page of all records, or of a filter that most of them pass, is read in the order of keys. Where indexes tell the few rows that
 //! pass, those are looked up and put in order: a page then costs what it holds, and not what lies between.
 
@@ -18,25 +20,62 @@ const DECODED_MAX: usize = 512;
 /// Rows that pass are put in order where they are fewer than one in so many.
 const FEW: usize = 8;
 
-/// The first `limit` live rows that pass with a key greater than `after`, by key, as (segment, row); and whether there are
-/// more.
+/// Which keys a page is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stretch {
+    /// Only greater ones; none: from the smallest.
+    pub after: Option<Key>,
+    /// Only text that begins so; none: all.
+    pub prefix: Option<String>,
+}
+
+impl Stretch {
+    /// The keys behind this one.
+    pub fn after(key: Option<Key>) -> Stretch {
+        Stretch { after: key, prefix: None }
+    }
+
+    /// Whether keys up to the last of the prefix hold this one. It is not asked for smaller ones than the first.
+    fn reaches(&self, key: &Key) -> bool {
+        match (&self.prefix, key) {
+            (None, _) => true,
+            (Some(prefix), Key::Text(text)) => text.starts_with(prefix),
+            (Some(_), Key::Number(_)) => false,
+        }
+    }
+
+    /// Where to begin: with this key itself, if there is one, and then behind that one.
+    fn begin(&self) -> (Option<Key>, Option<Key>) {
+        let first = self.prefix.clone().map(Key::Text);
+        match &self.after {
+            // A key before all of the prefix says nothing.
+            after if first > *after => (first.clone(), first),
+            after => (None, after.clone()),
+        }
+    }
+}
+
+/// The first `limit` live rows that pass with a key of the stretch, by key, as (segment, row); and whether there are more.
 pub fn scan(
     segments: &[&dyn SegmentView],
     filter: Option<&Compiled>,
-    after: Option<&Key>,
+    stretch: &Stretch,
     limit: usize,
 ) -> Result<(Vec<(usize, u32)>, bool), Fault> {
     let mut sieve = Sieve { segments, filter, decoded: 0, passing: vec![None; segments.len()] };
-    if let Some(filter) = filter.filter(|filter| segments.iter().all(|segment| segment.answers(filter))) {
+    // Of a prefix few rows are looked at, and a filter over whole segments is not worth their while.
+    let is_answered = |filter: &&Compiled| segments.iter().all(|segment| segment.answers(filter));
+    if let Some(filter) = filter.filter(|_| stretch.prefix.is_none()).filter(is_answered) {
         let passing = segments.iter().map(|segment| segment.matching(filter));
         let passing = passing.collect::<Result<Vec<Matching>, Fault>>()?;
         let rows: usize = segments.iter().map(|segment| segment.rows() as usize).sum();
         if passing.iter().map(|rows| rows.count()).sum::<usize>() <= rows / FEW {
-            return few(segments, &passing, after, limit);
+            return few(segments, &passing, stretch.after.as_ref(), limit);
         }
         sieve.passing = passing.into_iter().map(Some).collect();
     }
-    let mut sources: Vec<_> = segments.iter().map(|segment| segment.by_key(after)).collect();
+    let (itself, after) = stretch.begin();
+    let mut sources: Vec<_> = segments.iter().map(|segment| segment.by_key(after.as_ref())).collect();
     let mut heads = BinaryHeap::with_capacity(sources.len());
     for (number, source) in sources.iter_mut().enumerate() {
         if let Some(head) = source.next() {
@@ -45,7 +84,23 @@ pub fn scan(
         }
     }
     let mut page = Vec::new();
+    if let Some(key) = itself {
+        for (number, segment) in segments.iter().enumerate() {
+            let found = segment.find(&key)?;
+            if let Some(row) = found
+                && sieve.passes(number, &key, row)?
+            {
+                if page.len() == limit {
+                    return Ok((page, true));
+                }
+                page.push((number, row));
+            }
+        }
+    }
     while let Some(Reverse((key, number, row))) = heads.pop() {
+        if !stretch.reaches(&key) {
+            return Ok((page, false));
+        }
         if sieve.passes(number, &key, row)? {
             if page.len() == limit {
                 return Ok((page, true));

@@ -184,7 +184,7 @@ proptest! {
         }
         let (mut paged, mut after) = (Vec::new(), None);
         loop {
-            let (page, more) = scan(&views, filter, after.as_ref(), limit).unwrap();
+            let (page, more) = scan(&views, filter, &Stretch::after(after), limit).unwrap();
             prop_assert!(page.len() == limit || !more);
             paged.extend(page.iter().map(|(segment, row)| views[*segment].key(*row).unwrap()));
             prop_assert_eq!(more, paged.len() < naive.len());
@@ -195,6 +195,70 @@ proptest! {
         }
         prop_assert_eq!(paged, naive);
     }
+}
+
+proptest! {
+    #![proptest_config(config(400))]
+
+    #[test]
+    fn pages_of_a_prefix_are_the_keys_that_begin_so(
+        segments in segments(200),
+        filter in filter(),
+        prefix in "k[0-9]{0,2}|[j-l]|\\PC{1,2}",
+        begin in prop::option::of("k[0-9]{0,3}"),
+        limit in 1_usize..40,
+    ) {
+        let views = views(&segments);
+        let begin = begin.map(Key::Text);
+        let is_wanted = |key: &Key| {
+            let is_behind = begin.as_ref().is_none_or(|begin| key > begin);
+            is_behind && matches!(key, Key::Text(text) if text.starts_with(&prefix))
+        };
+        let keys = passing(&segments, &filter).into_iter().map(|row| row.key.clone());
+        let mut naive: Vec<Key> = keys.filter(is_wanted).collect();
+        naive.sort();
+        let (mut paged, mut after) = (Vec::new(), begin.clone());
+        loop {
+            let stretch = Stretch { after, prefix: Some(prefix.clone()) };
+            let (page, more) = scan(&views, filter.as_ref(), &stretch, limit).unwrap();
+            prop_assert!(page.len() == limit || !more);
+            paged.extend(page.iter().map(|(segment, row)| views[*segment].key(*row).unwrap()));
+            prop_assert_eq!(more, paged.len() < naive.len());
+            if !more {
+                break;
+            }
+            after = paged.last().cloned();
+        }
+        prop_assert_eq!(paged, naive);
+    }
+}
+
+#[test]
+fn a_prefix_that_is_a_key_begins_with_it() {
+    let mut segments = [segment(0..3, false), segment(3..6, false)];
+    let keys = ["a", "a/", "a/1", "a0", "b/", "a/2"];
+    let rows = segments.iter_mut().flat_map(|segment| &mut segment.rows);
+    rows.zip(keys).for_each(|(row, key)| row.key = key.into());
+    segments[1].rows.push(row(6, [0.0, 0.0]));
+    let views = views(&segments);
+    let page = |prefix: &str, after: Option<&str>, limit| {
+        let stretch = Stretch { after: after.map(Key::from), prefix: Some(prefix.to_owned()) };
+        let (rows, more) = scan(&views, None, &stretch, limit).unwrap();
+        let keys = rows.iter().map(|(segment, row)| views[*segment].key(*row).unwrap().to_string());
+        (keys.collect::<Vec<String>>().join(" "), more)
+    };
+    let whole = |keys: &str| (keys.to_owned(), false);
+    assert_eq!(page("a/", None, 9), whole("a/ a/1 a/2"));
+    assert_eq!(page("a/", None, 1), ("a/".to_owned(), true));
+    assert_eq!(page("a/", None, 0), (String::new(), true));
+    assert_eq!(page("a/", Some("a"), 9), whole("a/ a/1 a/2"));
+    assert_eq!(page("a/", Some("a/"), 9), whole("a/1 a/2"));
+    assert_eq!(page("a/", Some("a/1"), 1), whole("a/2"));
+    assert_eq!(page("a/", Some("a/2"), 9), whole(""));
+    assert_eq!(page("a/", Some("b"), 9), whole(""));
+    assert_eq!(page("a", None, 9), whole("a a/ a/1 a/2 a0"));
+    assert_eq!(page("b", None, 9), whole("b/"));
+    assert_eq!(page("c", None, 9), whole(""));
 }
 
 fn row(number: u64, vector: [f32; 2]) -> Row {
@@ -257,8 +321,8 @@ fn nothing_is_wanted_or_nothing_is_there() {
     assert_eq!(search(&[], &spec, &ask(5, None), &|| false).unwrap().hits, []);
     assert_eq!(run(&ask(usize::MAX, None)).len(), 10);
     assert_eq!(run(&Search { max_distance: Some(4.0), ..ask(5, None) }).len(), 3);
-    assert_eq!(scan(&views(&segments), None, None, 0).unwrap(), (vec![], true));
-    assert_eq!(scan(&[], None, None, 5).unwrap(), (vec![], false));
+    assert_eq!(scan(&views(&segments), None, &Stretch::default(), 0).unwrap(), (vec![], true));
+    assert_eq!(scan(&[], None, &Stretch::default(), 5).unwrap(), (vec![], false));
 }
 
 #[test]
@@ -306,6 +370,6 @@ fn ties_at_the_limit_are_broken_by_key_however_many() {
 fn a_page_of_a_filter_that_few_pass_evaluates_it_once() {
     let segments = [segment(0..5_000, true)];
     let rare = Compiled::new(&Filter::Keys(vec![4_000.into(), 4_999.into()]), &spec(Distance::Dot)).unwrap();
-    let (page, more) = scan(&views(&segments), Some(&rare), None, 1).unwrap();
+    let (page, more) = scan(&views(&segments), Some(&rare), &Stretch::default(), 1).unwrap();
     assert_eq!((page, more), (vec![(0, 4_000)], true));
 }

@@ -280,7 +280,7 @@ fn check_growth(placement: &CollectionPlacement, partitions: u32) -> Result<(), 
 /// What a plan for ranges does not know yet.
 fn of_ranges(placement: &CollectionPlacement) -> Vec<String> {
     match placement.spec.strategy {
-        Strategy::ConsistentHash => Vec::new(),
+        Strategy::ConsistentHash | Strategy::ShardKey { .. } => Vec::new(),
         Strategy::Range { .. } => {
             vec![
                 "ranges are split first, at keys that are chosen when this is applied; more will move then"

@@ -18,7 +18,7 @@ use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::projection::Projection;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
-use flotilla_proto::schema::{CollectionSpec, Hnsw, at_most};
+use flotilla_proto::schema::{CollectionSpec, Hnsw, at_most, check_key_prefix};
 use flotilla_proto::shard::write_request::Command;
 use flotilla_proto::shard::{self, shard_server};
 use flotilla_proto::v1;
@@ -32,7 +32,7 @@ use crate::meta::Meta;
 use crate::partition::fresh::{Consistency, Fresh};
 use crate::partition::registry::Registry;
 use crate::partition::{Aggregate, Groups, Owned, Parts, Replica, Scan, Search, Start};
-use crate::query;
+use crate::query::{self, Stretch};
 use crate::storage::vectors;
 
 /// How long a caller may wait for this node to learn of a newer map, at most: another node may know it.
@@ -120,6 +120,22 @@ pub(super) fn keys_from_wire(keys: Vec<v1::Key>) -> Result<Vec<Key>, Violation> 
 
 fn compiled(filter: Option<v1::Filter>, spec: &CollectionSpec) -> Result<Option<Compiled>, Violation> {
     filter.map(|filter| Compiled::new(&filter_from_wire(filter)?, spec)).transpose()
+}
+
+/// In which order a page goes, and where it begins.
+fn start_from_wire(request: shard::ScanRequest, spec: &CollectionSpec) -> Result<Start, Violation> {
+    let shard::ScanRequest { order_by, descending, after, after_place, key_prefix, .. } = request;
+    if order_by.is_empty() {
+        let after = after.map(|key| key_from_wire("after", Some(key))).transpose()?;
+        let prefix = Some(key_prefix).filter(|prefix| !prefix.is_empty());
+        prefix.iter().try_for_each(|prefix| check_key_prefix("key_prefix", prefix))?;
+        return Ok(Start::Key(Stretch { after, prefix }));
+    }
+    if !key_prefix.is_empty() {
+        return Err(Violation::new("key_prefix", "goes with the order of keys, not with order_by"));
+    }
+    let order = OrderBy::new(&order_by, descending, spec)?;
+    Ok(Start::Place(order, Some(after_place).filter(|place| !place.is_empty())))
 }
 
 fn search_from_wire(request: shard::SearchRequest, spec: &CollectionSpec) -> Result<Search, Violation> {
@@ -315,8 +331,9 @@ impl shard_server::Shard for ShardService {
         request: Request<shard::ScanRequest>,
     ) -> Result<Response<shard::ScanResponse>, Status> {
         let left = time_left(&request);
-        let request = request.into_inner();
-        let shard::ScanRequest { target, filter, limit, after, view, .. } = request;
+        let mut request = request.into_inner();
+        let (target, filter) = (request.target.take(), request.filter.take());
+        let (limit, view, keep) = (request.limit, request.view, request.keep);
         let fresh = fresh_from_wire(target.as_ref(), left)?;
         if limit == 0 || limit > LIMIT_MAX {
             return Err(Violation::range("limit", 1, LIMIT_MAX, limit).into());
@@ -326,13 +343,8 @@ impl shard_server::Shard for ShardService {
             let (replica, owned) = self.target(target, left).await?;
             let spec = replica.spec();
             let filter = compiled(filter, &spec)?;
-            let from = if request.order_by.is_empty() {
-                Start::Key(after.map(|key| key_from_wire("after", Some(key))).transpose()?)
-            } else {
-                let order = OrderBy::new(&request.order_by, request.descending, &spec)?;
-                Start::Place(order, Some(request.after_place).filter(|place| !place.is_empty()))
-            };
-            let scan = Scan { filter, from, limit: limit as usize, parts, keep: request.keep };
+            let from = start_from_wire(request, &spec)?;
+            let scan = Scan { filter, from, limit: limit as usize, parts, keep };
             replica.scan(scan, view, fresh, &owned).await
         })
         .await?;

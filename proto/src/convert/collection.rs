@@ -10,7 +10,7 @@ use crate::record::Key;
 use crate::refusal::Violation;
 use crate::schema::{
     CollectionSpec, Datatype, Distance, FieldType, Form, Hnsw, IndexKind, Lsh, PRESETS, Quantization,
-    Strategy, VectorSpec,
+    Strategy, VectorSpec, check_delimiter,
 };
 use crate::v1;
 
@@ -29,16 +29,37 @@ pub fn spec_from_wire(spec: v1::CollectionSpec) -> Result<CollectionSpec, Violat
     let splits = spec.split_points.into_iter().enumerate();
     let splits = splits.map(|(n, key)| key_from_wire(&format!("spec.split_points[{n}]"), Some(key)));
     let splits: Vec<Key> = splits.collect::<Result<_, _>>()?;
-    let strategy = match v1::Strategy::try_from(spec.strategy) {
-        Ok(v1::Strategy::Range) => Strategy::Range { splits },
-        Ok(_) if splits.is_empty() => Strategy::ConsistentHash,
-        Ok(_) => return Err(Violation::new("spec.split_points", "are for strategy range only")),
-        Err(_) => {
-            return Err(Violation::new("spec.strategy", format!("{} is not a strategy", spec.strategy)));
-        }
-    };
+    let strategy = strategy_from_wire(spec.strategy, splits, &spec.shard_delimiter)?;
     let (strict, replication_factor) = (spec.strict, spec.replication_factor);
     Ok(CollectionSpec { name: spec.name, vectors, fields, partitions, strict, replication_factor, strategy })
+}
+
+/// How keys fall into slots. A delimiter makes it one by shard keys; whoever says that strategy brings one.
+fn strategy_from_wire(strategy: i32, splits: Vec<Key>, delimiter: &str) -> Result<Strategy, Violation> {
+    let wrong = |why: String| Err(Violation::new("spec.shard_delimiter", why));
+    let Ok(said) = v1::Strategy::try_from(strategy) else {
+        return Err(Violation::new("spec.strategy", format!("{strategy} is not a strategy")));
+    };
+    if said != v1::Strategy::Range && !splits.is_empty() {
+        return Err(Violation::new("spec.split_points", "are for strategy range only"));
+    }
+    let mut delimiters = delimiter.chars();
+    match (said, delimiters.next(), delimiters.next()) {
+        (v1::Strategy::Range, None, _) => Ok(Strategy::Range { splits }),
+        (v1::Strategy::Range, ..) => {
+            wrong("goes with keys that are hashed, not with strategy range".to_owned())
+        }
+        (v1::Strategy::ShardKey, None, _) => wrong("is missing: strategy shard_key needs one".to_owned()),
+        (_, None, _) => Ok(Strategy::ConsistentHash),
+        (_, Some(_), Some(_)) => wrong(format!("must be one ASCII character, got {delimiter:?}")),
+        (_, Some(delimiter), None) => {
+            check_delimiter(delimiter)?;
+            match u8::try_from(delimiter) {
+                Ok(delimiter) => Ok(Strategy::ShardKey { delimiter }),
+                Err(_) => wrong(format!("must be one ASCII character, got {delimiter:?}")),
+            }
+        }
+    }
 }
 
 /// Declared fields: their types, and the languages of some by path. `at` names the request's fields of both.
@@ -319,10 +340,16 @@ pub fn spec_to_wire(spec: &CollectionSpec) -> v1::CollectionSpec {
         strategy: match spec.strategy {
             Strategy::ConsistentHash => v1::Strategy::ConsistentHash.into(),
             Strategy::Range { .. } => v1::Strategy::Range.into(),
+            // A program that does not know the delimiter knows no such strategy either, and refuses it.
+            Strategy::ShardKey { .. } => v1::Strategy::ShardKey.into(),
         },
         split_points: match &spec.strategy {
-            Strategy::ConsistentHash => Vec::new(),
+            Strategy::ConsistentHash | Strategy::ShardKey { .. } => Vec::new(),
             Strategy::Range { splits } => splits.iter().map(key_to_wire).collect(),
+        },
+        shard_delimiter: match spec.strategy {
+            Strategy::ShardKey { delimiter } => char::from(delimiter).to_string(),
+            Strategy::ConsistentHash | Strategy::Range { .. } => String::new(),
         },
     }
 }
@@ -365,6 +392,34 @@ mod tests {
         assert_eq!(spec.partitions, PARTITIONS_DEFAULT);
         assert_eq!(spec.vectors["default"].index, IndexKind::default());
         assert_eq!(spec_from_wire(spec_to_wire(&spec)), Ok(spec));
+    }
+
+    #[test]
+    fn strategies_survive_the_wire_and_a_delimiter_goes_with_the_hash() {
+        let strategies = [
+            Strategy::ConsistentHash,
+            Strategy::Range { splits: vec![5.into(), "k".into()] },
+            Strategy::ShardKey { delimiter: b'/' },
+            Strategy::ShardKey { delimiter: b' ' },
+        ];
+        for strategy in strategies {
+            let spec = CollectionSpec { name: "c".into(), partitions: 1, strategy, ..Default::default() };
+            assert_eq!(spec_from_wire(spec_to_wire(&spec)), Ok(spec));
+        }
+        let of = |strategy: v1::Strategy, delimiter: &str| {
+            let (strategy, shard_delimiter) = (strategy.into(), delimiter.to_owned());
+            spec_from_wire(v1::CollectionSpec { strategy, shard_delimiter, ..Default::default() })
+        };
+        let by_slash = Strategy::ShardKey { delimiter: b'/' };
+        for said in [v1::Strategy::Unspecified, v1::Strategy::ConsistentHash, v1::Strategy::ShardKey] {
+            assert_eq!(of(said, "/").unwrap().strategy, by_slash);
+            for wrong in ["//", "ß", "\n", "\u{7f}", "a/"] {
+                let why = of(said, wrong).unwrap_err().to_string();
+                assert!(why.starts_with("spec.shard_delimiter: must be one ASCII character"), "{why}");
+            }
+        }
+        assert!(of(v1::Strategy::ShardKey, "").unwrap_err().to_string().contains("is missing"));
+        assert!(of(v1::Strategy::Range, "/").unwrap_err().to_string().contains("not with strategy range"));
     }
 
     #[test]

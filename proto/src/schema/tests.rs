@@ -192,3 +192,49 @@ fn the_farthest_distance_of_a_score_is_exact() {
     }
     assert_eq!(Distance::Cosine.farthest(1.0).map(|d| d > 0.0), Some(true), "what rounds to 1 scores 1");
 }
+
+#[test]
+fn a_shard_key_is_hashed_and_a_prefix_knows_its_slots() {
+    let strategy = Strategy::ShardKey { delimiter: b'/' };
+    let slot = |key: &str| strategy.slot(&key.into());
+    assert_eq!((slot("file-17"), slot("file-17/3"), slot("file-17/3/x")), (865, 865, 865));
+    assert_eq!(strategy.slot(&Key::Number(1)), 325);
+    assert_eq!(strategy.slots_of_prefix("file-17/"), 865..866);
+    assert_eq!(strategy.slots_of_prefix("file-17/00/1"), 865..866);
+    assert_eq!(strategy.slots_of_prefix("file-17"), 0..SLOTS);
+    assert_eq!(Strategy::ConsistentHash.slots_of_prefix("file-17/"), 0..SLOTS);
+    assert!(strategy.is_hashed() && strategy.slots() == SLOTS);
+
+    let splits = vec![5.into(), "a".into(), "ab".into(), "abc".into(), "b".into()];
+    let ranges = Strategy::Range { splits };
+    for (prefix, slots) in
+        [("a", 2..5), ("ab", 3..5), ("abb", 3..4), ("abcd", 4..5), ("b", 5..6), ("B", 1..2)]
+    {
+        assert_eq!(ranges.slots_of_prefix(prefix), slots, "{prefix}");
+        for key in ["", "a", "bc", "z", "\u{10ffff}"].map(|rest| Key::Text(format!("{prefix}{rest}"))) {
+            assert!(slots.contains(&ranges.slot(&key)), "{key} of {prefix}");
+        }
+    }
+    let spec = |delimiter| CollectionSpec { strategy: Strategy::ShardKey { delimiter }, ..spec() };
+    spec(b'/').check().unwrap();
+    for wrong in [b'\0', b'\n', 0x7f, 0x80, 0xff] {
+        assert!(spec(wrong).check().unwrap_err().to_string().starts_with("spec.shard_delimiter: must be"));
+    }
+}
+
+#[test]
+fn strategies_are_stored_as_they_always_were() {
+    let encoded = |strategy: &Strategy| postcard::to_allocvec(strategy).unwrap();
+    assert_eq!(encoded(&Strategy::ConsistentHash), [0]);
+    assert_eq!(encoded(&Strategy::Range { splits: vec![] }), [1, 0]);
+    assert_eq!(encoded(&Strategy::ShardKey { delimiter: b'/' }), [2, b'/']);
+}
+
+#[test]
+fn a_key_prefix_is_not_empty_and_no_longer_than_keys() {
+    check_key_prefix("key_prefix", "f").unwrap();
+    check_key_prefix("key_prefix", &"f".repeat(KEY_BYTES_MAX)).unwrap();
+    for wrong in [String::new(), "f".repeat(KEY_BYTES_MAX + 1)] {
+        assert!(check_key_prefix("key_prefix", &wrong).unwrap_err().to_string().starts_with("key_prefix: "));
+    }
+}

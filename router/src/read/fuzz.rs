@@ -6,7 +6,8 @@ use flotilla_proto::record::Key;
 use super::scan::Shown;
 use super::token;
 
-const BY_KEY: token::Question<'_> = token::Question { filter: None, order_by: "", is_descending: false };
+const BY_KEY: token::Question<'_> =
+    token::Question { filter: None, order_by: "", is_descending: false, key_prefix: None };
 const COLLECTION: CollectionId = CollectionId::from_u128(7);
 
 /// After a `t` comes a token as a stranger might send it, after anything else the text of a key.

@@ -3,6 +3,7 @@
 //! A [`Scan`] keeps, for each partition, the records fetched and not yet handed out, so that a stream of pages fetches each
 //! record once. A single page starts from the token of the page before. If the placement changes on the way, the scan goes
 //! on behind the last place handed out, by the newer view. A place is the key's bytes, or what the nodes say where there is an order.
+//! Of keys that begin with a **prefix** only the partitions are asked that may own such.
 //!
 //! **One state.** Every page after the first names the states that the first one showed, and the node that has them ([`Shown`]);
 //! the token carries them along. Where a node has given one up, or the placement changed, the partition shows a newer one
@@ -19,9 +20,11 @@ use flotilla_proto::convert::{key_from_wire, key_to_wire};
 use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
 use flotilla_proto::limits::{LIMIT_MAX, MESSAGE_BYTES_MAX, PAGE_DEFAULT};
 use flotilla_proto::order::OrderBy;
+use flotilla_proto::placement::Partition;
 use flotilla_proto::projection::Projection;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
+use flotilla_proto::schema::check_key_prefix;
 use flotilla_proto::{shard, v1};
 use futures::Stream;
 use futures::future::BoxFuture;
@@ -115,6 +118,8 @@ pub(super) type Shown = BTreeMap<PartitionId, (NodeId, LogIndex)>;
 struct Cursors {
     view: View,
     runs: Vec<Run<v1::Record>>,
+    /// How many of them are asked.
+    asked: usize,
     answered: Vec<Option<(NodeId, LogIndex)>>,
 }
 
@@ -125,6 +130,12 @@ impl Scan {
             return Err(Violation::new("descending", "goes with order_by only"));
         }
         Projection::new(&request.fields)?;
+        if let Some(prefix) = &request.key_prefix {
+            check_key_prefix("key_prefix", prefix)?;
+            if !request.order_by.is_empty() {
+                return Err(Violation::new("key_prefix", "goes with the order of keys, not with order_by"));
+            }
+        }
         let left_out = BTreeMap::new();
         let (collection, last, cursors, shown) = (None, None, None, Shown::new());
         Ok(Scan { request, options, collection, last, left_out, cursors, shown, has_changed: false })
@@ -196,10 +207,16 @@ impl Scan {
             _ => {}
         }
         self.collection = Some(view.id);
-        let run = |id| Run { more: !self.left_out.contains_key(id), ..Run::default() };
-        let runs = view.partitions.iter().map(|partition| run(&partition.id)).collect();
+        let prefix = self.request.key_prefix.as_deref();
+        let is_asked = |ordinal: usize| prefix.is_none_or(|prefix| view.may_own_prefix(ordinal, prefix));
+        let run = |(ordinal, partition): (usize, &Partition)| {
+            let more = is_asked(ordinal) && !self.left_out.contains_key(&partition.id);
+            Run { more, ..Run::default() }
+        };
+        let runs: Vec<Run<v1::Record>> = view.partitions.iter().enumerate().map(run).collect();
+        let asked = runs.iter().filter(|run| run.more).count();
         let answered = vec![None; view.partitions.len()];
-        Ok(Cursors { view, runs, answered })
+        Ok(Cursors { view, runs, asked, answered })
     }
 
     fn answer(
@@ -287,6 +304,7 @@ impl Cursors {
                     fields: request.fields.clone(),
                     order_by: request.order_by.clone(),
                     descending: request.descending,
+                    key_prefix: request.key_prefix.clone().unwrap_or_default(),
                     after_place: last.filter(|_| is_ordered).unwrap_or_default().to_vec(),
                 });
                 async move { shard.scan(message).await }
@@ -301,6 +319,7 @@ impl Cursors {
                 Ok(Answer { value, node }) => {
                     self.answered[at] = Some((node, value.log_index));
                     self.runs[at] = run(value, last, is_ordered)
+                        .and_then(|run| of_prefix(run, request.key_prefix.as_deref()))
                         .map_err(|why| Status::from(Refusal::Internal(format!("partition {id}: {why}"))))?;
                 }
                 Err(why) => {
@@ -314,7 +333,7 @@ impl Cursors {
 
     /// Records that each partition is asked for: its share of the page and a little more.
     fn share(&self, with_vectors: bool, wanted: usize) -> u32 {
-        let partitions = self.view.partitions.len().max(1);
+        let partitions = self.asked.max(1);
         let even = wanted.div_ceil(partitions);
         let share = if partitions == 1 { wanted } else { (even + even / 4 + 8).min(wanted) };
         let fits = if with_vectors { records_per_call(&self.view, true) } else { LIMIT_MAX as usize };
@@ -347,6 +366,17 @@ fn run(
         return Err(Violation::new("page", "is empty and yet not the last"));
     }
     Ok(run)
+}
+
+/// The same run. One with other keys comes from a node that knows of no prefixes: it is refused.
+fn of_prefix(run: Run<v1::Record>, prefix: Option<&str>) -> Result<Run<v1::Record>, Violation> {
+    let begins = |prefix: &str, place: &[u8]| matches!(Key::from_bytes(place), Some(Key::Text(text)) if text.starts_with(prefix));
+    match prefix {
+        Some(prefix) if run.records.iter().any(|(place, _)| !begins(prefix, place)) => {
+            Err(Violation::new("page", format!("holds a key that does not begin with `{prefix}`")))
+        }
+        _ => Ok(run),
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The opaque token that stands between two pages of a scan.
 //!
-//! It carries the last place, the collection's incarnation, a fingerprint of filter and order, the states that the pages show
+//! It carries the last place, the collection's incarnation, a fingerprint of filter, order and key prefix, the states that the pages show
 //! (each a partition, a node and a log index, as varints), and a check sum: a token of
-//! another collection, filter or order, or of another program, is refused rather than misread. It needs no memory at the router, so
+//! another collection, filter, order or prefix, or of another program, is refused rather than misread. It needs no memory at the router, so
 //! any router goes on where another stopped. URL-safe base64 without padding.
 
 use flotilla_proto::ids::{CollectionId, NodeId, PartitionId};
@@ -29,6 +29,7 @@ pub(super) struct Question<'a> {
     pub(super) filter: Option<&'a v1::Filter>,
     pub(super) order_by: &'a str,
     pub(super) is_descending: bool,
+    pub(super) key_prefix: Option<&'a str>,
 }
 
 impl<'a> From<&'a v1::ScanRequest> for Question<'a> {
@@ -37,6 +38,7 @@ impl<'a> From<&'a v1::ScanRequest> for Question<'a> {
             filter: request.filter.as_ref(),
             order_by: &request.order_by,
             is_descending: request.descending,
+            key_prefix: request.key_prefix.as_deref(),
         }
     }
 }
@@ -80,7 +82,7 @@ pub(super) fn decode(
         return Err(Violation::new("next", "is a token of another collection, or of one since deleted"));
     }
     if body[17..HEAD] != fingerprint(question).to_le_bytes() {
-        return Err(Violation::new("next", "is a token of a scan with another filter or order"));
+        return Err(Violation::new("next", "is a token of a scan with another filter, order or key prefix"));
     }
     if body[0] < VERSION {
         return Ok((body[HEAD..].to_vec(), Shown::new()));
@@ -102,12 +104,17 @@ fn parts(mut rest: &[u8]) -> Option<(Vec<u8>, Shown)> {
     (rest.is_empty() && !last.is_empty()).then(|| (last.to_vec(), shown))
 }
 
-fn fingerprint(Question { filter, order_by, is_descending }: Question<'_>) -> u64 {
+fn fingerprint(Question { filter, order_by, is_descending, key_prefix }: Question<'_>) -> u64 {
     let filter = filter.map_or(0, |filter| fnv(&filter.encode_to_vec()));
-    match order_by {
+    let ordered = match order_by {
         // As tokens of scans without an order always were.
         "" => filter,
         field => fnv(&[&filter.to_le_bytes(), field.as_bytes(), &[u8::from(is_descending)]].concat()),
+    };
+    match key_prefix {
+        None => ordered,
+        // No order ends so.
+        Some(prefix) => fnv(&[&ordered.to_le_bytes(), prefix.as_bytes(), b"*"].concat()),
     }
 }
 
@@ -155,7 +162,7 @@ mod tests {
     use super::*;
 
     fn by(filter: Option<&v1::Filter>) -> Question<'_> {
-        Question { filter, order_by: "", is_descending: false }
+        Question { filter, order_by: "", is_descending: false, key_prefix: None }
     }
 
     const ID: CollectionId = CollectionId::from_u128(7);
@@ -199,9 +206,17 @@ mod tests {
         assert!(other.description.contains("another filter"));
         let ordered = Question { order_by: "a", ..by(None) };
         let other = decode(&token, ID, ordered).unwrap_err();
-        assert!(other.description.contains("or order"));
+        assert!(other.description.contains(", order or"));
         let down = Question { is_descending: true, ..ordered };
         assert!(decode(&encode(ID, ordered, b"x", &Shown::new()), ID, down).is_err());
+        let of_prefix = |prefix| Question { key_prefix: Some(prefix), ..by(None) };
+        let token = encode(ID, of_prefix("a/"), b"x", &Shown::new());
+        assert!(decode(&token, ID, of_prefix("a/")).is_ok());
+        for another in [of_prefix("a"), of_prefix("a/1"), by(None)] {
+            let other = decode(&token, ID, another).unwrap_err();
+            assert!(other.description.contains("or key prefix"));
+        }
+        assert!(decode(&encode(ID, by(None), b"x", &Shown::new()), ID, of_prefix("a")).is_err());
         // Keys of three lengths: the last digit of a token then has none, two or four spare bits.
         for key in ["a", "ab", "abc"] {
             let token = encode(ID, by(None), &Key::Text(key.into()).to_bytes(), &Shown::new());

@@ -243,7 +243,7 @@ impl Replica {
         self.machined().publish(applied);
         let view = self.machined().store.view();
         let segments: Vec<&dyn crate::storage::SegmentView> = view.segments().collect();
-        let rows = crate::query::scan(&segments, None, None, usize::MAX).unwrap().0;
+        let rows = crate::query::scan(&segments, None, &Default::default(), usize::MAX).unwrap().0;
         let read = |(segment, row): (usize, u32)| {
             let segment = segments[segment];
             let (payload, when) = (segment.payload(row).unwrap(), segment.expires_at_ms(row).unwrap());

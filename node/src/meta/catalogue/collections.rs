@@ -163,7 +163,7 @@ fn split(spec: &mut CollectionSpec, slots: &mut Vec<u16>, keys: Vec<Key>) {
 /// slots. With range, neighbouring ranges go to one partition, as evenly as they divide.
 fn slots(spec: &CollectionSpec) -> Vec<u16> {
     match &spec.strategy {
-        Strategy::ConsistentHash => proposed(spec.partitions),
+        Strategy::ConsistentHash | Strategy::ShardKey { .. } => proposed(spec.partitions),
         Strategy::Range { splits } => {
             let (ranges, partitions) = (splits.len() + 1, spec.partitions as usize);
             (0..ranges).map(|n| u16::try_from(n * partitions / ranges).unwrap_or(u16::MAX)).collect()

@@ -254,6 +254,41 @@ fn slots_change_their_owner_at_the_end_of_their_move() {
 }
 
 #[test]
+fn keys_with_one_shard_key_stay_together_while_their_collection_grows() {
+    let mut catalogue = with_nodes(1);
+    let strategy = Strategy::ShardKey { delimiter: b'/' };
+    create(&mut catalogue, CollectionSpec { partitions: 2, strategy, ..spec("a") });
+    let together = |placement: &CollectionPlacement| {
+        for file in 0..200 {
+            let owner = |key: String| placement.partition_of(&key.into()).unwrap().id;
+            let area = placement.area(owner(format!("file-{file}")));
+            for key in [format!("file-{file}/000000"), format!("file-{file}/000001/x")] {
+                assert_eq!(owner(key.clone()), owner(format!("file-{file}")));
+                assert!(area.contains(&flotilla_proto::record::Key::Text(key).to_bytes()));
+            }
+        }
+    };
+    together(catalogue.map.collection("a").unwrap());
+    catalogue.grow("a", 5, &[NodeId(1)], Vec::new()).unwrap();
+    let moves = plan::slot_moves(catalogue.map.collection("a").unwrap());
+    assert!(moves.iter().map(|(_, _, slots)| slots.len()).sum::<usize>() > 500, "{moves:?}");
+    for (id, (from, to, slots)) in (1..).zip(moves) {
+        let placement = catalogue.map.collection("a").unwrap().clone();
+        let of = |ordinal: u16| placement.partitions[usize::from(ordinal)].id;
+        let kind = Kind::Slots { from: of(from), to: of(to), slots };
+        let new = NewMove { collection: placement.id, kind, bytes: 0, reason: "grow".into() };
+        catalogue.queue(catalogue.map.epoch, vec![new]).unwrap();
+        catalogue.start_move(id).unwrap();
+        let moving = catalogue.map.collection("a").unwrap().moving();
+        assert!(moving.is_within(&placement.area(of(from))) && !moving.overlaps(&placement.area(of(to))));
+        catalogue.end_move(id, None).unwrap();
+        together(catalogue.map.collection("a").unwrap());
+    }
+    let grown = catalogue.map.collection("a").unwrap();
+    assert_eq!(grown.slots, super::collections::proposed(5));
+}
+
+#[test]
 fn ranges_split_where_they_are() {
     let mut catalogue = with_nodes(1);
     let strategy = Strategy::Range { splits: vec!["m".into()] };

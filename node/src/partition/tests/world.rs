@@ -371,7 +371,7 @@ impl Found {
         let low = Compiled::new(&low, &spec).unwrap();
         let segments: Vec<&dyn SegmentView> = view.segments().collect();
         let read = |segments: &[&dyn SegmentView]| {
-            for (segment, row) in query::scan(segments, None, None, 10_000)?.0 {
+            for (segment, row) in query::scan(segments, None, &Default::default(), 10_000)?.0 {
                 let Some(Value::Int(n)) = segments[segment].payload(row)?.remove("n") else { panic!() };
                 assert_eq!(segments[segment].expires_at_ms(row)?, expires_at_ms(n), "when it expires");
                 self.scanned.push((segments[segment].key(row)?, n));

@@ -5,7 +5,7 @@ use flotilla_proto::record::Key;
 use flotilla_proto::refusal::Refusal;
 
 use crate::env::task;
-use crate::query;
+use crate::query::{self, Stretch};
 use crate::storage::{Fault, SegmentView, StoredRow, View};
 
 /// Keys looked at in one go.
@@ -45,7 +45,7 @@ fn walk(
     let segments: Vec<&dyn SegmentView> = view.segments().collect();
     let mut after = after.and_then(|key| Key::from_bytes(&key));
     loop {
-        let (page, more) = query::scan(&segments, None, after.as_ref(), LOOK)?;
+        let (page, more) = query::scan(&segments, None, &Stretch::after(after.clone()), LOOK)?;
         for (segment, row) in page {
             let segment = segments[segment];
             let key = segment.key(row)?;
