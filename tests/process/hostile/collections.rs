@@ -108,7 +108,18 @@ fn shapes() -> Vec<Row> {
     let (bit, hamming): (i32, i32) = (v1::Datatype::Bit.into(), v1::Distance::Hamming.into());
     let (sparse, multi): (i32, i32) = (v1::VectorKind::Sparse.into(), v1::VectorKind::Multi.into());
     let partitions = |n| create(v1::CollectionSpec { partitions: n, ..spec() });
+    let delimited = |delimiter: &str, strategy: v1::Strategy| {
+        let (shard_delimiter, strategy) = (delimiter.to_owned(), strategy.into());
+        create(v1::CollectionSpec { shard_delimiter, strategy, ..spec() })
+    };
+    let (hash, range, shard_key) =
+        (v1::Strategy::ConsistentHash, v1::Strategy::Range, v1::Strategy::ShardKey);
     vec![
+        invalid("delimiter of two", delimited("//", hash), &["spec.shard_delimiter", "one ASCII character"]),
+        invalid("delimiter ü", delimited("ü", hash), &["spec.shard_delimiter", "one ASCII character"]),
+        invalid("delimiter 0", delimited("\0", shard_key), &["spec.shard_delimiter", "can be printed"]),
+        invalid("no delimiter", delimited("", shard_key), &["spec.shard_delimiter", "is missing"]),
+        invalid("delimiter of ranges", delimited("/", range), &["spec.shard_delimiter", "not with strategy"]),
         invalid("no spec", Ask::Create(v1::CreateCollectionRequest { spec: None }), &["spec", "missing"]),
         coded("duplicate", create(named(OPEN)), Code::AlreadyExists, &["collection `open`", "exists"]),
         invalid("dims 0", vector(|v| v.dims = 0), &["spec.vectors[default].dims", "1 to 65536", "got 0"]),

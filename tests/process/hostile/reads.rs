@@ -266,6 +266,12 @@ fn pages() -> Vec<Row> {
             ..Default::default()
         })
     };
+    let prefixed = |what: &str, prefix: &str, order_by: &str, told: &[&str]| {
+        let (collection, order_by) = (OPEN.to_owned(), order_by.to_owned());
+        let key_prefix = Some(prefix.to_owned());
+        let ask = v1::ScanRequest { collection, key_prefix, order_by, ..Default::default() };
+        invalid(what, Ask::Scan(ask), told)
+    };
     let get = |keys| Ask::Get(v1::GetRequest { collection: OPEN.to_owned(), keys, ..Default::default() });
     let elsewhere =
         |name: &str| Ask::Count(v1::CountRequest { collection: name.to_owned(), filter: None, read: None });
@@ -275,6 +281,9 @@ fn pages() -> Vec<Row> {
         invalid("token abc", scan(10, "abc"), &["next", "not a token"]),
         invalid("token of zeros", scan(10, &"A".repeat(80)), &["next", "not a token"]),
         invalid("token of signs", scan(10, "\u{0}\u{7f}/+=="), &["next", "not a token"]),
+        prefixed("an empty prefix", "", "", &["key_prefix", "at least 1 byte"]),
+        prefixed("a prefix of 1,025 bytes", &"k".repeat(1_025), "", &["key_prefix", "1025", "limit is 1024"]),
+        prefixed("a prefix in an order", "k", "n", &["key_prefix", "not with order_by"]),
         invalid("token of 1 MB", scan(10, &"A".repeat(1 << 20)), &["next", "not a token"]),
         invalid("get of 1,001", get((0..1_001).map(api::number_key).collect()), &["keys", "1001", "1000"]),
         invalid("get of an empty key", get(vec![api::key("")]), &["keys[0]", "at least 1 byte"]),
@@ -303,12 +312,14 @@ pub(super) async fn tokens(client: &Api) -> Option<String> {
     let filter = Some(api::exists("n"));
     let otherwise =
         invalid("another filter's", Ask::Scan(page(OPEN, filter, next.clone())), &["next", "filter"]);
+    let prefixed = v1::ScanRequest { key_prefix: Some("k".to_owned()), ..page(OPEN, None, next.clone()) };
+    let prefixed = invalid("another prefix's", Ask::Scan(prefixed), &["next", "key prefix"]);
     let mut garbled = next.into_bytes();
     let last = garbled.last_mut()?;
     *last = if *last == b'A' { b'B' } else { b'A' };
     let garbled = String::from_utf8(garbled).ok()?;
     let garbled = invalid("a garbled one", Ask::Scan(page(OPEN, None, garbled)), &["next", "not a token"]);
-    for row in [elsewhere, otherwise, garbled] {
+    for row in [elsewhere, otherwise, prefixed, garbled] {
         if let Some(wrong) = row.run(client).await {
             return Some(format!("token: {wrong}"));
         }

@@ -129,6 +129,7 @@ impl SegmentsArgs {
             uploads: format!("{}-uploads", self.collection),
             files: Files::new(self.seed, self.rows),
             run: format!("u{}", clock::unix_millis()),
+            passes: AtomicU64::new(0),
             heir,
         });
         if !self.loaded {
@@ -208,12 +209,9 @@ impl SegmentsArgs {
 
     async fn line(&self, work: &Arc<Work>, clients: &[Client], shape: Shape) -> Result<Line> {
         let queries = shape.share(self.queries);
-        // Numbers of their own for each pass: uploads are named by them.
-        let base = (clients.len() as u64) << 40;
-        pass(work, clients, shape, (base..base + queries.div_ceil(4), true)).await?;
-        let base = base + (1 << 32);
+        pass(work, clients, shape, (queries.div_ceil(4), true)).await?;
         let started = clock::now();
-        let mut times = pass(work, clients, shape, (base..base + queries, false)).await?;
+        let mut times = pass(work, clients, shape, (queries, false)).await?;
         let seconds = started.elapsed().as_secs_f64();
         times.sort_unstable();
         Ok(Line {
@@ -228,17 +226,19 @@ impl SegmentsArgs {
     }
 }
 
-/// Asks the questions of these numbers, each client one at a time; the times of their calls.
+/// Asks so many questions that were not asked before, each client one at a time; the times of their calls.
 async fn pass(
     work: &Arc<Work>,
     clients: &[Client],
     shape: Shape,
-    (numbers, is_whole): (std::ops::Range<u64>, bool),
+    (questions, is_whole): (u64, bool),
 ) -> Result<Vec<Duration>> {
-    let next = Arc::new(AtomicU64::new(numbers.start));
+    // Each pass has numbers of its own: uploads are named by them.
+    let first = work.passes.fetch_add(1, Ordering::Relaxed) << 32;
+    let (next, end) = (Arc::new(AtomicU64::new(first)), first + questions);
     let mut running = JoinSet::new();
     for client in clients {
-        let (work, client, next, end) = (Arc::clone(work), client.clone(), Arc::clone(&next), numbers.end);
+        let (work, client, next) = (Arc::clone(work), client.clone(), Arc::clone(&next));
         running.spawn(async move {
             let mut times = Vec::new();
             loop {

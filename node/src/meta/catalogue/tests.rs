@@ -262,6 +262,10 @@ fn keys_with_one_shard_key_stay_together_while_their_collection_grows() {
         for file in 0..200 {
             let owner = |key: String| placement.partition_of(&key.into()).unwrap().id;
             let area = placement.area(owner(format!("file-{file}")));
+            let may_own = |n: &usize| placement.may_own_prefix(*n, &format!("file-{file}/0"));
+            let ordinals: Vec<usize> = (0..placement.partitions.len()).filter(may_own).collect();
+            assert_eq!(ordinals.len(), 1, "{ordinals:?}");
+            assert_eq!(placement.partitions[ordinals[0]].id, owner(format!("file-{file}")));
             for key in [format!("file-{file}/000000"), format!("file-{file}/000001/x")] {
                 assert_eq!(owner(key.clone()), owner(format!("file-{file}")));
                 assert!(area.contains(&flotilla_proto::record::Key::Text(key).to_bytes()));

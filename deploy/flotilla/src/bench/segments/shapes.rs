@@ -3,6 +3,8 @@
 //! Every answer is held against what [`Files`] knows: its keys always, and the whole of its records in the pass that is not
 //! timed. What is timed is the call alone, not the look at its answer.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -62,6 +64,8 @@ pub(super) struct Work {
     pub(super) files: Files,
     /// What uploads of this run begin with.
     pub(super) run: String,
+    /// How many passes over questions there were.
+    pub(super) passes: AtomicU64,
     /// Goes on where another client stopped.
     pub(super) heir: Client,
 }
@@ -217,7 +221,7 @@ impl Work {
         let wanted = self.files.with_words(one, other).min(u64::from(TOP));
         ensure!(hits.len() as u64 == wanted, "`{query}`: {} hits came, of {wanted}", hits.len());
         ensure!(hits.is_sorted_by(|a, b| a.score >= b.score), "`{query}`: the best is not first");
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for hit in &hits {
             let key = &hit.record.key;
             let row = self.files.row(key).with_context(|| format!("`{key}` is no segment"))?;

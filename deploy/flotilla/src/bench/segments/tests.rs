@@ -35,10 +35,8 @@ async fn measured(args: &SegmentsArgs, client: &Client) -> Result<BTreeMap<(Stri
 }
 
 async fn grow(client: &Client, collection: &str, partitions: u32) {
-    let goal =
-        || PlanRequest { goal: Some(Goal::Grow(Grow { collection: collection.to_owned(), partitions })) };
-    let plan = client.plan(goal()).await.unwrap();
-    let moves = client.apply(goal(), plan.epoch).await.unwrap();
+    let goal = PlanRequest { goal: Some(Goal::Grow(Grow { collection: collection.to_owned(), partitions })) };
+    let moves = client.apply(goal, 0).await.unwrap();
     assert!(!moves.is_empty());
     loop {
         let known = client.moves().await.unwrap().moves;
