@@ -69,6 +69,8 @@ use crate::worker::{self, Worker};
 /// How long opening waits for the replay of the log; after that, calls wait by themselves.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
+/// So many keys are read where the call runs: to go to another thread and back takes longer than they do.
+const KEYS_AT_ONCE: usize = 8;
 /// How often views of scans that nobody came back for are let go of.
 const SCANS_EVERY: Duration = Duration::from_secs(10);
 
@@ -335,19 +337,22 @@ impl Replica {
         let at = view.at;
         let spec = self.store.spec();
         let hidden = owned.hidden(&view, &keys)?;
-        let records = self
-            .compute(move |_| {
-                let mut records = Vec::with_capacity(keys.len());
-                for key in keys.into_iter().filter(|key| !hidden.contains(key)) {
-                    let found = view.find(&key)?;
-                    let found = found.and_then(|(at, row)| Some((view.segment(at)?, row)));
-                    if let Some((segment, row)) = found {
-                        records.push(read_record(segment, row, key, &spec, &parts)?);
-                    }
+        let is_short = keys.len() <= KEYS_AT_ONCE;
+        let read = move || {
+            let mut records = Vec::with_capacity(keys.len());
+            for key in keys.into_iter().filter(|key| !hidden.contains(key)) {
+                let found = view.find(&key)?;
+                let found = found.and_then(|(at, row)| Some((view.segment(at)?, row)));
+                if let Some((segment, row)) = found {
+                    records.push(read_record(segment, row, key, &spec, &parts)?);
                 }
-                Ok(records)
-            })
-            .await?;
+            }
+            Ok(records)
+        };
+        let records = match is_short {
+            true => read().map_err(|fault| self.broken(&fault))?,
+            false => self.compute(move |_| read()).await?,
+        };
         Ok((records, at))
     }
 

@@ -7,7 +7,7 @@
 //! never use more than the node's share of cores. Jobs are interrupted at shutdown; what they had not committed is done again
 //! after the next boot.
 //!
-//! When no write came for [`IDLE`], rows that are still growing are frozen too, if they are enough for a graph: a
+//! When no write came for [`IDLE`], rows that are still growing are frozen too, if they are enough for an index: a
 //! collection at rest is indexed whole.
 //!
 //! Beside them one more task looks for records whose time has come ([`expiry`]).

@@ -172,7 +172,10 @@ impl AggregateArgs {
 
     /// The lines that these arguments print, without the one that tells the time: for golden scripts.
     #[cfg(test)]
-    pub(crate) async fn lines(client: &flotilla_client::Client, arguments: &[String]) -> anyhow::Result<Vec<String>> {
+    pub(crate) async fn lines(
+        client: &flotilla_client::Client,
+        arguments: &[String],
+    ) -> anyhow::Result<Vec<String>> {
         let args: AggregateArgs = crate::cli::tests::parsed(arguments)?;
         let answer = client.aggregate(&args.collection, args.request()).await?;
         let table = args.table(&answer, 0.0);

@@ -7,6 +7,10 @@ use clap::Parser as _;
 use flotilla::cli::Cli;
 use tracing_subscriber::EnvFilter;
 
+/// Requests allocate and free on other threads all the time, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(cli.log_level()));

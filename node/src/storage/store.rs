@@ -42,6 +42,9 @@ use super::view::{Part, Published, View};
 use super::{Digest, Fault, Presence, digest};
 use crate::env::fs;
 
+/// Growing rows with declared fields that are sealed when no write came for a while.
+const FIELD_ROWS_MIN: u32 = 128;
+
 /// How a store works. The defaults are meant for a node; tests shrink them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -215,9 +218,14 @@ impl Store {
         self.dir.join(super::manifest::MANIFEST)
     }
 
-    /// Whether the growing segment has enough rows for a graph of its own.
+    /// Whether the growing segment has enough rows for a graph of its own, or for an index of the declared fields: until they are
+    /// sealed, every condition is put to each of them.
     pub fn is_worth_sealing(&self) -> bool {
-        self.state.lock().growing.rows() >= self.options.graph_least()
+        let least = match self.spec().fields.is_empty() {
+            true => self.options.graph_least(),
+            false => self.options.graph_least().min(FIELD_ROWS_MIN),
+        };
+        self.state.lock().growing.rows() >= least
     }
 
     /// Whether [`Store::freeze`] would find no place.
