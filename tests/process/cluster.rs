@@ -13,6 +13,7 @@ mod crash;
 mod damage;
 mod factors;
 mod folder;
+mod generations;
 mod links;
 mod memory;
 mod moves;

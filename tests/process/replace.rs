@@ -11,10 +11,10 @@ use futures::StreamExt as _;
 use futures::stream;
 use tonic::{Code, Status};
 
-const COLLECTION: &str = "vms";
+pub(crate) const COLLECTION: &str = "vms";
 
 /// Set `generation` of what is there: its size differs from that of the one before and the one after.
-fn set(generation: i64) -> Vec<v1::Record> {
+pub(crate) fn set(generation: i64) -> Vec<v1::Record> {
     let size = 1_000 + 100 * (generation % 5);
     // Keys in part those of the set before.
     let first = 250 * generation;
@@ -30,7 +30,7 @@ fn of() -> v1::Filter {
     api::equal("of", api::int(17))
 }
 
-fn messages(id: v1::RequestId, records: &[v1::Record]) -> Vec<v1::ReplaceRequest> {
+pub(crate) fn messages(id: v1::RequestId, records: &[v1::Record]) -> Vec<v1::ReplaceRequest> {
     let first = v1::ReplaceRequest {
         collection: COLLECTION.into(),
         filter: Some(of()),
@@ -42,17 +42,25 @@ fn messages(id: v1::RequestId, records: &[v1::Record]) -> Vec<v1::ReplaceRequest
     std::iter::once(first).chain(records.chunks(150).map(batch)).collect()
 }
 
-async fn replace(api: &Api, messages: Vec<v1::ReplaceRequest>) -> Result<v1::ReplaceResponse, Status> {
+pub(crate) async fn replace(
+    api: &Api,
+    messages: Vec<v1::ReplaceRequest>,
+) -> Result<v1::ReplaceResponse, Status> {
     let mut records = v1::records_client::RecordsClient::new(api.channel());
     Ok(records.replace(stream::iter(messages)).await?.into_inner())
 }
 
-fn id(serial: u64) -> v1::RequestId {
+pub(crate) fn id(serial: u64) -> v1::RequestId {
     v1::RequestId { client: 77, serial }
 }
 
 /// How many records of each generation there are, in one answer.
 async fn seen(api: &Api) -> Vec<(i64, u64)> {
+    looked(api, None).await.unwrap()
+}
+
+/// The same, as fresh as it is asked for.
+pub(crate) async fn looked(api: &Api, read: Option<v1::ReadOptions>) -> Result<Vec<(i64, u64)>, Status> {
     let terms = v1::aggregation::Terms { size: 100, ..Default::default() };
     let terms = v1::Aggregation {
         field: "gen".into(),
@@ -63,9 +71,9 @@ async fn seen(api: &Api) -> Vec<(i64, u64)> {
         collection: COLLECTION.into(),
         filter: Some(of()),
         aggregations: [("gen".to_owned(), terms)].into(),
-        ..Default::default()
+        read,
     };
-    let answer = api.aggregate(request).await.unwrap();
+    let answer = api.aggregate(request).await?;
     let Some(v1::aggregation_result::Kind::Buckets(buckets)) = &answer.results["gen"].kind else {
         panic!("{answer:?}")
     };
@@ -73,15 +81,19 @@ async fn seen(api: &Api) -> Vec<(i64, u64)> {
         Some(v1::value::Kind::Integer(number)) => *number,
         other => panic!("{other:?}"),
     };
-    buckets.buckets.iter().map(|bucket| (number(&bucket.value), bucket.count)).collect()
+    Ok(buckets.buckets.iter().map(|bucket| (number(&bucket.value), bucket.count)).collect())
 }
 
-async fn collection(api: &Api) {
+pub(crate) fn spec() -> v1::CollectionSpec {
     let fields = vec![("of", v1::FieldType::Integer), ("gen", v1::FieldType::Integer)];
     let mut spec = api::collection(COLLECTION, 2, fields);
     spec.vectors.clear();
     spec.partitions = 4;
-    api.create(v1::CreateCollectionRequest { spec: Some(spec) }).await.unwrap();
+    spec
+}
+
+async fn collection(api: &Api) {
+    api.create(v1::CreateCollectionRequest { spec: Some(spec()) }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
