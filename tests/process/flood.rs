@@ -15,6 +15,8 @@ const BACKLOG_MAX: u64 = 2_000;
 const SEAL_ROWS: u64 = 1_000;
 /// What two workers may have under way when the bound is reached, and what is sealed at once.
 const SLACK: u64 = 2 * 100 + SEAL_ROWS;
+/// Searches whose recall is held against what they were asked for.
+const QUERIES: u64 = 40;
 const SOON: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,12 +42,13 @@ async fn an_import_waits_for_the_index_and_searches_scan_little() {
     let more = ["--vector-field", "v", "--key", "n", "--workers", "2", "--batch", "100"];
     let words: Vec<&str> = words.into_iter().chain(more).collect();
     let mut import = Service::spawn(command(crate::binary(), &words)).unwrap();
-    let query = |exact, target_recall| v1::SearchRequest {
+    let query_of = |n, exact, target_recall| v1::SearchRequest {
         exact,
         target_recall,
         explain: true,
-        ..api::search("flood", unit_vector(ROWS + 7, DIMS), 10)
+        ..api::search("flood", unit_vector(ROWS + n, DIMS), 10)
     };
+    let query = |exact, target_recall| query_of(7, exact, target_recall);
     let status = async || {
         let request = v1::GetCollectionRequest { name: "flood".into() };
         client.collection(request).await.unwrap().status.unwrap()
@@ -78,9 +81,14 @@ async fn an_import_waits_for_the_index_and_searches_scan_little() {
     let exact = hits(&client.search(query(true, None)).await.unwrap());
     let all = client.search(query(false, Some(1.0))).await.unwrap();
     assert_eq!(hits(&all), exact, "{:?}", all.plans);
-    let most = client.search(query(false, Some(0.8))).await.unwrap();
-    let found = hits(&most).iter().filter(|key| exact.contains(key)).count();
-    assert!(found >= 6, "{found} of 10 where 8 are to be found: {:?}", most.plans);
+    // A target is one for the mean of many searches: a single one may find half as many.
+    let mut found = 0;
+    for n in 0..QUERIES {
+        let exact = hits(&client.search(query_of(n, true, None)).await.unwrap());
+        let most = hits(&client.search(query_of(n, false, Some(0.8))).await.unwrap());
+        found += most.iter().filter(|key| exact.contains(key)).count() as u64;
+    }
+    assert!(found >= 7 * QUERIES, "{found} of {} where 8 of 10 are to be found", 10 * QUERIES);
     let watched = eventually("searches are compared with scans", SOON, async || {
         client.search(query(false, None)).await.unwrap();
         let page = http::get(server.address(), "/metrics").unwrap();

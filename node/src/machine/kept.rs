@@ -107,8 +107,7 @@ mod tests {
         let dedup = Dedup { own: window(), pieces: Vec::new() };
         let moves = Moves { layout: 7, ..Moves::default() };
         let touched = Touched::from([(vec![1, 2], 5)]);
-        let mut replaces = Replaces::default();
-        replaces.generation = 5;
+        let replaces = Replaces { generation: 5, ..Replaces::default() };
         let mark = b"mark".to_vec();
         let bytes = encode(&mark, &dedup, Digest::default(), &moves, &touched, &replaces).unwrap();
         let kept = Kept::decode(&bytes).unwrap();

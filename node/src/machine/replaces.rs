@@ -122,7 +122,7 @@ pub struct Replaces {
     /// The last that were, oldest first.
     pub done: Vec<Replaced>,
     /// Bytes held back.
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 /// What others on the node see of it.

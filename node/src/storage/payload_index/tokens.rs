@@ -428,7 +428,7 @@ struct Cursor {
 fn meet(
     mut cursors: Vec<Cursor>,
     clauses: usize,
-    see: &mut dyn FnMut(u32, &[u32]) -> Result<(), Fault>,
+    see: &mut impl FnMut(u32, &[u32]) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     if cursors.len() < clauses {
         // A word that no row has.
