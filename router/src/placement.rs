@@ -69,6 +69,14 @@ impl View {
         shard::Target { collection_id: self.id.to_string(), partition: partition.0, epoch, fresh: None }
     }
 
+    /// Stands for who owns which key: two views of one layout have the same.
+    pub fn layout(&self) -> u64 {
+        let ids = self.partitions.iter().map(|partition| partition.id.0);
+        let numbers = ids.chain(self.slots.iter().map(|slot| u64::from(*slot)));
+        // FNV-1a, number by number.
+        numbers.fold(0xcbf2_9ce4_8422_2325, |hash, n| (hash ^ n).wrapping_mul(0x0100_0000_01b3))
+    }
+
     /// Where `node` serves.
     pub fn address(&self, node: NodeId) -> Option<&str> {
         self.map.node(node).map(|node| node.address.as_str())

@@ -3,7 +3,6 @@
 use flotilla_proto::ids::CollectionId;
 use flotilla_proto::record::Key;
 
-use super::scan::Shown;
 use super::token;
 
 const BY_KEY: token::Question<'_> =
@@ -18,22 +17,24 @@ pub fn scan_token(bytes: &[u8]) {
     let Some((kind, rest)) = bytes.split_first() else { return };
     let text = String::from_utf8_lossy(rest);
     if *kind == b't' {
-        if let Ok((key, shown)) = token::decode(&text, COLLECTION, BY_KEY) {
-            let again = token::encode(COLLECTION, BY_KEY, &key, &shown);
-            assert_eq!(token::decode(&again, COLLECTION, BY_KEY), Ok((key, shown)));
+        if let Ok(behind) = token::decode(&text, COLLECTION, BY_KEY) {
+            let again = token::encode(COLLECTION, BY_KEY, &behind);
+            assert_eq!(token::decode(&again, COLLECTION, BY_KEY), Ok(behind));
         }
         return;
     }
     // A longer key is no record's, and its token is refused for its length.
     let end = text.floor_char_boundary(flotilla_proto::limits::KEY_BYTES_MAX);
     let key = Key::Text(text[..end].to_owned());
-    let token = token::encode(COLLECTION, BY_KEY, &key.to_bytes(), &Shown::new());
-    assert_eq!(token::decode(&token, COLLECTION, BY_KEY), Ok((key.to_bytes(), Shown::new())));
+    let behind = token::Behind { last: key.to_bytes(), ..Default::default() };
+    let token = token::encode(COLLECTION, BY_KEY, &behind);
+    assert_eq!(token::decode(&token, COLLECTION, BY_KEY), Ok(behind));
     assert!(token::decode(&token, CollectionId::from_u128(8), BY_KEY).is_err());
 }
 
 /// The token of a key, for the corpus.
 #[cfg(test)]
 pub fn sample(key: &str) -> String {
-    token::encode(COLLECTION, BY_KEY, &Key::Text(key.to_owned()).to_bytes(), &Shown::new())
+    let last = Key::Text(key.to_owned()).to_bytes();
+    token::encode(COLLECTION, BY_KEY, &token::Behind { last, ..Default::default() })
 }

@@ -32,6 +32,7 @@ use prost::Message as _;
 use tonic::Status;
 
 use super::options::ReadOptions;
+use super::token::Behind;
 use super::{check_filter, records_per_call, token};
 use crate::Router;
 use crate::admission::Deadline;
@@ -198,8 +199,13 @@ impl Scan {
         }
         match self.collection {
             None if !self.request.next.is_empty() => {
-                let (last, shown) = token::decode(&self.request.next, view.id, (&self.request).into())?;
-                (self.last, self.shown) = (Some(last), shown);
+                let behind = token::decode(&self.request.next, view.id, (&self.request).into())?;
+                self.last = Some(behind.last);
+                // A state from before slots moved lacks what came since, and cannot tell.
+                match behind.layout == view.layout() {
+                    true => self.shown = behind.shown,
+                    false => self.has_changed = !behind.shown.is_empty(),
+                }
             }
             Some(id) if id != view.id => {
                 return Err(Refusal::NotFound("collection", view.spec.name.clone()).into());
@@ -230,9 +236,10 @@ impl Scan {
         }
         let cursors = self.cursors.as_ref();
         let more = |c: &Cursors| c.runs.iter().any(|run| run.more || !run.records.is_empty());
-        let next = match (&self.last, self.collection) {
-            (Some(last), Some(id)) if is_full && cursors.is_some_and(more) => {
-                token::encode(id, (&self.request).into(), last, &self.shown)
+        let next = match (&self.last, self.collection, cursors) {
+            (Some(last), Some(id), Some(cursors)) if is_full && more(cursors) => {
+                let (last, layout, shown) = (last.clone(), cursors.view.layout(), self.shown.clone());
+                token::encode(id, (&self.request).into(), &Behind { last, layout, shown })
             }
             _ => String::new(),
         };

@@ -1,7 +1,7 @@
 //! The opaque token that stands between two pages of a scan.
 //!
 //! It carries the last place, the collection's incarnation, a fingerprint of filter, order and key prefix, the states that the pages show
-//! (each a partition, a node and a log index, as varints), and a check sum: a token of
+//! (each a partition, a node and a log index, as varints) with the layout that they belong to, and a check sum: a token of
 //! another collection, filter, order or prefix, or of another program, is refused rather than misread. It needs no memory at the router, so
 //! any router goes on where another stopped. URL-safe base64 without padding.
 
@@ -43,13 +43,26 @@ impl<'a> From<&'a v1::ScanRequest> for Question<'a> {
     }
 }
 
+/// Where the page before ended, and what it showed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Behind {
+    /// The last place.
+    pub(super) last: Vec<u8>,
+    /// Who owned which key then: see [`View::layout`](crate::placement::View::layout).
+    pub(super) layout: u64,
+    /// The states.
+    pub(super) shown: Shown,
+}
+
 /// The token after the place `last`.
-pub(super) fn encode(collection: CollectionId, question: Question<'_>, last: &[u8], shown: &Shown) -> String {
+pub(super) fn encode(collection: CollectionId, question: Question<'_>, behind: &Behind) -> String {
+    let Behind { last, layout, shown } = behind;
     let mut bytes = vec![VERSION];
     bytes.extend_from_slice(collection.as_bytes());
     bytes.extend_from_slice(&fingerprint(question).to_le_bytes());
     encode_varint(last.len() as u64, &mut bytes);
     bytes.extend_from_slice(last);
+    bytes.extend_from_slice(&layout.to_le_bytes());
     encode_varint(shown.len() as u64, &mut bytes);
     for (partition, (node, index)) in shown {
         [partition.0, node.0, *index].into_iter().for_each(|number| encode_varint(number, &mut bytes));
@@ -67,7 +80,7 @@ pub(super) fn decode(
     token: &str,
     collection: CollectionId,
     question: Question<'_>,
-) -> Result<(Vec<u8>, Shown), Violation> {
+) -> Result<Behind, Violation> {
     let garbled = || Violation::new("next", "is not a token of a scan");
     if token.len() > BYTES_MAX * 4 / 3 + 4 {
         return Err(garbled());
@@ -85,23 +98,25 @@ pub(super) fn decode(
         return Err(Violation::new("next", "is a token of a scan with another filter, order or key prefix"));
     }
     if body[0] < VERSION {
-        return Ok((body[HEAD..].to_vec(), Shown::new()));
+        return Ok(Behind { last: body[HEAD..].to_vec(), ..Behind::default() });
     }
     parts(&body[HEAD..]).ok_or_else(garbled)
 }
 
 /// What stands behind the head.
-fn parts(mut rest: &[u8]) -> Option<(Vec<u8>, Shown)> {
+fn parts(mut rest: &[u8]) -> Option<Behind> {
     let number = |rest: &mut &[u8]| decode_varint(rest).ok();
     let length = usize::try_from(number(&mut rest)?).ok()?;
-    let (last, mut rest) = rest.split_at_checked(length)?;
+    let (last, rest) = rest.split_at_checked(length)?;
+    let (layout, mut rest) = rest.split_first_chunk::<8>()?;
     let count = number(&mut rest)?;
     let mut shown = Shown::new();
     for _ in 0..count.min(u64::from(PARTITIONS_MAX)) {
         let partition = PartitionId(number(&mut rest)?);
         shown.insert(partition, (NodeId(number(&mut rest)?), number(&mut rest)?));
     }
-    (rest.is_empty() && !last.is_empty()).then(|| (last.to_vec(), shown))
+    let (last, layout) = (last.to_vec(), u64::from_le_bytes(*layout));
+    (rest.is_empty() && !last.is_empty()).then_some(Behind { last, layout, shown })
 }
 
 fn fingerprint(Question { filter, order_by, is_descending, key_prefix }: Question<'_>) -> u64 {
@@ -161,6 +176,10 @@ mod tests {
 
     use super::*;
 
+    fn at(last: &[u8]) -> Behind {
+        Behind { last: last.to_vec(), ..Behind::default() }
+    }
+
     fn by(filter: Option<&v1::Filter>) -> Question<'_> {
         Question { filter, order_by: "", is_descending: false, key_prefix: None }
     }
@@ -178,8 +197,8 @@ mod tests {
         fn a_token_gives_its_key_back(text in "\\PC{1,40}", number: u64) {
             for key in [Key::Text(text.clone()), Key::Number(number)] {
                 let filter = exists("a");
-                let token = encode(ID, by(Some(&filter)), &key.to_bytes(), &Shown::new());
-                prop_assert_eq!(decode(&token, ID, by(Some(&filter))), Ok((key.to_bytes(), Shown::new())));
+                let token = encode(ID, by(Some(&filter)), &at(&key.to_bytes()));
+                prop_assert_eq!(decode(&token, ID, by(Some(&filter))), Ok(at(&key.to_bytes())));
             }
         }
 
@@ -187,8 +206,9 @@ mod tests {
         fn and_the_states_that_were_shown(states in proptest::collection::btree_map(any::<u64>(), any::<(u64, u64)>(), 0..9)) {
             let state = |(partition, (node, index))| (PartitionId(partition), (NodeId(node), index));
             let shown: Shown = states.into_iter().map(state).collect();
-            let token = encode(ID, by(None), b"last", &shown);
-            prop_assert_eq!(decode(&token, ID, by(None)), Ok((b"last".to_vec(), shown)));
+            let behind = Behind { last: b"last".to_vec(), layout: 5, shown };
+            let token = encode(ID, by(None), &behind);
+            prop_assert_eq!(decode(&token, ID, by(None)), Ok(behind));
         }
 
         #[test]
@@ -199,7 +219,7 @@ mod tests {
 
     #[test]
     fn foreign_and_garbled_tokens_are_refused_and_say_why() {
-        let token = encode(ID, by(None), &Key::Number(5).to_bytes(), &Shown::new());
+        let token = encode(ID, by(None), &at(&Key::Number(5).to_bytes()));
         let other = decode(&token, CollectionId::from_u128(8), by(None)).unwrap_err();
         assert!(other.description.contains("another collection"));
         let other = decode(&token, ID, by(Some(&exists("a")))).unwrap_err();
@@ -208,18 +228,18 @@ mod tests {
         let other = decode(&token, ID, ordered).unwrap_err();
         assert!(other.description.contains(", order or"));
         let down = Question { is_descending: true, ..ordered };
-        assert!(decode(&encode(ID, ordered, b"x", &Shown::new()), ID, down).is_err());
+        assert!(decode(&encode(ID, ordered, &at(b"x")), ID, down).is_err());
         let of_prefix = |prefix| Question { key_prefix: Some(prefix), ..by(None) };
-        let token = encode(ID, of_prefix("a/"), b"x", &Shown::new());
+        let token = encode(ID, of_prefix("a/"), &at(b"x"));
         assert!(decode(&token, ID, of_prefix("a/")).is_ok());
         for another in [of_prefix("a"), of_prefix("a/1"), by(None)] {
             let other = decode(&token, ID, another).unwrap_err();
             assert!(other.description.contains("or key prefix"));
         }
-        assert!(decode(&encode(ID, by(None), b"x", &Shown::new()), ID, of_prefix("a")).is_err());
+        assert!(decode(&encode(ID, by(None), &at(b"x")), ID, of_prefix("a")).is_err());
         // Keys of three lengths: the last digit of a token then has none, two or four spare bits.
         for key in ["a", "ab", "abc"] {
-            let token = encode(ID, by(None), &Key::Text(key.into()).to_bytes(), &Shown::new());
+            let token = encode(ID, by(None), &at(&Key::Text(key.into()).to_bytes()));
             for at in 0..token.len() {
                 for digit in ALPHABET.iter().filter(|digit| **digit != token.as_bytes()[at]) {
                     let mut garbled = token.clone().into_bytes();
@@ -242,6 +262,6 @@ mod tests {
         bytes.extend_from_slice(b"last");
         let sum = check(&bytes);
         bytes.extend_from_slice(&sum);
-        assert_eq!(decode(&to_text(&bytes), ID, by(None)), Ok((b"last".to_vec(), Shown::new())));
+        assert_eq!(decode(&to_text(&bytes), ID, by(None)), Ok(at(b"last")));
     }
 }
