@@ -88,7 +88,8 @@ async fn an_import_waits_for_the_index_and_searches_scan_little() {
         let most = hits(&client.search(query_of(n, false, Some(0.8))).await.unwrap());
         found += most.iter().filter(|key| exact.contains(key)).count() as u64;
     }
-    assert!(found >= 6 * QUERIES, "{found} of {} where 8 of 10 are to be found", 10 * QUERIES);
+    println!("{found} of {} were found where 8 of 10 are to be", 10 * QUERIES);
+    assert!(found >= 15 * QUERIES / 2, "{found} of {} where 8 of 10 are to be found", 10 * QUERIES);
     let watched = eventually("searches are compared with scans", SOON, async || {
         client.search(query(false, None)).await.unwrap();
         let page = http::get(server.address(), "/metrics").unwrap();

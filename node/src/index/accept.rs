@@ -11,6 +11,8 @@ pub enum Accept<'a> {
     All,
     /// The rows of a set.
     Bits(&'a Bitset),
+    /// Every row but this one, which a walk does not go through either: as if it were not in the index.
+    Without(u32),
     /// The rows alive at a log index: never deleted (0), or deleted later than `at`. A row without an entry in
     /// `deleted_at` is not alive.
     Live {
@@ -28,6 +30,7 @@ impl Accept<'_> {
         match self {
             Self::All => true,
             Self::Bits(bits) => bits.contains(row),
+            Self::Without(one) => row != *one,
             Self::Live { deleted_at, at } => is_live(deleted_at, *at, row),
         }
     }

@@ -1,11 +1,13 @@
 //! How much effort a search of an index takes for how much of the exact answer: measured, over a sample, once the index is built.
 //!
-//! The sample is of rows, each moved away from its nearest one by as much as lies between them, so that none of them is a row that
-//! the index knows; rows that cannot be moved (packed ones) stand for themselves. For each, the index's answer at every one of
-//! [`EFFORTS`] is compared with that of a scan. What is kept is the mean less its standard error, for the [`K`] nearest; a search
-//! for more takes as much more effort.
+//! The sample is of rows, each left out in its turn: neither an answer nor a step on the way, as if the index did not know it
+//! ([`Accept::Without`]). For each, the index's answer at every one of [`EFFORTS`] is compared with that of a scan. What is kept is
+//! the mean less its standard error, for the [`K`] nearest; a search for more takes as much more effort.
+//!
+//! 2026-11-22: rows moved away from their nearest one, which came before, were as hard as real queries where rows lie in clusters,
+//! and too easy where they lie anywhere: a target of 0.8 found 0.67 of the nearest of uniform vectors of 64 dimensions.
 
-use super::{Accept, Cancelled, Distance, Neighbor, Progress, Rows, Stats, TopK, VectorIndex, scan};
+use super::{Accept, Cancelled, Distance, Progress, Rows, Stats, TopK, VectorIndex, scan};
 
 /// Efforts that are measured.
 pub const EFFORTS: [usize; 7] = [16, 32, 64, 128, 256, 512, 1024];
@@ -15,9 +17,6 @@ pub const BYTES: usize = 2 * EFFORTS.len();
 pub const K: usize = 10;
 /// Rows of the sample.
 const SAMPLE: usize = 128;
-/// How far each is moved, in distances to its nearest row. Measured (100,000 x 384): the sample's recall at an effort of 16 is 0.855
-/// where that of real queries is 0.834, 0.910 (0.923) at 32, 0.951 (0.967) at 64, and below theirs from there on.
-const AWAY: f32 = 1.0;
 const WHOLE: f32 = u16::MAX as f32;
 
 /// The recall that each of [`EFFORTS`] has at least, as a share of `u16::MAX`; all 0: not known.
@@ -38,31 +37,20 @@ impl Calibration {
         progress: &Progress,
     ) -> Result<Calibration, Cancelled> {
         let mut found = [(0.0f32, 0.0f32); EFFORTS.len()];
-        let count = SAMPLE.min(rows.len());
-        for nth in 0..count {
+        let (wanted, mut count) = (SAMPLE.min(rows.len()), 0.0f32);
+        for nth in 0..wanted {
             progress.advance(0)?;
-            let row = (nth * (rows.len() / count)) as u32;
-            let (query, without) = moved(index, rows, distance, row);
-            let nearest = |found: Vec<Neighbor>| {
-                found.into_iter().filter(|near| Some(near.row) != without).take(K).collect::<Vec<_>>()
-            };
-            let mut top = TopK::new(K + 1);
-            scan(rows, distance, &query, Accept::All, 0, &mut top);
-            let exact = nearest(top.into_sorted());
-            // Where there is nothing to find, all of it is found.
-            let furthest = exact.last().map_or(f32::NEG_INFINITY, |near| near.distance);
-            for (effort, (sum, squares)) in EFFORTS.into_iter().zip(&mut found) {
-                let answer =
-                    index.search(rows, distance, &query, K + 1, effort, Accept::All, &mut Stats::default());
-                let hits = nearest(answer).iter().filter(|near| near.distance <= furthest).count();
-                let recall = if exact.is_empty() { 1.0 } else { hits as f32 / exact.len() as f32 };
+            let row = (nth * (rows.len() / wanted)) as u32;
+            let Some(recalls) = recalls_without(index, rows, distance, row) else { continue };
+            count += 1.0;
+            for (recall, (sum, squares)) in recalls.into_iter().zip(&mut found) {
                 (*sum, *squares) = (*sum + recall, *squares + recall * recall);
             }
         }
         let mut least = 0;
         let recalls = found.map(|(sum, squares)| {
-            let (count, mean) = (count.max(1) as f32, sum / count.max(1) as f32);
-            let error = ((squares / count - mean * mean).max(0.0) / count).sqrt();
+            let mean = sum / count.max(1.0);
+            let error = ((squares / count.max(1.0) - mean * mean).max(0.0) / count.max(1.0)).sqrt();
             least = (((mean - error).clamp(0.0, 1.0) * WHOLE) as u16).max(least);
             least
         });
@@ -103,25 +91,26 @@ impl Calibration {
     }
 }
 
-/// The row moved away from its nearest one; where it cannot be, the row itself and what its answers are to go without.
-fn moved(index: &impl VectorIndex, rows: Rows<'_>, distance: Distance, row: u32) -> (Vec<f32>, Option<u32>) {
-    let own = rows.row(row);
-    if !distance.is_of_products() {
-        return (own.to_vec(), Some(row));
-    }
-    let found = index.search(rows, distance, own, 2, K, Accept::All, &mut Stats::default());
-    let Some(other) = found.into_iter().find(|near| near.row != row) else {
-        return (own.to_vec(), Some(row));
-    };
-    let mut query: Vec<f32> =
-        own.iter().zip(rows.row(other.row)).map(|(own, other)| own + AWAY * (own - other)).collect();
-    if distance == Distance::Cosine {
-        let length = query.iter().map(|value| value * value).sum::<f32>().sqrt();
-        if length > 0.0 {
-            query.iter_mut().for_each(|value| *value /= length);
-        }
-    }
-    (query, None)
+/// The share of the nearest rows to this one that the index finds, by effort, as if it did not know it. None for the row that
+/// every walk begins at, without which there is none.
+fn recalls_without(
+    index: &impl VectorIndex,
+    rows: Rows<'_>,
+    distance: Distance,
+    row: u32,
+) -> Option<[f32; EFFORTS.len()]> {
+    let (query, others) = (rows.row(row), Accept::Without(row));
+    let mut top = TopK::new(K);
+    scan(rows, distance, query, others, 0, &mut top);
+    let exact = top.into_sorted();
+    // Where there is nothing to find, all of it is found.
+    let Some(furthest) = exact.last().map(|near| near.distance) else { return Some([1.0; EFFORTS.len()]) };
+    let recalls = EFFORTS.map(|effort| {
+        let found = index.search(rows, distance, query, K, effort, others, &mut Stats::default());
+        let hits = found.iter().filter(|near| near.distance <= furthest).count();
+        hits as f32 / exact.len() as f32
+    });
+    recalls.last().is_some_and(|most| *most > 0.0).then_some(recalls)
 }
 
 #[cfg(test)]
@@ -131,10 +120,15 @@ mod tests {
 
     #[test]
     fn the_effort_found_gives_the_recall_asked_for() {
-        let sample = sample::clustered(5, 5_000, 64, 200);
-        let queries = sample::clustered(5, 100, 64, 200);
-        let (rows, distance) = (sample.rows(), Distance::Cosine);
-        for params in [any::Params::default(), any::Params::Lsh(lsh::Params::default())] {
+        // As many clusters as rows: they lie anywhere.
+        for (clusters, params) in [
+            (200, any::Params::default()),
+            (200, any::Params::Lsh(lsh::Params::default())),
+            (5_000, any::Params::default()),
+        ] {
+            let sample = sample::clustered(5, 5_000, 64, clusters);
+            let queries = sample::clustered(5, 5_200, 64, clusters);
+            let (rows, distance) = (sample.rows(), Distance::Cosine);
             let index = AnyIndex::build(rows, distance, &params, 1, &Progress::new()).unwrap();
             let calibration = Calibration::measure(&index, rows, distance, &Progress::new()).unwrap();
             assert_eq!(Calibration::from_bytes(&calibration.to_bytes()), calibration);
@@ -144,7 +138,7 @@ mod tests {
                 assert!(effort >= last, "{calibration:?}");
                 last = effort;
                 let mut hits = 0;
-                for query in 0..100 {
+                for query in 5_000..5_200 {
                     let query = queries.rows().row(query);
                     let mut top = TopK::new(K);
                     scan(rows, distance, query, Accept::All, 0, &mut top);
@@ -152,8 +146,8 @@ mod tests {
                     let found = index.search(rows, distance, query, K, effort, Accept::All, &mut stats);
                     hits += top.into_sorted().iter().filter(|near| found.contains(near)).count();
                 }
-                let recall = hits as f32 / 1_000.0;
-                assert!(recall >= target - 0.03, "{params:?} effort {effort} for {target}: {recall}");
+                let recall = hits as f32 / 2_000.0;
+                assert!(recall >= target - 0.03, "{clusters} {params:?} effort {effort} for {target}: {recall}");
             }
             assert!(last > 0, "{calibration:?}");
         }

@@ -31,6 +31,7 @@ pub fn scan(
         Accept::Live { deleted_at, at } => {
             fours.take(all.filter(|row| is_live(deleted_at, at, base_row.saturating_add(*row))))
         }
+        Accept::Without(one) => fours.take(all.filter(|row| base_row.saturating_add(*row) != one)),
     }
 }
 

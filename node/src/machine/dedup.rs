@@ -17,6 +17,8 @@
 //! * It is answered with as many records as it names, if they were upserted. Of a deletion that was carried over, how many
 //!   records were there is known for all the giver's keys together only: the answer is that number, and at most the
 //!   keys named.
+//! * What names no keys, a deletion or a patch by a condition, is asked of every partition, and each counts what it did
+//!   itself: what was carried over is counted by the giver, which goes on answering for it.
 //!
 //! Pieces are bounded ([`PIECES`]): the oldest one's keys then belong to the partition's own window, as if they had always
 //! been here. A request of that age that a client sends again may be applied again.
@@ -107,6 +109,18 @@ impl Window {
         self.lists.told()
     }
 
+    /// The piece goes: what was done to it here by requests that are remembered here as well is counted here from now on.
+    fn count_in(&mut self, piece: &Piece) {
+        for (id, client) in &piece.window.clients {
+            let Some(own) = self.clients.get_mut(id) else { continue };
+            for (serial, (affected, _)) in client.done.iter().filter(|(_, (_, at))| *at > piece.came) {
+                if let Some((known, _)) = own.done.get_mut(serial) {
+                    *known = known.saturating_add(*affected);
+                }
+            }
+        }
+    }
+
     fn add(&mut self, id: u64, more: Client) {
         let client = self.clients.entry(id).or_default();
         self.by_index.remove(&(client.last_index, id));
@@ -135,9 +149,17 @@ pub struct Piece {
     id: u64,
     area: Area,
     window: Window,
+    /// Log index of the last import that carried answers: later ones were given here. Written apart from the rest.
+    #[serde(skip)]
+    came: LogIndex,
 }
 
 impl Piece {
+    /// Log index of the last import that carried answers, to be written down.
+    pub fn came(&self) -> LogIndex {
+        self.came
+    }
+
     /// What its window refused, to be written down.
     pub fn told(&self) -> Vec<Told> {
         self.window.told()
@@ -191,6 +213,11 @@ impl Dedup {
         self.window(place).seen(request)
     }
 
+    /// Whether what `request`, seen there, was answered at `log_index` was done here, and not by who gave the piece away.
+    pub fn is_done_here(&self, place: Place, log_index: LogIndex) -> bool {
+        place.and_then(|at| self.pieces.get(at)).is_none_or(|piece| log_index > piece.came)
+    }
+
     /// What was refused of `request`, which this window has seen; `None` if that is forgotten.
     pub fn refused(&self, place: Place, request: RequestId) -> Option<&Refusals> {
         self.window(place).refused(request)
@@ -228,6 +255,18 @@ impl Dedup {
         Ok(())
     }
 
+    /// Takes what [`Piece::came`] said.
+    ///
+    /// # Errors
+    /// If that is not of as many pieces as there are.
+    pub fn read_came(&mut self, came: Vec<LogIndex>) -> Result<(), postcard::Error> {
+        if came.len() != self.pieces.len() {
+            return Err(postcard::Error::SerdeDeCustom);
+        }
+        self.pieces.iter_mut().zip(came).for_each(|(piece, came)| piece.came = came);
+        Ok(())
+    }
+
     /// What a partition that gets `area` must know, in parts. There is one for each window at least, even if nobody wrote.
     pub(super) fn carry(&self, area: &Area) -> Vec<Carried> {
         let mut own = area.clone();
@@ -255,12 +294,14 @@ impl Dedup {
         let known = self.pieces.iter().position(|piece| piece.id == id && piece.area == area);
         let at = known.unwrap_or_else(|| {
             self.give(&area);
-            self.pieces.push(Piece { id, area, window: Window::default() });
+            self.pieces.push(Piece { id, area, window: Window::default(), came: 0 });
             if self.pieces.len() > PIECES {
-                self.pieces.remove(0);
+                let oldest = self.pieces.remove(0);
+                self.own.count_in(&oldest);
             }
             self.pieces.len() - 1
         });
+        self.pieces[at].came = index;
         let window = &mut self.pieces[at].window;
         for (id, mut client) in clients {
             // The giver's log indexes mean nothing here.
@@ -296,7 +337,12 @@ impl Dedup {
 
     /// The area is not here any more.
     pub(super) fn give(&mut self, area: &Area) {
-        self.pieces.iter_mut().for_each(|piece| piece.area = piece.area.without(area));
+        for piece in &mut self.pieces {
+            piece.area = piece.area.without(area);
+            if piece.area.is_empty() {
+                self.own.count_in(piece);
+            }
+        }
         self.pieces.retain(|piece| !piece.area.is_empty());
     }
 

@@ -4,13 +4,15 @@
 //! behind the one before it. A state of before there were additions ends after the window; what a state does not have is
 //! read as if there were none. A newer version than ours is read as far as ours reaches.
 
+use flotilla_proto::ids::LogIndex;
+
 use crate::machine::dedup::{Dedup, Piece, Told, Window};
 use crate::machine::moves::{Moves, Touched};
 use crate::machine::replaces::Replaces;
 use crate::storage::Digest;
 
-/// 1: the digest. 2: slots that move. 3: what was refused. 4: replacements.
-const VERSION: u8 = 4;
+/// 1: the digest. 2: slots that move. 3: what was refused. 4: replacements. 5: since when pieces are here.
+const VERSION: u8 = 5;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -43,7 +45,8 @@ pub fn encode(
     let bytes = postcard::to_extend(&(Some(digest), moves, &dedup.pieces, touched), bytes)?;
     let pieces: Vec<Vec<Told>> = dedup.pieces.iter().map(Piece::told).collect();
     let bytes = postcard::to_extend(&(dedup.own.told(), pieces), bytes)?;
-    postcard::to_extend(replaces, bytes)
+    let came: Vec<LogIndex> = dedup.pieces.iter().map(Piece::came).collect();
+    postcard::to_extend(&(replaces, came), bytes)
 }
 
 impl Kept {
@@ -66,7 +69,11 @@ impl Kept {
                     postcard::take_from_bytes(added)?;
                 kept.dedup.read_told(own, pieces)?;
                 if version > 3 {
-                    kept.replaces = postcard::from_bytes(added)?;
+                    let (replaces, added) = postcard::take_from_bytes(added)?;
+                    kept.replaces = replaces;
+                    if version > 4 {
+                        kept.dedup.read_came(postcard::from_bytes(added)?)?;
+                    }
                 }
             }
         }
@@ -138,10 +145,27 @@ mod tests {
         // As it was written then: the same without what was refused.
         let plain = Dedup { own: window(), pieces: Vec::new() };
         let mut former = of(&plain).unwrap();
-        former.truncate(former.len() - 2 - postcard::to_stdvec(&Replaces::default()).unwrap().len());
+        let none = (Replaces::default(), Vec::<LogIndex>::new());
+        former.truncate(former.len() - 2 - postcard::to_stdvec(&none).unwrap().len());
         let version = former.iter().rposition(|byte| *byte == VERSION).unwrap();
         former[version] = 2;
         assert_eq!(Kept::decode(&former).unwrap().dedup, plain);
+    }
+
+    #[test]
+    fn a_state_of_before_pieces_said_since_when_is_read() {
+        let dedup = Dedup { own: window(), pieces: vec![Piece::default()] };
+        let (mark, moves, touched) = (b"mark".to_vec(), Moves::default(), Touched::new());
+        let replaces = Replaces { generation: 5, ..Replaces::default() };
+        let mut bytes = encode(&mark, &dedup, Digest::default(), &moves, &touched, &replaces).unwrap();
+        assert_eq!(Kept::decode(&bytes).unwrap().dedup, dedup);
+        bytes.truncate(bytes.len() - postcard::to_stdvec(&vec![0_u64]).unwrap().len());
+        assert!(Kept::decode(&bytes).is_err(), "of another number of pieces");
+        let version = bytes.iter().position(|byte| *byte == VERSION).unwrap();
+        assert_eq!(version, postcard::to_stdvec(&(&mark, &dedup.own)).unwrap().len());
+        bytes[version] = 4;
+        let kept = Kept::decode(&bytes).unwrap();
+        assert_eq!((kept.dedup, kept.replaces), (dedup, replaces));
     }
 
     #[test]

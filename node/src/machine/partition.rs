@@ -216,7 +216,8 @@ impl PartitionMachine {
         self.each(index, request, admitted, |machine, keys: Vec<Key>| machine.delete_keys(index, &keys))
     }
 
-    /// Which windows have seen a request that is about all keys here.
+    /// Which windows have seen a request that is about all keys here. What was done elsewhere to keys that came is
+    /// answered for there.
     fn standing(&self, request: Option<RequestId>) -> Result<Admitted<Key>, Rejection> {
         let mut admitted = Admitted { fresh: Vec::new(), again: Vec::new(), seen: 0, seen_at: 0 };
         let dedup = self.ledger.dedup.lock();
@@ -224,9 +225,11 @@ impl PartitionMachine {
             match request.and_then(|request| dedup.seen(place, request)) {
                 Some(Reply::Rejected(rejection)) => return Err(rejection),
                 Some(Reply::Written { affected, log_index }) => {
-                    admitted.seen += affected;
                     admitted.seen_at = admitted.seen_at.max(log_index);
-                    admitted.again.push((place, Vec::new()));
+                    if dedup.is_done_here(place, log_index) {
+                        admitted.seen += affected;
+                        admitted.again.push((place, Vec::new()));
+                    }
                 }
                 _ => admitted.fresh.push((place, Vec::new())),
             }

@@ -102,16 +102,20 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Walks `layer` from `starts`, leaving the `width` nearest vertices in the beam. Returns how many vertices
-    /// were expanded.
+    /// Walks `layer` from `starts`, leaving the `width` nearest vertices in the beam, and passing by the one that is to be left
+    /// out. Returns how many vertices were expanded.
     pub(super) fn walk<L: Layer, M: Measure>(
         &mut self,
         layer: &L,
         probe: &mut M,
         starts: &[u32],
         width: usize,
+        without: Option<u32>,
     ) -> u64 {
         self.visited.start(layer.len());
+        if let Some(vertex) = without {
+            self.visited.first(vertex);
+        }
         self.beam.start(width);
         for start in starts {
             if self.visited.first(*start) {

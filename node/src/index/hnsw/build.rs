@@ -245,7 +245,7 @@ impl<M: Metric> Builder<'_, M> {
                 let distance = probe.one(layer.row(start));
                 descend(layer, &mut probe, (start, distance), &mut hand.scratch.fresh).0
             } else {
-                hand.scratch.walk(layer, &mut probe, &[start], self.params.beam_width());
+                hand.scratch.walk(layer, &mut probe, &[start], self.params.beam_width(), None);
                 hand.candidates.clear();
                 let me = layer.vertex(row);
                 hand.candidates.extend(hand.scratch.beam.found().filter(|(vertex, _)| Some(*vertex) != me));

@@ -27,7 +27,7 @@ pub(super) fn reach_all<M: Metric>(
         if !reached.contains(row) {
             progress.advance(0)?;
             let mut probe = metric.from(row);
-            scratch.walk(layer, &mut probe, &[entry], NEAREST);
+            scratch.walk(layer, &mut probe, &[entry], NEAREST, None);
             splice(layer, row, scratch.beam.found().map(|(vertex, _)| vertex));
             flood(layer, row, &mut reached);
         }

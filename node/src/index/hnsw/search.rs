@@ -117,7 +117,11 @@ impl Graph {
         let bottom = view.layer(0).cut(rows);
         let (found, expanded) = match accept {
             Accept::All => {
-                let expanded = scratch.walk(&bottom, probe, &starts, width);
+                let expanded = scratch.walk(&bottom, probe, &starts, width, None);
+                (scratch.beam.found().collect(), expanded)
+            }
+            Accept::Without(row) => {
+                let expanded = scratch.walk(&bottom, probe, &starts, width, Some(row));
                 (scratch.beam.found().collect(), expanded)
             }
             Accept::Bits(bits) => {

@@ -97,3 +97,33 @@ fn an_area_of_several_origins_moves_on_with_the_answers_of_each() {
     third.forget(2);
     assert_eq!(third.place(&key(25)), None);
 }
+
+/// What a partition would count of a request about all keys.
+fn counted(dedup: &Dedup, request: RequestId) -> u64 {
+    let seen = |place| match dedup.seen(place, request) {
+        Some(Reply::Written { affected, log_index }) if dedup.is_done_here(place, log_index) => affected,
+        _ => 0,
+    };
+    dedup.places(None).map(seen).sum()
+}
+
+#[test]
+fn what_names_no_keys_is_counted_where_it_was_done_however_its_keys_move() {
+    let (mut first, mut second, mut third) = (Dedup::default(), Dedup::default(), Dedup::default());
+    first.record(None, id(1, 1), 50, 4);
+    first.carry(&tens(&[1, 2])).into_iter().for_each(|part| second.absorb(1, 6, part));
+    second.record(None, id(1, 1), 7, 2);
+    assert_eq!((counted(&first, id(1, 1)), counted(&second, id(1, 1))), (4, 2), "not what came along");
+    for place in [None, Some(0)] {
+        second.record(place, id(1, 2), 8, 3);
+    }
+    assert_eq!(counted(&second, id(1, 2)), 6);
+    // A part of the piece goes on, then the rest: what was done here stays counted here, once.
+    for (n, slot) in (2..).zip([1, 2]) {
+        second.carry(&tens(&[slot])).into_iter().for_each(|part| third.absorb(n, n, part));
+        second.give(&tens(&[slot]));
+        assert_eq!((counted(&second, id(1, 2)), counted(&third, id(1, 2))), (6, 0));
+        assert_eq!((counted(&second, id(1, 1)), counted(&third, id(1, 1))), (2, 0));
+    }
+    assert!(second.pieces.is_empty() && third.pieces.len() == 2);
+}
