@@ -135,7 +135,7 @@ impl Aggregation {
 
     /// Groups of numbers, `interval` wide.
     pub fn histogram(field: &str, interval: f64) -> Aggregation {
-        Aggregation::new(field, Kind::Histogram(Histogram { interval, offset: 0.0 }))
+        Aggregation::new(field, Kind::Histogram(Histogram { interval, ..Default::default() }))
     }
 
     /// Groups of points in time, by the calendar in UTC.
@@ -149,6 +149,16 @@ impl Aggregation {
     /// Groups of points in time, of so many milliseconds each.
     pub fn by_time(field: &str, interval_ms: u64) -> Aggregation {
         Aggregation::new(field, Kind::DateHistogram(DateHistogram { interval_ms, ..Default::default() }))
+    }
+
+    /// Of histograms: also the groups without a record that lie between others, at most 100,000. Of nothing else.
+    pub fn with_empty(mut self) -> Aggregation {
+        match &mut self.0.kind {
+            Some(Kind::Histogram(asked)) => asked.with_empty = true,
+            Some(Kind::DateHistogram(asked)) => asked.with_empty = true,
+            _ => {}
+        }
+        self
     }
 
     /// Of terms: so many groups, 1 to 10,000. Of nothing else.

@@ -13,14 +13,17 @@
 pub mod calendar;
 mod datum;
 pub mod distinct;
+mod gaps;
 mod moments;
 pub mod quantiles;
 mod spec;
 pub mod sum;
 mod tally;
 
+pub use calendar::{Steps, Unit};
 pub use datum::{Datum, GroupName, cut, time_value};
 pub use distinct::Distinct;
+pub use gaps::Room;
 pub use moments::Moments;
 pub use quantiles::Quantiles;
 pub use spec::{Aggregation, Field, Kind, Metric, Named, Order, Span};

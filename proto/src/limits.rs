@@ -71,6 +71,8 @@ pub const RANGES_MAX: usize = 256;
 pub const PERCENTS_MAX: usize = 64;
 /// Groups that a partition tells apart for one aggregation, at most.
 pub const GROUPS_MAX: usize = 1_000_000;
+/// Groups without a record in the histograms of one answer, all together, at most.
+pub const EMPTY_GROUPS_MAX: usize = 100_000;
 /// Bytes that a partition's groups and figures may take for one request, at most.
 pub const TALLY_BYTES_MAX: usize = 128 << 20;
 /// Bytes of a text that tell its place in an order.

@@ -68,7 +68,7 @@ async fn once(
         let counted = Counted::decode(&answer.value.counted, aggregations).map_err(unsound)?;
         whole.merge(counted).map_err(unsound)?;
     }
-    let mut answer = counted_to_wire(aggregations, whole);
+    let mut answer = counted_to_wire(aggregations, whole).map_err(Status::from)?;
     answer.coverage = Some(router.metrics.covered("aggregate", covered)?);
     Ok(answer)
 }

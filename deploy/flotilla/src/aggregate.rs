@@ -57,6 +57,9 @@ pub struct AggregateArgs {
     /// Which groups of values come first
     #[arg(long, value_enum, default_value = "count")]
     order: Order,
+    /// Of every=N and dates: also the groups without a record that lie between others
+    #[arg(long)]
+    with_empty: bool,
     #[command(flatten)]
     figures: FigureArgs,
     /// Form of the answer
@@ -212,9 +215,13 @@ impl AggregateArgs {
         match by.how {
             How::Values => terms(),
             How::Prefix(chars) => terms().prefix(chars),
-            How::Every(step) => Aggregation::histogram(field, step),
-            How::Date(unit) => Aggregation::by_date(field, unit),
+            How::Every(step) => self.filled(Aggregation::histogram(field, step)),
+            How::Date(unit) => self.filled(Aggregation::by_date(field, unit)),
         }
+    }
+
+    fn filled(&self, histogram: Aggregation) -> Aggregation {
+        if self.with_empty { histogram.with_empty() } else { histogram }
     }
 
     fn table(&self, answer: &Aggregated, ms: f64) -> String {

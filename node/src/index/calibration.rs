@@ -4,8 +4,10 @@
 //! ([`Accept::Without`]). For each, the index's answer at every one of [`EFFORTS`] is compared with that of a scan. What is kept is
 //! the mean less its standard error, for the [`K`] nearest; a search for more takes as much more effort.
 //!
-//! 2026-11-22: rows moved away from their nearest one, which came before, were as hard as real queries where rows lie in clusters,
-//! and too easy where they lie anywhere: a target of 0.8 found 0.67 of the nearest of uniform vectors of 64 dimensions.
+//! 2026-11-22, recall at efforts of 16, 32, 64 and 128 (300 real queries; 200 rows left out): text vectors (50,000 x 384) 0.856,
+//! 0.935, 0.975, 0.993 and 0.830, 0.925, 0.965, 0.990; uniform ones (12,000 x 64) 0.483, 0.670, 0.852, 0.964 and 0.366, 0.559,
+//! 0.775, 0.934. A row's neighbours are linked by way of it, so the estimate stays below. Rows moved away from their nearest one,
+//! which came before, are too easy where rows lie anywhere: 0.755, 0.860, 0.936, 0.980 of the uniform ones.
 
 use super::{Accept, Cancelled, Distance, Progress, Rows, Stats, TopK, VectorIndex, scan};
 
@@ -147,7 +149,10 @@ mod tests {
                     hits += top.into_sorted().iter().filter(|near| found.contains(near)).count();
                 }
                 let recall = hits as f32 / 2_000.0;
-                assert!(recall >= target - 0.03, "{clusters} {params:?} effort {effort} for {target}: {recall}");
+                assert!(
+                    recall >= target - 0.03,
+                    "{clusters} {params:?} effort {effort} for {target}: {recall}"
+                );
             }
             assert!(last > 0, "{calibration:?}");
         }
@@ -175,7 +180,7 @@ mod tests {
             let index =
                 AnyIndex::build(rows, distance, &any::Params::default(), 1, &Progress::new()).unwrap();
             let calibration = Calibration::measure(&index, rows, distance, &Progress::new()).unwrap();
-            assert_eq!(calibration.effort(0.99, K), Some(EFFORTS[0]), "{count} rows: {calibration:?}");
+            assert_eq!(calibration.effort(0.8, K), Some(EFFORTS[0]), "{count} rows: {calibration:?}");
         }
     }
 }

@@ -107,7 +107,9 @@ impl QuantizedGraph {
         Some(match accept {
             Accept::All => scan.scattered(all, stats),
             Accept::Bits(bits) => scan.scattered(bits.iter().take_while(|row| all.contains(row)), stats),
-            Accept::Live { .. } | Accept::Without(_) => scan.scattered(all.by_ref().filter(|row| accept.contains(*row)), stats),
+            Accept::Live { .. } | Accept::Without(_) => {
+                scan.scattered(all.by_ref().filter(|row| accept.contains(*row)), stats)
+            }
         })
     }
 

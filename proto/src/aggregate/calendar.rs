@@ -39,6 +39,16 @@ impl Steps {
         };
         begin.saturating_sub(self.offset)
     }
+
+    /// Where the interval after the one that begins at `begin` begins; `None` where time ends.
+    pub fn next(&self, begin: i64) -> Option<i64> {
+        let local = begin.checked_add(self.offset)?;
+        let next = match self.step {
+            Err(width) => local.checked_add(width.max(1))?,
+            Ok(unit) => day_after(unit, local.div_euclid(DAY)).checked_mul(DAY)?,
+        };
+        next.checked_sub(self.offset)
+    }
 }
 
 /// The first day (since 1970-01-01) of the unit that holds the day.
@@ -57,6 +67,20 @@ fn first_day(unit: Unit, day: i64) -> i64 {
             first_of(year, month)
         }
     }
+}
+
+/// The first day behind the unit that begins on this one.
+fn day_after(unit: Unit, day: i64) -> i64 {
+    let months = match unit {
+        Unit::Day => return day + 1,
+        Unit::Week => return day + 7,
+        Unit::Month => 1,
+        Unit::Quarter => 3,
+        Unit::Year => 12,
+    };
+    let (year, month) = year_month(day);
+    let month = month - 1 + months;
+    first_of(year + month / 12, month % 12 + 1)
 }
 
 /// The year and the month, 1 to 12, of a day.
@@ -125,6 +149,8 @@ mod tests {
                 let near_an_end = !(i64::MIN / 2..i64::MAX / 2).contains(&at);
                 prop_assert!(near_an_end || begin <= at && at - begin < 367 * DAY);
                 prop_assert!(near_an_end || steps.begin(begin) == begin);
+                let Some(next) = steps.next(begin).filter(|_| !near_an_end) else { continue };
+                prop_assert!(next > at && steps.begin(next) == next && steps.begin(next - 1) == begin);
             }
         }
 

@@ -22,6 +22,8 @@ pub struct Aggregation {
     pub field: Option<Field>,
     /// What.
     pub kind: Kind,
+    /// Of histograms: also the groups without a record that lie between others.
+    pub with_empty: bool,
     /// Within each group, by name.
     pub nested: Vec<Named>,
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::record::{value_from_wire, value_to_wire};
-use crate::aggregate::calendar::{Steps, Unit};
+
 use crate::aggregate::{
-    Aggregation, Counted, Field, Group, Groups, Kind, Metric, Moments, Named, Order, Span, Tally,
+    Aggregation, Counted, Field, Group, Groups, Kind, Metric, Moments, Named, Order, Room, Span, Steps,
+    Tally, Unit,
 };
 use crate::filter::Scalar;
 use crate::limits::*;
@@ -55,8 +56,9 @@ fn level(
         at_most(&at, "bytes in its name", NAME_BYTES_MAX, name.len())?;
         let field = field(&at, &wire, spec)?;
         let declared = field.as_ref().and_then(|field| field.kind);
+        let with_empty = with_empty(&wire.kind);
         let kind = kind(&at, wire.kind, declared)?;
-        let aggregation = Aggregation { field, kind, nested: vec![] };
+        let aggregation = Aggregation { field, kind, with_empty, nested: vec![] };
         if !wire.aggregations.is_empty() && !aggregation.makes_groups() {
             return Err(Violation::new(at, "it makes no groups, so there is nothing to aggregate within"));
         }
@@ -113,7 +115,7 @@ fn kind(
         Some(Asked::Cardinality(_)) => Kind::Cardinality,
         Some(Asked::Terms(asked)) => terms(at, asked)?,
         Some(Asked::Ranges(asked)) => ranges(at, asked, spelt)?,
-        Some(Asked::Histogram(Histogram { interval, offset })) => {
+        Some(Asked::Histogram(Histogram { interval, offset, with_empty: _ })) => {
             if !(interval.is_finite() && interval > 0.0) {
                 return refused(format!("interval: must be above 0, got {interval}"));
             }
@@ -129,6 +131,15 @@ fn kind(
         }
         Some(Asked::DateHistogram(asked)) => steps(at, asked)?,
     })
+}
+
+fn with_empty(wire: &Option<v1::aggregation::Kind>) -> bool {
+    use v1::aggregation::Kind as Asked;
+    match wire {
+        Some(Asked::Histogram(asked)) => asked.with_empty,
+        Some(Asked::DateHistogram(asked)) => asked.with_empty,
+        _ => false,
+    }
 }
 
 fn metric_of(at: &str, metric: i32) -> Result<Metric, Violation> {
@@ -242,25 +253,27 @@ fn steps(at: &str, asked: DateHistogram) -> Result<Kind, Violation> {
 }
 
 /// The answer to a request, but for its coverage.
-pub fn counted_to_wire(aggregations: &[Named], counted: Counted) -> v1::AggregateResponse {
-    v1::AggregateResponse {
-        count: counted.records,
-        results: results(aggregations, counted.tallies),
-        coverage: None,
-    }
+///
+/// # Errors
+/// If its histograms have too many groups without a record.
+pub fn counted_to_wire(aggregations: &[Named], counted: Counted) -> Result<v1::AggregateResponse, Violation> {
+    let results = results(aggregations, counted.tallies, &mut Room::default())?;
+    Ok(v1::AggregateResponse { count: counted.records, results, coverage: None })
 }
 
-fn results(aggregations: &[Named], tallies: Vec<Tally>) -> BTreeMap<String, v1::AggregationResult> {
+type Results = BTreeMap<String, v1::AggregationResult>;
+
+fn results(aggregations: &[Named], tallies: Vec<Tally>, room: &mut Room) -> Result<Results, Violation> {
     let one = |(named, tally): (&Named, Tally)| {
-        let kind = Some(result_of(&named.aggregation, tally));
-        (named.name.clone(), v1::AggregationResult { kind })
+        let kind = Some(result_of(&named.aggregation, tally, room)?);
+        Ok((named.name.clone(), v1::AggregationResult { kind }))
     };
     aggregations.iter().zip(tallies).map(one).collect()
 }
 
-fn result_of(aggregation: &Aggregation, tally: Tally) -> result::Kind {
+fn result_of(aggregation: &Aggregation, tally: Tally, room: &mut Room) -> Result<result::Kind, Violation> {
     let kind = aggregation.field.as_ref().and_then(|field| field.kind);
-    match (tally, &aggregation.kind) {
+    Ok(match (tally, &aggregation.kind) {
         (Tally::Moments(moments), Kind::Metric(metric)) => figure(&moments, *metric, kind),
         (Tally::Quantiles(quantiles), Kind::Percentiles(percents)) => {
             result::Kind::Percentiles(result::Percentiles {
@@ -273,10 +286,13 @@ fn result_of(aggregation: &Aggregation, tally: Tally) -> result::Kind {
             value: distinct.count(),
             relative_error: distinct.relative_error(),
         }),
-        (Tally::Groups(groups), asked) => result::Kind::Buckets(buckets(aggregation, asked, groups, kind)),
+        (Tally::Groups(groups), _) => {
+            let groups = aggregation.fill(groups, room)?;
+            result::Kind::Buckets(buckets(aggregation, groups, kind, room)?)
+        }
         // Tallies are those of their aggregations.
         (Tally::Moments(_) | Tally::Quantiles(_), _) => result::Kind::Value(value_to_wire(&Value::Null)),
-    }
+    })
 }
 
 fn figure(moments: &Moments, metric: Metric, kind: Option<FieldType>) -> result::Kind {
@@ -303,32 +319,27 @@ fn figure(moments: &Moments, metric: Metric, kind: Option<FieldType>) -> result:
 
 fn buckets(
     aggregation: &Aggregation,
-    asked: &Kind,
     groups: Groups,
     kind: Option<FieldType>,
-) -> result::Buckets {
-    let bucket = |value: Value, group: Group| result::Bucket {
-        value: Some(value_to_wire(&value)),
-        count: group.count,
-        results: results(&aggregation.nested, group.nested),
+    room: &mut Room,
+) -> Result<result::Buckets, Violation> {
+    let mut bucket = |value: Value, group: Group| {
+        let results = results(&aggregation.nested, group.nested, room)?;
+        Ok(result::Bucket { value: Some(value_to_wire(&value)), count: group.count, results })
     };
-    let groups = match asked {
+    let groups = match &aggregation.kind {
         Kind::Terms { size, order, .. } => groups.first(*size, *order),
         _ => groups,
     };
     let (others, error_max) = (groups.others, groups.error);
-    let buckets = match asked {
+    let buckets: Result<Vec<_>, Violation> = match &aggregation.kind {
         Kind::Ranges(spans) => {
             let mut groups = groups.list.into_iter().peekable();
             let of = |(place, span): (i64, &Span)| {
                 let name = crate::aggregate::GroupName::Place(place);
                 let found = groups.next_if(|group| group.name == name);
-                let empty = || Group {
-                    name,
-                    count: 0,
-                    nested: aggregation.nested.iter().map(|named| Tally::new(&named.aggregation)).collect(),
-                };
-                bucket(Value::Text(span.name.clone()), found.unwrap_or_else(empty))
+                let group = found.unwrap_or_else(|| aggregation.empty_group(name));
+                bucket(Value::Text(span.name.clone()), group)
             };
             (0..).zip(spans).map(of).collect()
         }
@@ -345,5 +356,5 @@ fn buckets(
         }
         _ => groups.list.into_iter().map(|group| bucket(group.name.value(kind), group)).collect(),
     };
-    result::Buckets { buckets, others, error_max }
+    Ok(result::Buckets { buckets: buckets?, others, error_max })
 }

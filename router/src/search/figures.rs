@@ -93,5 +93,5 @@ pub(super) async fn over(
         }
         whole.merge(Counted::decode(&answer.counted, &aggregations).map_err(unsound)?).map_err(unsound)?;
     }
-    Ok(Fetched::All(counted_to_wire(&aggregations, whole).results))
+    Ok(Fetched::All(counted_to_wire(&aggregations, whole).map_err(Status::from)?.results))
 }

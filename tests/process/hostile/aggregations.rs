@@ -72,17 +72,17 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         (
             "by steps of 0",
-            of("x", Kind::Histogram(Histogram { interval: 0.0, offset: 0.0 })),
+            of("x", Kind::Histogram(Histogram { interval: 0.0, offset: 0.0, with_empty: false })),
             &["interval", "above 0"],
         ),
         (
             "by steps of NaN",
-            of("x", Kind::Histogram(Histogram { interval: f64::NAN, offset: 0.0 })),
+            of("x", Kind::Histogram(Histogram { interval: f64::NAN, offset: 0.0, with_empty: false })),
             &["interval", "NaN"],
         ),
         (
             "by steps from infinity",
-            of("x", Kind::Histogram(Histogram { interval: 1.0, offset: f64::INFINITY })),
+            of("x", Kind::Histogram(Histogram { interval: 1.0, offset: f64::INFINITY, with_empty: false })),
             &["offset", "finite"],
         ),
         (

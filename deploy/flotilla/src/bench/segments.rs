@@ -5,8 +5,9 @@
 //! upload: in the other one, uploads would be among the segments of a file that is read by its keys' beginning. The rows are
 //! made up from a seed ([`files`]), so every answer can be checked ([`shapes`]); a wrong one ends the run with an error.
 //!
-//! Each client sends its next call when the answer to the last one is there. For each shape and number of clients, a quarter as
-//! many questions, of which everything is compared, come before those that are timed.
+//! Each client sends its next call when the answer to the last one is there; with a rate, questions come when they are due, and
+//! what one waited for a client that was not free yet is part of its time. For each shape and number of clients, a quarter as many
+//! questions, of which everything is compared, come before those that are timed.
 
 mod files;
 mod shapes;
@@ -37,6 +38,7 @@ use crate::target;
   flotilla bench segments --rows 100000 --clients 1,16
   flotilla bench segments --to http://127.0.0.1:15010 --rows 1000000 --partitions 8
   flotilla bench segments --to http://127.0.0.1:15010 --rows 1000000 --loaded
+  flotilla bench segments --rows 1000000 --clients 64 --rate 1000
 
 Loads the rows, prints how many per second, then measures get by key, lookup by file and segment, all segments of a file,
 lookup by message, the best ten by words, uploads that are interrupted and resumed, and lists of 10, 100 and 1,000.
@@ -70,6 +72,9 @@ pub struct SegmentsArgs {
     /// Questions of each shape, all clients together
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     queries: u64,
+    /// Questions per second, all clients together [default: as fast as they are answered]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: Option<u32>,
     /// The same rows were loaded by a run before
     #[arg(long, requires = "to")]
     loaded: bool,
@@ -91,6 +96,8 @@ struct Load {
 struct Line {
     shape: String,
     clients: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<u32>,
     count: u64,
     p50_ms: f64,
     p95_ms: f64,
@@ -209,14 +216,15 @@ impl SegmentsArgs {
 
     async fn line(&self, work: &Arc<Work>, clients: &[Client], shape: Shape) -> Result<Line> {
         let queries = shape.share(self.queries);
-        pass(work, clients, shape, (queries.div_ceil(4), true)).await?;
+        pass(work, clients, shape, (queries.div_ceil(4), true), None).await?;
         let started = clock::now();
-        let mut times = pass(work, clients, shape, (queries, false)).await?;
+        let mut times = pass(work, clients, shape, (queries, false), self.rate).await?;
         let seconds = started.elapsed().as_secs_f64();
         times.sort_unstable();
         Ok(Line {
             shape: shape.name(),
             clients: clients.len() as u32,
+            rate: self.rate,
             count: times.len() as u64,
             p50_ms: quantile_ms(&times, 0.5),
             p95_ms: quantile_ms(&times, 0.95),
@@ -232,10 +240,12 @@ async fn pass(
     clients: &[Client],
     shape: Shape,
     (questions, is_whole): (u64, bool),
+    rate: Option<u32>,
 ) -> Result<Vec<Duration>> {
     // Each pass has numbers of its own: uploads are named by them.
     let first = work.passes.fetch_add(1, Ordering::Relaxed) << 32;
     let (next, end) = (Arc::new(AtomicU64::new(first)), first + questions);
+    let started = clock::now();
     let mut running = JoinSet::new();
     for client in clients {
         let (work, client, next) = (Arc::clone(work), client.clone(), Arc::clone(&next));
@@ -246,7 +256,17 @@ async fn pass(
                 if number >= end {
                     return anyhow::Ok(times);
                 }
+                let mut late = Duration::ZERO;
+                if let Some(rate) = rate {
+                    let due = started + Duration::from_secs_f64((number - first) as f64 / f64::from(rate));
+                    tokio::time::sleep_until(due.to_tokio()).await;
+                    late = due.elapsed();
+                }
+                let before = times.len();
                 shape.ask(&work, &client, Turn { number, is_whole }, &mut times).await?;
+                if let Some(time) = times.get_mut(before) {
+                    *time += late;
+                }
             }
         });
     }

@@ -16,6 +16,7 @@ fn args(seed: u64) -> SegmentsArgs {
         workers: 3,
         clients: vec![1, 4],
         queries: 24,
+        rate: None,
         loaded: false,
     }
 }
@@ -75,7 +76,7 @@ async fn every_answer_is_right_before_and_after_the_collection_grows() {
     assert_eq!(placement.partitions.len(), 5);
     let owned: Vec<usize> = (0..5).map(|n| placement.slots.iter().filter(|o| **o == n).count()).collect();
     assert!(owned.iter().all(|slots| *slots > 150), "{owned:?}");
-    let again = SegmentsArgs { loaded: true, queries: 12, ..args(17) };
+    let again = SegmentsArgs { loaded: true, queries: 12, rate: Some(2_000), ..args(17) };
     measured(&again, &client).await.unwrap();
 
     // Rows that were made from something else are other rows.
