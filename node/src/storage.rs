@@ -19,6 +19,7 @@
 
 mod blobs;
 mod column;
+mod compression;
 pub mod digest;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
@@ -50,6 +51,7 @@ use flotilla_proto::record::{Key, Payload, Vector};
 
 use crate::index::{Neighbor, Stats};
 
+pub use compression::Compression;
 pub use digest::Digest;
 pub use matching::Matching;
 pub use payload_index::{Cell, FieldColumn, Scratch};

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use flotilla_node::storage::Compression;
 use flotilla_proto::schema::{Hnsw, IndexKind, Lsh, Quantization};
 
 mod command;
@@ -223,6 +224,8 @@ pub struct Storage {
     pub seal_rows: u64,
     /// Bytes of memory after which a growing segment is sealed.
     pub seal_bytes: u64,
+    /// How payloads are compressed.
+    pub compression: Compression,
     /// Seconds between two checks of a replica's sealed segments; 0: never.
     pub verify_seconds: u64,
 }
@@ -333,6 +336,11 @@ impl From<&Settings> for Config {
                 sync: settings.flag("storage.sync"),
                 seal_rows: settings.number("storage.seal_rows"),
                 seal_bytes: settings.number("storage.seal_bytes"),
+                compression: match settings.text("storage.compression").as_str() {
+                    "none" => Compression::None,
+                    "zstd" => Compression::Zstd(narrow("storage.compression_level") as i32),
+                    _ => Compression::Lz4,
+                },
                 verify_seconds: settings.number("storage.verify_seconds"),
             },
             log: Log {

@@ -61,6 +61,7 @@ pub fn configure(node: &mut flotilla_node::server::Options, config: &Config) {
     let whole = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     node.store.seal_rows = whole(config.storage.seal_rows);
     node.store.seal_bytes = whole(config.storage.seal_bytes);
+    node.store.compression = config.storage.compression;
     node.store.backlog_max = whole(config.backlog_max);
     node.raft.heartbeat_ms = config.raft.heartbeat_ms;
     node.lag.sync_interval_ms = config.replication.sync_interval_ms;

@@ -39,7 +39,7 @@ use super::plan::Limits;
 use super::sealed::Sealed;
 use super::shape::Shapes;
 use super::view::{Part, Published, View};
-use super::{Digest, Fault, Presence, digest};
+use super::{Compression, Digest, Fault, Presence, digest};
 use crate::env::fs;
 
 /// Growing rows with declared fields that are sealed when no write came for a while.
@@ -64,6 +64,8 @@ pub struct Options {
     pub segment_rows_max: usize,
     /// Vectors that may wait for a graph, at most, before writers have to wait: searches scan them.
     pub backlog_max: usize,
+    /// How the payloads of segments to come are compressed.
+    pub compression: Compression,
 }
 
 impl Default for Options {
@@ -77,6 +79,7 @@ impl Default for Options {
             segments_max: 12,
             segment_rows_max: 1_000_000,
             backlog_max: 40_000,
+            compression: Compression::default(),
         }
     }
 }

@@ -113,6 +113,18 @@ pub const KEYS: &[Key] = &[
         "bytes",
         "Memory of a growing segment after which it is sealed.",
     ),
+    Key {
+        name: "storage.compression",
+        kind: Kind::Word { default: "lz4", of: &["none", "lz4", "zstd"] },
+        unit: "",
+        doc: "How payloads are compressed in the segments to come; each segment knows how its own are.",
+    },
+    number(
+        "storage.compression_level",
+        [3, 1, 22],
+        "",
+        "Level of zstd: higher is smaller, and slower to write.",
+    ),
     number(
         "storage.verify_seconds",
         [300, 0, 1_000_000],
@@ -218,8 +230,6 @@ pub const KEYS: &[Key] = &[
 /// stands for itself and for everything nested in it.
 pub const UNSUPPORTED: &[&str] = &[
     "memory",
-    "storage.compression",
-    "storage.compression_level",
     "replication.enabled",
     "replication.role",
     "replication.bind_address",

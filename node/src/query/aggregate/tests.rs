@@ -20,7 +20,7 @@ use super::*;
 use crate::index::{Bitset, Neighbor, Stats};
 use crate::storage::payload_index::{PayloadIndex, write};
 use crate::storage::row::encode_payload;
-use crate::storage::{Matching, Nearest, StoredRow};
+use crate::storage::{Compression, Matching, Nearest, StoredRow};
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::Vector;
 
@@ -64,7 +64,7 @@ impl Rows {
             let path = dir.path().join("payloads");
             let encoded: Vec<_> =
                 payloads.iter().map(|payload| Ok(encode_payload(payload).unwrap())).collect();
-            write(&path, &spec().fields, &mut encoded.into_iter()).unwrap();
+            write(&path, &spec().fields, Compression::default(), &mut encoded.into_iter()).unwrap();
             let index = PayloadIndex::open(&path, &spec().fields, payloads.len() as u32).unwrap();
             (dir, index)
         });

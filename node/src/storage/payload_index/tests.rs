@@ -14,6 +14,7 @@ use proptest::test_runner::RngSeed;
 
 use super::*;
 use crate::env::fs;
+use crate::storage::Compression;
 
 mod values;
 
@@ -315,9 +316,34 @@ fn written(
     part_bytes_max: usize,
 ) -> (tempfile::TempDir, PayloadIndex) {
     let dir = tempfile::tempdir().unwrap();
-    write::write_parts(dir.path(), fields, &mut encoded(payloads), part_bytes_max).unwrap();
+    write::write_parts(dir.path(), (fields, Compression::Lz4), &mut encoded(payloads), part_bytes_max)
+        .unwrap();
     let index = PayloadIndex::open(dir.path(), fields, payloads.len() as u32).unwrap();
     (dir, index)
+}
+
+#[test]
+fn payloads_come_back_however_they_are_compressed() {
+    let payload = |n: i64| {
+        let text = format!("the quick brown fox number {n} jumps over the lazy dog number {}", n * 7);
+        Payload::from([("n".to_owned(), n.into()), ("text".to_owned(), text.as_str().into())])
+    };
+    let payloads: Vec<Payload> = (0..3_000).map(payload).collect();
+    let fields = BTreeMap::from([("n".to_owned(), FieldType::Integer)]);
+    let all = [Compression::None, Compression::Lz4, Compression::Zstd(1), Compression::Zstd(19)];
+    let sizes = all.map(|compression| {
+        let dir = tempfile::tempdir().unwrap();
+        // In parts, which are merged.
+        write::write_parts(dir.path(), (&fields, compression), &mut encoded(&payloads), 200_000).unwrap();
+        let index = PayloadIndex::open(dir.path(), &fields, 3_000).unwrap();
+        for row in [0_u32, 1, 777, 2_999] {
+            assert_eq!(index.payload(row).unwrap(), payloads[row as usize], "{compression:?}");
+        }
+        let files = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap());
+        let stores = files.filter(|file| file.path().extension().is_some_and(|name| name == "store"));
+        stores.map(|file| file.metadata().unwrap().len()).sum::<u64>()
+    });
+    assert!(sizes[0] > 2 * sizes[1] && sizes[1] > sizes[2] && sizes[2] > sizes[3], "{sizes:?}");
 }
 
 fn agree(index: &PayloadIndex, filters: &[Filter], payloads: &[Payload]) -> Result<(), TestCaseError> {
@@ -500,10 +526,16 @@ fn other_fields_or_rows_than_written_are_refused() {
 fn payloads_that_fail_stop_the_writing() {
     let dir = tempfile::tempdir().unwrap();
     let mut cancelled = [Ok(Bytes::from_static(&[0])), Err(Fault::Cancelled)].into_iter();
-    assert!(matches!(write(dir.path(), &declared(), &mut cancelled), Err(Fault::Cancelled)));
+    assert!(matches!(
+        write(dir.path(), &declared(), Compression::Lz4, &mut cancelled),
+        Err(Fault::Cancelled)
+    ));
     let dir = tempfile::tempdir().unwrap();
     let mut damaged = std::iter::once(Ok(Bytes::from_static(&[1, 200])));
-    assert!(matches!(write(dir.path(), &declared(), &mut damaged), Err(Fault::Damaged { .. })));
+    assert!(matches!(
+        write(dir.path(), &declared(), Compression::Lz4, &mut damaged),
+        Err(Fault::Damaged { .. })
+    ));
 }
 
 /// Reads all there is to read; an error is a fault, and what does not fail equals what was written.

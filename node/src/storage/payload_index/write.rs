@@ -14,11 +14,10 @@ use flotilla_proto::schema::FieldType;
 use tantivy::index::{IndexBuilder, IndexSettings};
 use tantivy::indexer::merge_indices;
 use tantivy::schema::Field;
-use tantivy::store::Compressor;
 use tantivy::{Index, SingleSegmentIndexWriter, TantivyDocument};
 
-use super::super::Fault;
 use super::super::row::decode_payload;
+use super::super::{Compression, Fault};
 use super::checks::Checks;
 use super::directory::Folder;
 use super::fields::{Cell, Declared, Layout, has_long_run};
@@ -45,21 +44,22 @@ const ASK_EVERY_BYTES: usize = 64 << 10;
 pub fn write(
     dir: &Path,
     fields: &BTreeMap<String, FieldType>,
+    compression: Compression,
     payloads: &mut dyn Iterator<Item = Result<Bytes, Fault>>,
 ) -> Result<(), Fault> {
-    write_parts(dir, fields, payloads, PART_BYTES_MAX)
+    write_parts(dir, (fields, compression), payloads, PART_BYTES_MAX)
 }
 
 /// [`write`] with parts of this many bytes.
 pub(super) fn write_parts(
     dir: &Path,
-    fields: &BTreeMap<String, FieldType>,
+    (fields, compression): (&BTreeMap<String, FieldType>, Compression),
     payloads: &mut dyn Iterator<Item = Result<Bytes, Fault>>,
     part_bytes_max: usize,
 ) -> Result<(), Fault> {
     fs::create_dir_all(dir).map_err(|error| io_fault(dir, &error))?;
     let layout = Layout::new(fields);
-    let mut parts = Parts { dir, layout: &layout, sealed: vec![] };
+    let mut parts = Parts { dir, layout: &layout, compression, sealed: vec![] };
     let mut part = parts.begin()?;
     for (row, payload) in payloads.enumerate() {
         let payload = payload?;
@@ -77,6 +77,7 @@ pub(super) fn write_parts(
 struct Parts<'a> {
     dir: &'a Path,
     layout: &'a Layout,
+    compression: Compression,
     sealed: Vec<(PathBuf, Index)>,
 }
 
@@ -86,7 +87,7 @@ impl<'a> Parts<'a> {
         fs::create_dir_all(&dir).map_err(|error| io_fault(&dir, &error))?;
         let folder = Folder::built(&dir);
         let settings = IndexSettings {
-            docstore_compression: Compressor::Lz4,
+            docstore_compression: self.compression.compressor(),
             docstore_compress_dedicated_thread: false,
             docstore_blocksize: STORE_BLOCK_BYTES,
             ..IndexSettings::default()

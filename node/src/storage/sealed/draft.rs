@@ -25,7 +25,7 @@ use crate::env::mmap::Mmap;
 use crate::index::{Lists, Progress, Rows, inverted};
 use crate::storage::growing::Chunks;
 use crate::storage::shape::{Shapes, VectorShape};
-use crate::storage::{Fault, payload_index, vectors};
+use crate::storage::{Compression, Fault, payload_index, vectors};
 
 /// How often a long copy looks whether it was cancelled, in rows.
 const LOOK_EVERY: u32 = 1_024;
@@ -113,6 +113,8 @@ pub(in crate::storage) struct Plan<'a> {
     pub shapes: &'a Shapes,
     /// The fields to index.
     pub fields: &'a BTreeMap<String, FieldType>,
+    /// What is done to payloads.
+    pub compression: Compression,
     /// To stop it.
     pub progress: &'a Progress,
 }
@@ -274,7 +276,7 @@ impl Draft {
             }
             self.sources[source].payload(row)
         });
-        payload_index::write(&dir, plan.fields, &mut payloads)?;
+        payload_index::write(&dir, plan.fields, plan.compression, &mut payloads)?;
         for name in fs::read_dir(&dir).map_err(|error| Fault::io(&dir, &error))? {
             files.push(Entry::of(plan.dir, &format!("{}/{name}", super::PAYLOAD_DIR))?);
         }

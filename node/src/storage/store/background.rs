@@ -151,7 +151,8 @@ impl Store {
             let state = self.state.lock();
             (Arc::clone(&state.spec), Arc::clone(&state.shapes))
         };
-        draft.write(&Plan { dir: &dir, number, shapes: &shapes, fields: &spec.fields, progress })?;
+        let (fields, compression) = (&spec.fields, self.options.compression);
+        draft.write(&Plan { dir: &dir, number, shapes: &shapes, fields, compression, progress })?;
         Sealed::open(&dir, &shapes, &[])
     }
 
