@@ -83,7 +83,8 @@ impl House {
     /// Opens the log alone: no map is known yet.
     pub fn empty(dir: &Path, worker: worker::Options) -> House {
         let lanes = Lanes::open(&dir.join("log"), log_options()).unwrap().0;
-        let permits = worker::Permits::default();
+        let room = Arc::<Room>::default();
+        let permits = worker::Permits::new(room.clone());
         let shared = Shared {
             store: store::Options {
                 seal_rows: 50,
@@ -101,6 +102,8 @@ impl House {
             work_permits: permits.clone(),
             worker,
             recall: recall::Sampling::new(Duration::from_nanos(1)),
+            answers: Arc::new(Answers::new(answers::Options::default(), room.clone())),
+            room,
         };
         let registry = Arc::new(Registry::new(dir.join("partitions"), lanes.clone(), shared));
         House { lanes, registry, permits }
