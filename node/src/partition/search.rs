@@ -74,7 +74,10 @@ impl Replica {
         let look = Arc::new(Look { view, curtain, spec: self.store.spec(), search });
         let flight = match question.filter(|question| self.answers.is_on() && question.is_of(&look.spec)) {
             Some(question) => match self.ask(&question, &look).await {
-                Asked::Answered(answer) => return Ok(Searched { answer, at, cached: Some(called.elapsed()) }),
+                Asked::Answered(answer) => {
+                    self.watch(look, &answer);
+                    return Ok(Searched { answer, at, cached: Some(called.elapsed()) });
+                }
                 Asked::Compute(flight) => flight,
             },
             None => None,
