@@ -1,4 +1,4 @@
-//! The world outside the program: clock, randomness, tasks and files.
+//! The world outside the program: clock, randomness, tasks, files and memory.
 //!
 //! Everything that could answer differently on a second run passes through here, as free functions and thin
 //! types with static dispatch. A simulator swaps the bodies behind these signatures, so the layers above
@@ -13,6 +13,7 @@ pub mod clock;
 #[cfg(any(test, feature = "faults"))]
 pub mod faults;
 pub mod fs;
+pub mod memory;
 pub mod mmap;
 pub mod net;
 pub mod random;

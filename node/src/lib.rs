@@ -5,7 +5,7 @@
 //! ```text
 //! server -> service -> { partition, meta, worker } -> { raft, query } -> machine -> storage -> index
 //!                                                       raft -> log
-//! env (clock, files, randomness, tasks) lies under all of them
+//! env (clock, files, randomness, tasks, memory) lies under all of them, and room (is there some left?) upon it
 //! ```
 //!
 //! An **upsert** comes down as one path: `service` (edge, epoch check) -> `partition` (admit, propose) ->
@@ -26,6 +26,7 @@ pub mod peers;
 pub mod planted;
 pub mod query;
 pub mod raft;
+pub mod room;
 pub mod server;
 pub mod service;
 pub mod storage;

@@ -11,6 +11,7 @@
 
 mod admit;
 mod aggregate;
+pub mod answers;
 #[cfg(test)]
 mod damage;
 pub mod equality;
@@ -25,11 +26,13 @@ pub mod recall;
 pub mod registry;
 mod replace;
 mod search;
+mod usage;
 mod views;
 mod write;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use flotilla_proto::filter::Compiled;
@@ -44,13 +47,15 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 pub use self::aggregate::Aggregate;
+use self::answers::Answers;
 use self::fresh::Fresh;
 use self::lag::Watched;
 pub use self::owned::Owned;
 use self::owned::Seat;
 use self::reading::read_record;
 use self::recall::Recall;
-pub use self::search::{Groups, Search};
+pub use self::search::{Groups, Search, Searched};
+use self::usage::Computing;
 use self::views::Views;
 pub use self::write::{Write, Written};
 use crate::env::{clock, task};
@@ -62,6 +67,7 @@ use crate::peers::Peers;
 use crate::query::{self, Curtain, Stretch};
 use crate::raft::door::Door;
 use crate::raft::{self, Group, inbox};
+use crate::room::Room;
 use crate::storage::store::{self, Status, Store};
 use crate::storage::{Fault, Quarantine, SegmentView};
 use crate::worker::{self, Worker};
@@ -138,6 +144,10 @@ pub struct Shared {
     pub worker: worker::Options,
     /// How searches are compared with exact ones.
     pub recall: recall::Sampling,
+    /// Whether there is memory and disk for more.
+    pub room: Arc<Room>,
+    /// Answers that are kept for who asks the same.
+    pub answers: Arc<Answers>,
 }
 
 /// One copy of a partition, on this node.
@@ -153,6 +163,10 @@ pub struct Replica {
     lag: Watched,
     recall: Arc<Recall>,
     read_permits: Arc<Semaphore>,
+    /// Reads that compute at the moment.
+    computing: Arc<AtomicU64>,
+    room: Arc<Room>,
+    answers: Arc<Answers>,
     worker: Arc<Worker>,
     digests: Arc<Digests>,
     quarantine: Arc<Quarantine>,
@@ -219,6 +233,9 @@ impl Replica {
             lag,
             recall,
             read_permits,
+            computing: Arc::default(),
+            room: shared.room.clone(),
+            answers: shared.answers.clone(),
             worker,
             digests,
             quarantine,
@@ -472,12 +489,21 @@ impl Replica {
         &self,
         work: impl FnOnce(&dyn Fn() -> bool) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Refusal> {
+        self.compute_for(Arc::new(()), work).await
+    }
+
+    /// [`Replica::compute`] for all who hold `alive`: the work is told once nobody does.
+    async fn compute_for<T: Send + 'static>(
+        &self,
+        alive: Arc<()>,
+        work: impl FnOnce(&dyn Fn() -> bool) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Refusal> {
         let permit = self.read_permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_| Refusal::Unavailable("the node is stopping".to_owned()))?;
-        let alive = Arc::new(());
+        let counted = Computing::new(&self.computing);
         let watched = Arc::downgrade(&alive);
         let done = task::spawn_cpu(move || {
-            let _permit = permit;
+            let _held = (permit, counted);
             work(&|| watched.strong_count() == 0)
         })
         .await;

@@ -8,6 +8,7 @@ mod folder;
 mod join;
 mod keeper;
 pub mod metrics;
+mod relief;
 mod replaces;
 mod slots;
 mod steward;
@@ -39,6 +40,7 @@ use tower::layer::layer_fn;
 pub use self::folder::FORMAT;
 use self::folder::{Folder, Membership};
 use self::keeper::Keeper;
+use self::relief::Relief;
 use self::steward::Steward;
 use crate::env::{clock, random, task};
 use crate::log::Lanes;
@@ -46,6 +48,7 @@ use crate::meta::Meta;
 use crate::meta::catalogue::Change;
 use crate::meta::catalogue::moves::Move;
 use crate::meta::growth::Thresholds;
+use crate::partition::answers::{self, Answers};
 use crate::partition::equality::{self, Equality, OnDivergent};
 use crate::partition::lag;
 use crate::partition::recall::Sampling;
@@ -54,9 +57,10 @@ use crate::partition::{Replica, Shared};
 use crate::peers::{KEEPALIVE, Peers};
 use crate::raft::outbox::Throttle;
 use crate::raft::{Home, Start, Synced};
+use crate::room::Room;
 use crate::service::{MetaService, Mover, PeerService, RaftService, ShardService};
 use crate::storage::Fault;
-use crate::{log, raft, storage, worker};
+use crate::{log, raft, room, storage, worker};
 
 pub use crate::service::Defaults;
 
@@ -91,6 +95,10 @@ pub struct Options {
     pub growth: Thresholds,
     /// How much of a move of slots is done in one go.
     pub slots: worker::slots::Pace,
+    /// How much memory and disk is to be left.
+    pub room: room::Options,
+    /// Which answers are kept.
+    pub answers: answers::Options,
 }
 
 /// How a node belongs to a cluster.
@@ -132,6 +140,8 @@ impl Options {
             defaults: Defaults::default(),
             growth: Thresholds::default(),
             slots: worker::slots::Pace::default(),
+            room: room::Options::default(),
+            answers: answers::Options::default(),
         }
     }
 
@@ -191,13 +201,17 @@ impl Node {
         let meta = Meta::open(&folder.path().join("meta"), lanes.clone(), start, home.clone()).await?;
         let meta = Arc::new(meta);
         let threads = options.threads.max(1);
+        let room = Arc::new(Room::new(options.room));
+        let read_permits = Arc::new(Semaphore::new(threads * 4));
         let shared = Shared {
             store: options.store,
             home: home.clone(),
-            read_permits: Arc::new(Semaphore::new(threads * 4)),
-            work_permits: worker::Permits::default(),
+            read_permits: read_permits.clone(),
+            work_permits: worker::Permits::new(room.clone()),
             worker: options.worker,
             recall: Sampling::new(options.recall_every),
+            answers: Arc::new(Answers::new(options.answers, room.clone())),
+            room,
         };
         let partitions = folder.path().join("partitions");
         let registry = Arc::new(Registry::new(partitions, lanes.clone(), shared));
@@ -212,6 +226,9 @@ impl Node {
             let seeds = options.cluster.map(|cluster| cluster.seeds).unwrap_or_default();
             tasks.push(task::spawn(announce(meta.clone(), registry.clone(), member, membership, seeds)));
         }
+        let held = u32::try_from(threads * 2).unwrap_or(u32::MAX);
+        let relief = Relief::new(registry.clone(), folder.path(), (read_permits, held));
+        tasks.push(task::spawn(relief.run()));
         let mover = Arc::new(Mover::new(registry.clone(), meta.clone(), peers.clone()));
         tasks.push(task::spawn(registry.clone().follow(meta.watch())));
         let keeper = Keeper::new(registry.clone(), meta.clone(), peers.clone(), options.slots);

@@ -15,6 +15,8 @@
 //! **Writers wait** while sealing or indexing is too far behind ([`Worker::wait_while_behind`]): memory is bounded, and so is what a
 //! search has to scan while data pours in.
 //!
+//! **Short memory** stops what builds and merges, and not what seals: see [`crate::room`].
+//!
 //! A job that fails for want of space is tried again after a pause; one that fails otherwise stops this worker and takes the
 //! replica into quarantine: what a sync or a read could not do is not to be trusted, and another replica has it whole.
 
@@ -36,6 +38,7 @@ use crate::env::{clock, task};
 use crate::index::Progress;
 use crate::machine::{PartitionMachine, Signals};
 use crate::raft::Group;
+use crate::room::Room;
 use crate::storage::store::{Behind, Store};
 use crate::storage::{Fault, Quarantine};
 
@@ -68,17 +71,18 @@ impl Default for Options {
 /// Background jobs that may run at one time on a node, over all replicas.
 #[derive(Clone, Debug)]
 pub struct Permits {
+    room: Arc<Room>,
     sealing: Arc<Semaphore>,
     building: Arc<Semaphore>,
     merging: Arc<Semaphore>,
 }
 
-impl Default for Permits {
+impl Permits {
     /// A seal writes one folder and computes little. Of the two that build, at most one merges, so that a graph which is lacking
-    /// never waits for a merge.
-    fn default() -> Permits {
+    /// never waits for a merge. While memory is too short for it, nobody builds or merges.
+    pub fn new(room: Arc<Room>) -> Permits {
         let [sealing, building, merging] = [1, 2, 1].map(|count| Arc::new(Semaphore::new(count)));
-        Permits { sealing, building, merging }
+        Permits { room, sealing, building, merging }
     }
 }
 
@@ -213,6 +217,18 @@ impl Worker {
         self.job.pace.figures(waiting, self.job.indexing.done(), clock::now())
     }
 
+    /// Has the growing rows frozen and sealed, few as they may be.
+    pub async fn seal_early(&self) -> Result<(), Refusal> {
+        self.job.freeze_wanted.store(true, Ordering::SeqCst);
+        self.job.group.purge_behind_durable().await
+    }
+
+    /// Gives up what is being built or merged; it is begun anew when it may be.
+    pub fn give_up_builds(&self) {
+        self.job.indexing.cancel();
+        self.job.merging.cancel();
+    }
+
     /// Looks for work now: what is due may have changed.
     pub fn look(&self) {
         self.job.look();
@@ -323,6 +339,21 @@ impl Job {
         Ok(())
     }
 
+    /// Waits until there is memory for this kind of work, or the worker stops.
+    async fn until_it_may(&self, track: Track) {
+        let wake = match track {
+            Track::Sealing => return,
+            Track::Indexing => &self.index_wake,
+            Track::Merging => &self.merge_wake,
+        };
+        while !self.is_stopping.load(Ordering::SeqCst) {
+            tokio::select! {
+                () = self.permits.room.may_build() => return,
+                () = wake.notified() => {}
+            }
+        }
+    }
+
     async fn pause(&self, track: Track) {
         let wake = match track {
             Track::Sealing => &*self.wake,
@@ -373,7 +404,8 @@ impl Job {
         track: Track,
         work: impl FnOnce(&Job) -> Result<bool, Fault> + Send + 'static,
     ) -> Result<bool, Fault> {
-        let Permits { sealing, building, merging } = &self.permits;
+        let Permits { sealing, building, merging, .. } = &self.permits;
+        self.until_it_may(track).await;
         let wanted = match track {
             Track::Sealing => vec![sealing],
             Track::Indexing => vec![building],
@@ -383,6 +415,12 @@ impl Job {
         for permit in wanted {
             permits.push(permit.clone().acquire_owned().await.map_err(|_| Fault::Cancelled)?);
         }
+        match track {
+            Track::Sealing => {}
+            Track::Indexing => self.indexing.renew(),
+            Track::Merging => self.merging.renew(),
+        }
+        // Behind the line above: a stop that cancels before it is seen here, one that cancels later is seen by the work.
         if self.is_stopping.load(Ordering::SeqCst) {
             return Err(Fault::Cancelled);
         }

@@ -20,6 +20,7 @@ mod operator;
 mod records;
 mod replace;
 mod restart;
+mod room;
 mod search;
 mod startup;
 

@@ -78,6 +78,11 @@ impl Server {
         &self.data
     }
 
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.service.id()
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> String {
         self.service.log()

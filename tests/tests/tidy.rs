@@ -46,6 +46,7 @@ const LONG: &[(&str, usize)] = &[];
 const LAYERS: &[&[&str]] = &[
     &["planted", "invariants"],
     &["env"],
+    &["room"],
     &["index", "peers"],
     &["log", "storage"],
     &["query"],

@@ -228,6 +228,8 @@ pub struct Storage {
     pub compression: Compression,
     /// Seconds between two checks of a replica's sealed segments; 0: never.
     pub verify_seconds: u64,
+    /// Free bytes below which writes are refused.
+    pub reserve_bytes: u64,
 }
 
 /// `log.*`
@@ -255,6 +257,26 @@ pub struct Replication {
     pub sync_interval_ms: u64,
     /// Seconds between two comparisons of a partition's replicas; 0: never.
     pub compare_seconds: u64,
+}
+
+/// `memory.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Memory {
+    /// MiB that the process may use; 0: what the system allows.
+    pub max_heap_mb: u64,
+    /// MiB of all caches together.
+    pub cache_size_mb: u64,
+}
+
+/// `cache.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cache {
+    /// Whether there are caches.
+    pub enabled: bool,
+    /// MiB of the query cache.
+    pub query_size_mb: u64,
+    /// Seconds that it keeps an answer.
+    pub query_ttl_seconds: u64,
 }
 
 /// `performance.*`
@@ -288,6 +310,10 @@ pub struct Config {
     pub raft: Raft,
     /// The replicas, and how they are watched.
     pub replication: Replication,
+    /// Use of memory.
+    pub memory: Memory,
+    /// What is kept for the next asker.
+    pub cache: Cache,
     /// Use of the machine.
     pub performance: Performance,
     /// Index of a new collection's vector that names none.
@@ -342,6 +368,7 @@ impl From<&Settings> for Config {
                     _ => Compression::Lz4,
                 },
                 verify_seconds: settings.number("storage.verify_seconds"),
+                reserve_bytes: settings.number("storage.reserve_bytes"),
             },
             log: Log {
                 lanes: narrow("log.lanes") as usize,
@@ -357,6 +384,15 @@ impl From<&Settings> for Config {
             },
             backlog_max: settings.number("index.backlog_max"),
             recall_seconds: settings.number("index.recall_seconds"),
+            memory: Memory {
+                max_heap_mb: settings.number("memory.max_heap_mb"),
+                cache_size_mb: settings.number("memory.cache_size_mb"),
+            },
+            cache: Cache {
+                enabled: settings.flag("cache.enabled"),
+                query_size_mb: settings.number("cache.query_cache.size_mb"),
+                query_ttl_seconds: settings.number("cache.query_cache.ttl_seconds"),
+            },
             performance: Performance { threads: narrow("performance.threads") as usize },
             index: match (settings.text("index.type").as_str(), quantization) {
                 ("flat", _) => IndexKind::Flat,

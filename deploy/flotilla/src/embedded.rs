@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use flotilla_client::Client;
+use flotilla_node::partition::answers;
 use flotilla_node::server::{Defaults, Node};
 use flotilla_router::line::Line;
 use flotilla_router::{Router, server as front};
@@ -72,6 +73,13 @@ pub fn configure(node: &mut flotilla_node::server::Options, config: &Config) {
         partitions: config.cluster.partitions,
         index: config.index,
         quantization: config.quantization,
+    };
+    node.room.memory_bytes = config.memory.max_heap_mb << 20;
+    node.room.reserve_bytes = config.storage.reserve_bytes;
+    node.answers = answers::Options {
+        is_enabled: config.cache.enabled,
+        bytes_max: config.cache.query_size_mb.min(config.memory.cache_size_mb) << 20,
+        ttl: Duration::from_secs(config.cache.query_ttl_seconds),
     };
     node.growth.grow_bytes = config.cluster.grow_bytes;
     node.growth.advise_bytes = config.cluster.advise_bytes;

@@ -139,7 +139,7 @@ pub fn coverage_table(coverage: &Coverage) -> String {
 pub fn plans_table(plans: &[PartitionPlan]) -> String {
     let right = Align::Right;
     let counts =
-        ["segments", "rounds", "ef", "visited", "distances", "unindexed", "matches", "wait ms", "ms"];
+        ["segments", "rounds", "ef", "visited", "distances", "unindexed", "matches", "wait ms", "ms", "cached"];
     let mut columns = vec![("partition", right, 20), ("plan", Align::Left, 60)];
     columns.extend(counts.map(|name| (name, right, 12)));
     let mut table = Table::new(&columns);
@@ -149,7 +149,8 @@ pub fn plans_table(plans: &[PartitionPlan]) -> String {
         let ef = u64::from(plan.ef);
         let counts = [plan.segments, plan.rounds, ef, plan.visited, plan.distances, plan.unindexed];
         let counts = counts.map(|count| count.to_string());
-        let rest = [matches, ms(plan.waited_micros), ms(plan.micros)];
+        let cached = if plan.cached { "yes" } else { "no" };
+        let rest = [matches, ms(plan.waited_micros), ms(plan.micros), cached.to_owned()];
         table.row([plan.partition.to_string(), plan.plan.clone()].into_iter().chain(counts).chain(rest));
     }
     table.render()
@@ -162,7 +163,7 @@ pub fn plans_json(plans: &[PartitionPlan]) -> serde_json::Value {
             "partition": plan.partition, "plan": plan.plan, "segments": plan.segments, "rounds": plan.rounds,
             "ef": plan.ef,            "visited": plan.visited, "distances": plan.distances, "unindexed": plan.unindexed,
             "matches": plan.matches, "waited_ms": plan.waited_micros as f64 / 1e3,
-            "ms": plan.micros as f64 / 1e3,
+            "ms": plan.micros as f64 / 1e3, "cached": plan.cached,
         })
     };
     plans.iter().map(plan).collect()

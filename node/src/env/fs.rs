@@ -388,6 +388,12 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     fs2::available_space(path).map_err(|error| named(path, error))
 }
 
+/// Bytes that the file system of `path` has in all.
+pub fn whole_bytes(path: &Path) -> io::Result<u64> {
+    simulate!(path, disk => Ok(disk.whole_bytes()));
+    fs2::total_space(path).map_err(|error| named(path, error))
+}
+
 /// The sole right to use a folder, held until dropped; the system releases it when the process ends in any way.
 #[derive(Debug)]
 pub struct FolderLock {
@@ -494,6 +500,7 @@ mod tests {
         remove_dir_all(&dir.path().join("b")).unwrap();
         assert_eq!(read(&dir.path().join("c")).unwrap(), b"x");
         assert!(!exists(&dir.path().join("a")).unwrap());
-        assert!(free_bytes(dir.path()).unwrap() > 0);
+        let (free, whole) = (free_bytes(dir.path()).unwrap(), whole_bytes(dir.path()).unwrap());
+        assert!(0 < free && free <= whole, "{free} of {whole}");
     }
 }

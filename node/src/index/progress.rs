@@ -27,10 +27,15 @@ impl Progress {
 
     /// Asks the build to stop; it does within about one row per thread.
     pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        self.cancelled.store(true, Ordering::SeqCst);
     }
 
-    /// True once [`Progress::cancel`] was called.
+    /// Builds may go on again, or begin anew.
+    pub fn renew(&self) {
+        self.cancelled.store(false, Ordering::SeqCst);
+    }
+
+    /// True once [`Progress::cancel`] was called, until [`Progress::renew`] is.
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }

@@ -59,7 +59,7 @@ impl Replica {
 
     async fn take(&self, step: Step) -> Stepped<Cursor> {
         // A flood of imports waits for the background as any other.
-        self.worker.wait_while_behind().await?;
+        self.has_room().await?;
         let stepped = Replica::step(self, step).await?;
         let moves = self.ledger.moves();
         let cursor = moves.incoming.as_ref().map(|incoming| incoming.cursor.clone());

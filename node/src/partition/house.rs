@@ -25,6 +25,9 @@ pub const FRESH: Fresh =
 /// Vectors of a partition that may wait for their index.
 pub const BACKLOG_MAX: usize = 150;
 
+/// Reads that may compute at one time.
+pub const READS: u32 = 4;
+
 /// Every key, for each partition: these tests route by hand.
 pub fn whole() -> Owned {
     Owned { epoch: Epoch(1), area: Area::of(&Strategy::ConsistentHash, 0..1024), ..Owned::default() }
@@ -35,6 +38,10 @@ pub struct House {
     pub lanes: Arc<Lanes>,
     pub registry: Arc<Registry>,
     pub permits: worker::Permits,
+    pub room: Arc<Room>,
+    pub answers: Arc<Answers>,
+    /// [`READS`] of them.
+    pub reads: Arc<Semaphore>,
 }
 
 pub fn placement(partitions: u64) -> PlacementMap {
@@ -83,7 +90,10 @@ impl House {
     /// Opens the log alone: no map is known yet.
     pub fn empty(dir: &Path, worker: worker::Options) -> House {
         let lanes = Lanes::open(&dir.join("log"), log_options()).unwrap().0;
-        let permits = worker::Permits::default();
+        let room = Arc::<Room>::default();
+        let permits = worker::Permits::new(room.clone());
+        let answers = Arc::new(Answers::new(answers::Options::default(), room.clone()));
+        let reads = Arc::new(Semaphore::new(READS as usize));
         let shared = Shared {
             store: store::Options {
                 seal_rows: 50,
@@ -97,13 +107,15 @@ impl House {
                 throttle: Arc::default(),
                 options: raft::Options { heartbeat_ms: 80, ..Default::default() },
             },
-            read_permits: Arc::new(Semaphore::new(4)),
+            read_permits: reads.clone(),
             work_permits: permits.clone(),
             worker,
             recall: recall::Sampling::new(Duration::from_nanos(1)),
+            answers: answers.clone(),
+            room: room.clone(),
         };
         let registry = Arc::new(Registry::new(dir.join("partitions"), lanes.clone(), shared));
-        House { lanes, registry, permits }
+        House { lanes, registry, permits, room, answers, reads }
     }
 
     pub async fn replica(&self, id: u64) -> Result<Arc<Replica>, Refusal> {

@@ -17,12 +17,14 @@ use futures::StreamExt as _;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use super::answers::Answers;
 use super::{Replica, Shared};
 use crate::env::{clock, fs, task};
 use crate::log::Lanes;
 use crate::raft::door::Door;
 use crate::raft::outbox::Throttle;
 use crate::raft::{Start, inbox};
+use crate::room::Room;
 use crate::storage::Fault;
 
 /// Partitions opened at one time.
@@ -65,6 +67,16 @@ impl Registry {
     /// This node.
     pub fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// Whether there is memory and disk for more.
+    pub fn room(&self) -> &Arc<Room> {
+        &self.shared.room
+    }
+
+    /// The answers that are kept.
+    pub fn answers(&self) -> &Arc<Answers> {
+        &self.shared.answers
     }
 
     /// The rate of what is copied to other nodes.

@@ -112,7 +112,7 @@ impl Replica {
     ) -> Result<(u64, LogIndex), Refusal> {
         at_most("records", "records", BATCH_MAX, records.len())?;
         let rows = admit::rows(&self.store.spec(), owned, records)?;
-        self.worker.wait_while_behind().await.map_err(|why| self.serves().err().unwrap_or(why))?;
+        self.has_room().await?;
         self.replace_step(ReplaceStep::Stage { id, sequence, rows }).await
     }
 

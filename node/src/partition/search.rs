@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::group::{GroupBy, GroupKey};
@@ -10,6 +11,7 @@ use flotilla_proto::record::Key;
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::CollectionSpec;
 
+use super::answers::{Flight, Found, Question, Scene};
 use super::fresh::Fresh;
 use super::{Owned, Replica};
 use crate::env::{clock, task};
@@ -56,30 +58,63 @@ pub struct Groups {
 
 impl Replica {
     /// The nearest records of this partition, and the log index of the view that was searched: that of `at` if it is
-    /// still at hand.
+    /// still at hand. With its `question`, the answer may be one that was computed for another caller.
     pub async fn search(
         &self,
         search: Search,
+        question: Option<Question>,
         at: LogIndex,
         fresh: Fresh,
         owned: &Owned,
-    ) -> Result<(query::Answer, LogIndex), Refusal> {
+    ) -> Result<Searched, Refusal> {
         let called = clock::now();
         let view = self.view_of_at(at, fresh, owned).await?;
         let curtain = self.seat.curtain(&view, owned)?;
         let at = view.at;
         let look = Arc::new(Look { view, curtain, spec: self.store.spec(), search });
+        let flight = match question.filter(|question| self.answers.is_on() && question.is_of(&look.spec)) {
+            Some(question) => match self.ask(&question, &look).await {
+                Asked::Answered(answer) => {
+                    self.watch(look, &answer);
+                    return Ok(Searched { answer, at, cached: Some(called.elapsed()) });
+                }
+                Asked::Compute(flight) => flight,
+            },
+            None => None,
+        };
+        let alive = flight.as_ref().map_or_else(Arc::default, Flight::alive);
+        let begun = flight.map(Flight::begun);
         let asked = look.clone();
         let answer = self
-            .compute(move |cancelled| {
+            .compute_for(alive, move |cancelled| {
                 let began = clock::now();
                 let mut answer = asked.take(asked.search.exact, cancelled)?;
                 answer.plan.took(began.duration_since(called), began.elapsed());
+                let answer = Arc::new(answer);
+                if let Some(begun) = begun {
+                    begun.done(&answer);
+                }
                 Ok(answer)
             })
             .await?;
         self.watch(look, &answer);
-        Ok((answer, at))
+        Ok(Searched { answer, at, cached: None })
+    }
+
+    /// Looks for an answer that is kept, or that somebody is about to have.
+    async fn ask(&self, question: &Question, look: &Look) -> Asked {
+        let scene = Scene { serial: look.view.serial(), curtain: look.curtain.clone() };
+        loop {
+            match self.answers.find(question, &scene) {
+                Found::Kept(answer) => return Asked::Answered(answer),
+                Found::Coming(coming) => {
+                    if let Some(answer) = coming.answer().await {
+                        return Asked::Answered(answer);
+                    }
+                }
+                Found::Nothing(flight) => return Asked::Compute(flight),
+            }
+        }
     }
 
     /// What words weigh in this partition, and the log index of the view that was looked at: as for a search.
@@ -105,7 +140,7 @@ impl Replica {
     }
 
     /// Compares the answer with that of a scan, if it is time; the caller does not wait for it.
-    fn watch(&self, look: Arc<Look>, answer: &query::Answer) {
+    fn watch(&self, look: Arc<Look>, answer: &Arc<query::Answer>) {
         let Search { exact, groups, text, .. } = &look.search;
         if *exact || groups.is_some() || text.is_some() {
             return;
@@ -130,6 +165,23 @@ impl Replica {
             }
         }));
     }
+}
+
+/// What a search found.
+#[derive(Clone, Debug)]
+pub struct Searched {
+    /// The hits.
+    pub answer: Arc<query::Answer>,
+    /// The log index of the view.
+    pub at: LogIndex,
+    /// If the answer was computed for another caller, or kept: what it took to find that.
+    pub cached: Option<Duration>,
+}
+
+/// What the cache has to say.
+enum Asked {
+    Answered(Arc<query::Answer>),
+    Compute(Option<Flight>),
 }
 
 /// A search of a view that stands still.

@@ -61,6 +61,14 @@ impl Views {
         let_go(&mut self.scans.lock());
     }
 
+    /// Lets go of views that are kept for the second phase of a search and older than this, and of those of scans too if `all`.
+    pub fn let_go(&self, age_max: Duration, all: bool) {
+        self.kept.lock().retain(|(since, _)| since.elapsed() < age_max);
+        if all {
+            self.scans.lock().clear();
+        }
+    }
+
     /// The view of this log index, if it is still kept.
     pub fn find(&self, at: LogIndex) -> Option<View> {
         if at == 0 {

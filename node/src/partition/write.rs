@@ -42,7 +42,23 @@ pub struct Written {
     pub unnamed: u64,
 }
 
+impl Write {
+    /// Whether it adds rows. Deletions do not: they are how room is made, so nothing that is short refuses them.
+    fn grows(&self) -> bool {
+        !matches!(self, Write::Delete(_) | Write::DeleteFilter(_))
+    }
+}
+
 impl Replica {
+    /// Waits for room for more rows.
+    ///
+    /// # Errors
+    /// [`Refusal::Exhausted`] if there is none: memory or disk is short, or the background is behind.
+    pub(super) async fn has_room(&self) -> Result<(), Refusal> {
+        self.room.admits()?;
+        self.worker.wait_while_behind().await.map_err(|why| self.serves().err().unwrap_or(why))
+    }
+
     /// Writes: returns when the write is durable, applied and visible here. The keys must be among those `owned`.
     pub async fn write(
         &self,
@@ -57,8 +73,11 @@ impl Replica {
         if self.ledger.replaces.borrow().generation < owned.replaces.generation {
             self.settle(owned).await?;
         }
+        let write_grows = write.grows();
         let body = admit::admit(&self.store.spec(), &self.ledger.moves(), owned, write)?;
-        self.worker.wait_while_behind().await.map_err(|why| self.serves().err().unwrap_or(why))?;
+        if write_grows {
+            self.has_room().await?;
+        }
         let proposed = self.propose(request, body).await;
         match proposed.map_err(|why| self.serves().err().unwrap_or(why))? {
             Reply::Written { affected, log_index } => {

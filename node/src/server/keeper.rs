@@ -159,11 +159,12 @@ impl Keeper {
         if !members.is_committed {
             return;
         }
-        if let Err(why) = group.has_space()
-            && !members.is_alone(group.node())
-        {
+        let is_short = group.has_space().is_err()
+            // That others are short too is not known here: leaderships must not go round and round.
+            || self.registry.room().has_disk().is_err() && self.remember(replica.id()).elapsed() > SETTLED;
+        if is_short && !members.is_alone(group.node()) {
             // The others may have space; this one gets its leadership back once it has some, and answers again.
-            tracing::debug!(partition = replica.id().0, %why, "the leadership goes to a node with space");
+            tracing::debug!(partition = replica.id().0, "the leadership goes to a node with space");
             if let Err(why) = group.step_aside().await {
                 tracing::debug!(partition = replica.id().0, %why, "the leadership stays");
             }

@@ -1,11 +1,14 @@
 //! The node's figures, read when they are asked for.
 
+mod resources;
+
 use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 
+use self::resources::Resources;
 use crate::log::Lanes;
 use crate::partition::registry::Registry;
 
@@ -18,6 +21,7 @@ pub struct Gauges {
     quarantined: Option<IntGaugeVec>,
     divergences: Option<IntCounterVec>,
     recall: Option<GaugeVec>,
+    resources: Option<Resources>,
 }
 
 #[derive(Clone, Copy)]
@@ -98,7 +102,8 @@ impl Gauges {
         let quarantined = gauge("replica_quarantined", help, "partition");
         let help = "share of the nearest records that searches of the replica find, a mean over the last ones compared with scans";
         let recall = GaugeVec::new(Opts::new("flotilla_recall_at_k", help), &["partition"]).ok();
-        Gauges { registry, lanes, partition, log, quarantined, divergences, recall }
+        let resources = Resources::new(registry.clone(), lanes.clone());
+        Gauges { registry, lanes, partition, log, quarantined, divergences, recall, resources }
     }
 
     fn read(&self) {
@@ -182,6 +187,7 @@ impl Collector for Gauges {
         let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.desc());
         let node = self.log.iter().chain(&self.quarantined).flat_map(|gauge| gauge.desc());
         let node = node.chain(self.recall.iter().flat_map(|gauge| gauge.desc()));
+        let node = node.chain(self.resources.iter().flat_map(|resources| resources.desc()));
         partition.chain(node).chain(self.divergences.iter().flat_map(|counter| counter.desc())).collect()
     }
 
@@ -190,6 +196,7 @@ impl Collector for Gauges {
         let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.collect());
         let node = self.log.iter().chain(&self.quarantined).flat_map(|gauge| gauge.collect());
         let node = node.chain(self.recall.iter().flat_map(|gauge| gauge.collect()));
+        let node = node.chain(self.resources.iter().flat_map(|resources| resources.collect()));
         partition.chain(node).chain(self.divergences.iter().flat_map(|counter| counter.collect())).collect()
     }
 }

@@ -22,6 +22,7 @@ use flotilla_proto::schema::{CollectionSpec, Hnsw, at_most, check_key_prefix};
 use flotilla_proto::shard::write_request::Command;
 use flotilla_proto::shard::{self, shard_server};
 use flotilla_proto::v1;
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::fulltext::{text_from_wire, weighing_from_wire, weights_to_wire};
@@ -29,9 +30,10 @@ use super::write::{part_from_wire, written_to_wire};
 use super::{replace, time_left, within};
 use crate::machine::command::RequestId;
 use crate::meta::Meta;
+use crate::partition::answers::Question;
 use crate::partition::fresh::{Consistency, Fresh};
 use crate::partition::registry::Registry;
-use crate::partition::{Aggregate, Groups, Owned, Parts, Replica, Scan, Search, Start};
+use crate::partition::{Aggregate, Groups, Owned, Parts, Replica, Scan, Search, Searched, Start};
 use crate::query::{self, Stretch};
 use crate::storage::vectors;
 
@@ -226,7 +228,24 @@ fn hit_to_wire(hit: &query::PartialHit) -> shard::PartialHit {
     shard::PartialHit { key: Some(key_to_wire(&hit.key)), distance: hit.distance, version: hit.version }
 }
 
-fn plan_to_wire(partition: PartitionId, plan: &query::PlanReport) -> v1::PartitionPlan {
+/// The request without what does not change the partition's answer: what decides it is left, to the bit.
+fn question_from_wire(request: &mut shard::SearchRequest) -> Vec<u8> {
+    request.view = 0;
+    if let Some(search) = &mut request.search {
+        (search.explain, search.with_payload, search.with_vectors) = (false, false, false);
+        (search.read, search.highlight) = (None, None);
+        search.fields.clear();
+        search.aggregations.clear();
+    }
+    request.encode_to_vec()
+}
+
+fn plan_to_wire(
+    partition: PartitionId,
+    plan: &query::PlanReport,
+    cached: Option<Duration>,
+) -> v1::PartitionPlan {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     v1::PartitionPlan {
         partition: partition.0,
         plan: plan.words(),
@@ -235,10 +254,11 @@ fn plan_to_wire(partition: PartitionId, plan: &query::PlanReport) -> v1::Partiti
         unindexed: plan.unindexed,
         matches: plan.matches,
         visited: plan.visited,
-        micros: plan.micros,
-        waited_micros: plan.waited_micros,
+        micros: if cached.is_some() { 0 } else { plan.micros },
+        waited_micros: cached.map_or(plan.waited_micros, micros),
         rounds: plan.rounds,
         ef: u32::try_from(plan.ef()).unwrap_or(u32::MAX),
+        cached: cached.is_some(),
     }
 }
 
@@ -274,13 +294,16 @@ impl shard_server::Shard for ShardService {
         let target = request.target.take();
         let fresh = fresh_from_wire(target.as_ref(), left)?;
         let (explain, view) = (request.search.as_ref().is_some_and(|search| search.explain), request.view);
-        let (id, answer, log_index) = within(left, async {
+        let (id, found) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
-            let search = search_from_wire(request, &replica.spec())?;
-            let (answer, log_index) = replica.search(search, view, fresh, &owned).await?;
-            Ok((replica.id(), answer, log_index))
+            let spec = replica.spec();
+            let question = Question::new(replica.id(), question_from_wire(&mut request), spec.clone());
+            let search = search_from_wire(request, &spec)?;
+            let found = replica.search(search, Some(question), view, fresh, &owned).await?;
+            Ok((replica.id(), found))
         })
         .await?;
+        let Searched { answer, at: log_index, cached } = found;
         let group = |group: &query::Group| shard::PartialGroup {
             value: Some(value_to_wire(&group.value)),
             hits: group.hits.iter().map(hit_to_wire).collect(),
@@ -288,7 +311,7 @@ impl shard_server::Shard for ShardService {
         Ok(Response::new(shard::SearchResponse {
             hits: answer.hits.iter().map(hit_to_wire).collect(),
             log_index,
-            plan: explain.then(|| plan_to_wire(id, &answer.plan)),
+            plan: explain.then(|| plan_to_wire(id, &answer.plan, cached)),
             groups: answer.groups.iter().map(group).collect(),
             groups_cut: answer.is_cut,
         }))

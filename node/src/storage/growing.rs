@@ -40,6 +40,7 @@ pub(super) struct Growing {
     rows: u32,
     dead: u32,
     bytes: usize,
+    vector_bytes: usize,
 }
 
 /// Whether a row can be stored: its vectors are the collection's, in order, and its key is one.
@@ -61,7 +62,9 @@ impl Growing {
         }
         for (row, place) in rows.iter().zip(self.rows..) {
             self.newest.insert(row.key.as_slice().into(), place);
-            self.bytes += row.size();
+            // The key stands in the map of the newest rows too.
+            self.bytes += row.size() + row.key.len();
+            self.vector_bytes += row.vector_size();
             self.expiring.extend(row.expires_at_ms().map(|when| (when, place)));
         }
         let mut last = Chunk::of(self.rows, version, rows, shapes);
@@ -117,6 +120,11 @@ impl Growing {
     /// Bytes it takes in memory, roughly.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Of those, the bytes of its vectors.
+    pub fn vector_bytes(&self) -> usize {
+        self.vector_bytes
     }
 
     /// The chunks as they stand.

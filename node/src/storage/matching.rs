@@ -123,6 +123,7 @@ impl Drop for Taken {
 /// The filters that a sealed segment remembers.
 #[derive(Debug)]
 pub(super) struct Filters {
+    rows: usize,
     /// The one used last at the end.
     kept: Mutex<Vec<(Compiled, Arc<Known>)>>,
     vectors: usize,
@@ -133,7 +134,7 @@ impl Filters {
     /// None yet, of a segment of so many rows and vectors.
     pub fn new(rows: u32, vectors: usize) -> Filters {
         let room = Arc::new(Room(AtomicUsize::new(rows as usize * ROOM_PER_ROW)));
-        Filters { kept: Mutex::default(), vectors, room }
+        Filters { rows: rows as usize, kept: Mutex::default(), vectors, room }
     }
 
     /// What is known of a filter; `evaluate` works out its rows, where nothing is.
@@ -160,6 +161,17 @@ impl Filters {
             kept.push((filter.clone(), Arc::clone(&known)));
         }
         Ok(known)
+    }
+
+    /// Bytes of what is remembered: a bit for each row and filter, and the gathered codes.
+    pub fn bytes(&self) -> usize {
+        let packed = (self.rows * ROOM_PER_ROW).saturating_sub(self.room.0.load(Ordering::Relaxed));
+        self.kept.lock().len() * self.rows / 8 + packed
+    }
+
+    /// Remembers none any more.
+    pub fn forget(&self) {
+        self.kept.lock().clear();
     }
 
     fn find(&self, filter: &Compiled) -> Option<Arc<Known>> {

@@ -85,8 +85,12 @@ impl StoredRow {
 
     /// Bytes it takes in memory, roughly.
     pub fn size(&self) -> usize {
-        let vectors: usize = self.vectors.iter().map(|vector| vector.values.len() * 4 + 8).sum();
-        self.key.len() + vectors + self.payload.len() + 64
+        self.key.len() + self.vector_size() + self.payload.len() + 64
+    }
+
+    /// Of those, the bytes of its vectors.
+    pub fn vector_size(&self) -> usize {
+        self.vectors.iter().map(|vector| vector.values.len() * 4 + 8).sum()
     }
 }
 

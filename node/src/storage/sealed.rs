@@ -439,6 +439,23 @@ impl Sealed {
         graphs + values + self.files.keys.bytes() + u64::from(self.rows()) * 16
     }
 
+    /// Bytes that building its graphs takes, about.
+    pub fn build_bytes(&self) -> u64 {
+        let Header { shapes, columns, .. } = &self.files.header;
+        let each = shapes.iter().zip(columns).map(|(shape, column)| shape.build_bytes() * u64::from(column.count));
+        each.sum()
+    }
+
+    /// Bytes of the filters that it remembers.
+    pub fn cached_bytes(&self) -> u64 {
+        self.filters.bytes() as u64
+    }
+
+    /// Forgets them.
+    pub fn drop_caches(&self) {
+        self.filters.forget();
+    }
+
     /// Bound to a view at `at` that sees `live` rows.
     pub fn bind(self: Arc<Self>, at: LogIndex, live: u32) -> SealedView {
         SealedView::new(self, at, live)

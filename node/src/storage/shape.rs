@@ -52,6 +52,24 @@ impl VectorShape {
         self.spec.has_codes() && small.contains(&self.spec.index.quantization())
     }
 
+    /// Bytes for each row while its graph is built: the graph, what building takes beside it, the codes, and all of it once more as it
+    /// is written.
+    pub fn build_bytes(&self) -> u64 {
+        let dims = u64::from(self.spec.dims);
+        match self.graph() {
+            None => 0,
+            Some(any::Params::Lsh(_)) => 32,
+            Some(any::Params::Graph(params)) => {
+                let codes = match params.quantization {
+                    Quantization::None => 0,
+                    Quantization::Scalar => dims + dims / 8,
+                    Quantization::Binary | Quantization::Product => dims / 8,
+                };
+                24 * u64::from(params.graph.m) + 2 * codes
+            }
+        }
+    }
+
     /// How to build its graph, or its hashes; `None` for a vector that is scanned.
     pub fn graph(&self) -> Option<any::Params> {
         if let IndexKind::Lsh(schema::Lsh { coarse, fine }) = self.spec.index {

@@ -20,6 +20,7 @@
 mod apply;
 mod background;
 mod restore;
+mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +39,7 @@ use super::manifest::MANIFEST;
 use super::plan::Limits;
 use super::sealed::Sealed;
 use super::shape::Shapes;
-use super::view::{Part, Published, View};
+use super::view::{Part, Published, View, next_serial};
 use super::{Compression, Digest, Fault, Presence, digest};
 use crate::env::fs;
 
@@ -148,6 +149,7 @@ pub struct Store {
     sealing: Mutex<()>,
     commit: Mutex<Committed>,
     state: Mutex<State>,
+    under_way: usage::UnderWay,
     /// Makes the next delete answer and do nothing.
     #[cfg(test)]
     pub(crate) skips_delete: std::sync::atomic::AtomicBool,
@@ -400,7 +402,8 @@ impl State {
             segment: Arc::new(rows.chunks().bind(at, rows.live(), Arc::clone(&self.shapes))),
         });
         let presence = Arc::clone(&self.presence);
-        Published { at, digest: self.digest, parts: sealed.chain(in_memory).collect(), presence }
+        let parts = sealed.chain(in_memory).collect();
+        Published { serial: next_serial(), at, digest: self.digest, parts, presence }
     }
 
     fn take_number(&mut self) -> u64 {

@@ -4,6 +4,7 @@
 //! alive (chunks in memory, maps of files, even after their folders' names are gone) until it is dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::record::Key;
@@ -21,6 +22,8 @@ pub(super) struct Part {
 
 /// What views see from some moment on.
 pub(super) struct Published {
+    /// No other state of any partition in this process has it.
+    pub serial: u64,
     /// The log index.
     pub at: LogIndex,
     /// The rolling digest there.
@@ -29,6 +32,12 @@ pub(super) struct Published {
     pub parts: Vec<Part>,
     /// Whose rows they are.
     pub presence: Arc<Presence>,
+}
+
+/// The number of the next state.
+pub(super) fn next_serial() -> u64 {
+    static STATES: AtomicU64 = AtomicU64::new(1);
+    STATES.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Published {
@@ -40,7 +49,8 @@ impl Published {
         if let Some(part) = come {
             parts.insert(place.unwrap_or(parts.len()).min(parts.len()), part);
         }
-        Published { at: self.at, digest: self.digest, parts, presence: Arc::clone(&self.presence) }
+        let presence = Arc::clone(&self.presence);
+        Published { serial: next_serial(), at: self.at, digest: self.digest, parts, presence }
     }
 }
 
@@ -61,6 +71,11 @@ impl std::fmt::Debug for View {
 impl View {
     pub(super) fn of(published: Arc<Published>) -> View {
         View { at: published.at, published }
+    }
+
+    /// A number that no other state in this process has: of two views with it, all that can be seen is the same, and where it stands.
+    pub fn serial(&self) -> u64 {
+        self.published.serial
     }
 
     /// Whose rows they are.

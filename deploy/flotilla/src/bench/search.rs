@@ -35,6 +35,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
   flotilla bench search --collection bench --queries query.npy --truth truth.npy --server-pid $(pidof flotilla)
 
 The truth holds row numbers, nearest first: import the vectors without --key, so that keys are row numbers.
+Queries that come again are answered from the server's cache: start it with FLOTILLA_CACHE_ENABLED=false to measure searches.
+
 Prints one JSON line per ef: ef, recall, qps, cpu_qps, p50_us, p99_us, build_s, bytes_per_vector, clients. What cannot be
 known from outside (build_s, bytes_per_vector; recall without --truth; cpu_qps without --server-pid) is null.")]
 pub struct BenchSearchArgs {

@@ -132,6 +132,12 @@ pub const KEYS: &[Key] = &[
         "How often one sealed segment of each replica is read whole and checked; 0: never.",
     ),
     number(
+        "storage.reserve_bytes",
+        [1 << 30, 0, 1 << 60],
+        "bytes",
+        "Free space below which writes are refused, kept for seals and merges; at most a twentieth of the disk counts.",
+    ),
+    number(
         "log.lanes",
         [4, 1, 256],
         "",
@@ -166,6 +172,36 @@ pub const KEYS: &[Key] = &[
         [60, 0, 1_000_000],
         "s",
         "How often the replicas of each partition are compared; 0: never.",
+    ),
+    number(
+        "memory.max_heap_mb",
+        [0, 0, 1 << 30],
+        "MiB",
+        "Memory that the process may use, mapped files not counted; 0: what its control group or the machine allows.",
+    ),
+    number(
+        "memory.cache_size_mb",
+        [2_048, 0, 1 << 30],
+        "MiB",
+        "Memory of all caches together, at most.",
+    ),
+    Key {
+        name: "cache.enabled",
+        kind: Kind::Flag { default: true },
+        unit: "",
+        doc: "Whether answers are kept for who asks the same of the same state.",
+    },
+    number(
+        "cache.query_cache.size_mb",
+        [512, 0, 1 << 30],
+        "MiB",
+        "Memory for answers of searches, at most; never more than an eighth of what the process may use.",
+    ),
+    number(
+        "cache.query_cache.ttl_seconds",
+        [300, 0, 1_000_000],
+        "s",
+        "How long an answer is kept.",
     ),
     number("performance.threads", [0, 0, 1_024], "", "Worker threads; 0 takes one per core."),
     Key {
@@ -229,7 +265,7 @@ pub const KEYS: &[Key] = &[
 /// Keys that are planned and not there yet. A file that names one is refused instead of being half obeyed. A name
 /// stands for itself and for everything nested in it.
 pub const UNSUPPORTED: &[&str] = &[
-    "memory",
+    "memory.mmap_enabled",
     "replication.enabled",
     "replication.role",
     "replication.bind_address",
@@ -246,7 +282,7 @@ pub const UNSUPPORTED: &[&str] = &[
     "server.connection_timeout_ms",
     "server.keep_alive_ms",
     "server.thread_pool",
-    "cache",
+    "cache.vector_cache",
 ];
 
 /// The key of this name.

@@ -35,8 +35,12 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_one() {
 
 #[test]
 fn planned_keys_are_refused_clearly() {
-    for text in ["memory:\n  budget: 1", "storage: {compression: lz4}", "cache:\n", "cluster:\n  mode: shard"]
-    {
+    for text in [
+        "memory:\n  mmap_enabled: false",
+        "storage: {compression: lz4}",
+        "cache:\n  vector_cache:\n    size_mb: 1",
+        "cluster:\n  mode: shard",
+    ] {
         let error = load(text).unwrap_err();
         assert!(error.contains("not supported by this version"), "{error}");
     }
@@ -65,7 +69,7 @@ fn wrong_types_and_ranges_name_key_limit_and_value() {
 
 #[test]
 fn every_problem_is_reported_at_once() {
-    let error = load("server:\n  port: 70000\nmemory:\n  max_heap_mb: 1\n").unwrap_err();
+    let error = load("server:\n  port: 70000\nmemory:\n  mmap_enabled: true\n").unwrap_err();
     assert_eq!(error.lines().count(), 2, "{error}");
 }
 

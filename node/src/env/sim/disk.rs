@@ -293,6 +293,10 @@ impl Disk {
         let state = self.state.lock();
         state.capacity.saturating_sub(state.used()).min(1 << 40)
     }
+
+    pub(in crate::env) fn whole_bytes(&self) -> u64 {
+        self.state.lock().capacity.min(1 << 40)
+    }
 }
 
 impl State {

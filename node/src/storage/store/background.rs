@@ -67,6 +67,7 @@ impl Store {
         let (Step::Index(_), [segment]) = (step, claim.segments.as_slice()) else {
             return self.merge(claim, progress);
         };
+        let _counted = self.under_way.begin(segment);
         let graphs =
             segment.build_graphs(self.options.graph_least(), self.options.index_threads, progress)?;
         let indexed = Arc::new(segment.with_graphs(&graphs));
@@ -141,6 +142,7 @@ impl Store {
             merged = merged.with_graphs(&merged.link_graphs(whole)?);
         }
         let (least, threads) = (self.options.graph_least(), self.options.index_threads);
+        let _counted = self.under_way.begin(&merged);
         let graphs = merged.build_graphs(least, threads, progress)?;
         Ok(merged.with_graphs(&graphs))
     }

@@ -52,6 +52,7 @@ impl Store {
             sealing: Mutex::new(()),
             commit: Mutex::new(Committed { applied, machine }),
             state: Mutex::new(state),
+            under_way: Default::default(),
             #[cfg(test)]
             skips_delete: Default::default(),
         };
