@@ -138,12 +138,8 @@ impl Kind {
         may_idle: true,
     };
     /// The port that other nodes call; as [`Kind::ROUTERS`].
-    pub const PEERS: Kind = Kind {
-        name: "peer",
-        has_pages: false,
-        keep_alive_max: Duration::from_secs(5),
-        ..Kind::ROUTERS
-    };
+    pub const PEERS: Kind =
+        Kind { name: "peer", has_pages: false, keep_alive_max: Duration::from_secs(5), ..Kind::ROUTERS };
 }
 
 /// The bounds and the figures of all ports of a process.
