@@ -72,6 +72,11 @@ impl Guest {
         self.all_waiting.sub(signed(bytes));
     }
 
+    /// Bytes of answers that it has not taken.
+    pub(crate) fn owed(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Why it has to go, if it has.
     pub(crate) fn overstays(&self, timeout: Duration, patience: Duration) -> Option<&'static str> {
         let now = self.now();
@@ -83,7 +88,7 @@ impl Guest {
         }
         let stuck = self.stuck.load(Ordering::Relaxed);
         let is_stuck = stuck > 0 && longer(stuck - 1, timeout);
-        let is_owed = self.waiting.load(Ordering::Relaxed) > 0;
+        let is_owed = self.owed() > 0;
         let is_slow = is_owed && longer(self.moved.load(Ordering::Relaxed), patience);
         (is_stuck || is_slow).then_some("stalled")
     }

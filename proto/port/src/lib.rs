@@ -47,6 +47,8 @@ use tower::ServiceExt as _;
 use crate::body::{Patient, Told};
 use crate::guest::{Guest, Watched};
 
+/// Why this side ends a connection: there are too many, it does not begin, or nobody takes what waits.
+const REASONS: [&str; 5] = ["full", "flood", "handshake", "silent", "stalled"];
 /// Connections beyond the bound that are answered at once, each with a refusal.
 const OVERFLOW_MAX: usize = 64;
 /// How long such a connection has for its one question and the answer.
@@ -70,6 +72,8 @@ const HTTP1_HEADERS_MAX: usize = 64;
 const ERRORS_MAX: usize = 1_024;
 /// A ping is answered within this.
 const PONG_MAX: Duration = Duration::from_secs(20);
+/// Bytes of answers that wait on one connection: beyond it, it is asked to take them first.
+const OWED_BYTES_MAX: usize = 32 << 20;
 /// Bytes of answers that wait for their callers, of all connections: beyond it nobody may be stuck for longer than
 /// [`PATIENCE_PRESSED`].
 const WAITING_BYTES_MAX: i64 = 256 << 20;
@@ -188,6 +192,7 @@ impl Doors {
     /// A port.
     pub fn door(&self, kind: Kind) -> Door {
         let open = self.0.open.with_label_values(&[kind.name]);
+        REASONS.iter().for_each(|reason| drop(self.0.closed.with_label_values(&[kind.name, reason])));
         Door(Arc::new(Port {
             doors: self.0.clone(),
             kind,
@@ -442,13 +447,13 @@ async fn attend<IO, F>(
         guest.calls();
         let (routes, guest, answered) = (routes.clone(), guest.clone(), answered.clone());
         async move {
-            let is_refused = is_overflow && is_call(&request);
-            let response = if is_refused {
-                refused().into_http()
-            } else {
-                let request = request.map(|body| Patient::new(body, idle));
-                let Ok(response) = routes.oneshot(request).await;
-                response
+            let response = match refusal(is_overflow, &guest).filter(|_| is_call(&request)) {
+                Some(refusal) => tonic::Status::from(refusal).into_http(),
+                None => {
+                    let request = request.map(|body| Patient::new(body, idle));
+                    let Ok(response) = routes.oneshot(request).await;
+                    response
+                }
             };
             if is_overflow {
                 answered.notify_one();
@@ -494,7 +499,17 @@ fn is_call(request: &Request<Incoming>) -> bool {
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-fn refused() -> tonic::Status {
-    let what = "server.max_connections: all connections are taken".to_owned();
-    Refusal::Exhausted { what, retry_after: RETRY_AFTER }.into()
+/// Why a call is not looked at, if it is not.
+fn refusal(is_overflow: bool, guest: &Guest) -> Option<Refusal> {
+    let owed = guest.owed();
+    let what = match (is_overflow, owed > OWED_BYTES_MAX) {
+        (true, _) => "server.max_connections: all connections are taken".to_owned(),
+        (false, true) => {
+            format!(
+                "{owed} bytes of answers wait on this connection, the limit is {OWED_BYTES_MAX}: take them first"
+            )
+        }
+        (false, false) => return None,
+    };
+    Some(Refusal::Exhausted { what, retry_after: RETRY_AFTER })
 }
