@@ -70,7 +70,8 @@ const HTTP1_BYTES_MAX: usize = 64 << 10;
 const HTTP1_HEADERS_MAX: usize = 64;
 /// Streams of one connection that may end by an error of the other side before it is closed.
 const ERRORS_MAX: usize = 1_024;
-/// A ping is answered within this.
+/// A ping is answered within the time between two, at least and at most within this.
+const PONG_MIN: Duration = Duration::from_secs(2);
 const PONG_MAX: Duration = Duration::from_secs(20);
 /// Bytes of answers that wait on one connection: beyond it, it is asked to take them first.
 const OWED_BYTES_MAX: usize = 32 << 20;
@@ -287,7 +288,7 @@ impl Port {
             .max_pending_accept_reset_streams(self.kind.resets_max)
             .max_local_error_reset_streams(ERRORS_MAX)
             .keep_alive_interval(keep_alive)
-            .keep_alive_timeout(keep_alive.min(PONG_MAX));
+            .keep_alive_timeout(keep_alive.clamp(PONG_MIN, PONG_MAX));
         http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(bounds.connection_timeout)

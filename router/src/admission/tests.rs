@@ -123,6 +123,8 @@ type Entering<'a> = BoxFuture<'a, Result<Permit<'a>, Status>>;
 
 /// Polls all who wait; those who have their turn.
 async fn turns<'a>(entering: &mut Vec<(u64, Class, Entering<'a>)>) -> Vec<(u64, Class, Permit<'a>)> {
+    // A task that never yields is told that nothing is ready.
+    tokio::task::yield_now().await;
     let mut came = Vec::new();
     let mut at = 0;
     while at < entering.len() {
