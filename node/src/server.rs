@@ -1,8 +1,8 @@
 //! The node as a whole: its folder, its log, its meta group and its replicas, and the gRPC services in front of them.
 //!
 //! [`Node::open`] takes the folder (locked against a second process, checked for its format), recovers the log, opens the
-//! meta group and then whatever the placement map says this node holds. [`Node::serve`] answers routers on any stream of
-//! connections: a TCP listener's, or the in-process pipe of the embedded tier. [`Node::stop`] ends in the opposite order.
+//! meta group and then whatever the placement map says this node holds. [`Node::in_process`] answers routers
+//! and [`Node::for_peers`] other nodes, on whatever port the binary has for them. [`Node::stop`] ends in the opposite order.
 
 mod folder;
 mod join;
@@ -29,12 +29,9 @@ use flotilla_proto::placement::{Node as Member, PlacementMap, Role};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::shard::meta_server::MetaServer;
 use flotilla_proto::shard::shard_server::ShardServer;
-use futures::{Future, Stream};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
-use tonic::transport::server::Connected;
 use tower::layer::layer_fn;
 
 pub use self::folder::FORMAT;
@@ -54,7 +51,7 @@ use crate::partition::lag;
 use crate::partition::recall::Sampling;
 use crate::partition::registry::Registry;
 use crate::partition::{Replica, Shared};
-use crate::peers::{KEEPALIVE, Peers};
+use crate::peers::Peers;
 use crate::raft::outbox::Throttle;
 use crate::raft::{Home, Start, Synced};
 use crate::room::Room;
@@ -173,7 +170,7 @@ pub struct Node {
 
 impl Node {
     /// Opens the node. One that is alone returns when its replicas are open and it can answer; a member of a cluster
-    /// returns at once, is to be served ([`Node::peer_routes`], [`Node::routes`]), and is ready when [`Node::ready`] says so.
+    /// returns at once, is to be served ([`Node::for_peers`], [`Node::in_process`]), and is ready when [`Node::ready`] says so.
     ///
     /// # Errors
     /// A folder that is in use, not writable, of a newer format or damaged as a whole; a new node that no member took in. A
@@ -291,35 +288,14 @@ impl Node {
         )
     }
 
-    /// What answers a router in this process.
+    /// What answers routers.
     pub fn in_process(&self) -> Routes {
         guarded(self.routes(), Rights::DATA)
     }
 
-    /// Answers routers on these connections until `shutdown` ends; calls in flight are finished.
-    pub async fn serve<C, S>(
-        &self,
-        connections: S,
-        shutdown: impl Future<Output = ()>,
-    ) -> Result<(), tonic::transport::Error>
-    where
-        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-        S: Stream<Item = std::io::Result<C>>,
-    {
-        serve(guarded(self.routes(), Rights::DATA), connections, shutdown).await
-    }
-
-    /// Answers other nodes on these connections until `shutdown` ends.
-    pub async fn serve_peers<C, S>(
-        &self,
-        connections: S,
-        shutdown: impl Future<Output = ()>,
-    ) -> Result<(), tonic::transport::Error>
-    where
-        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-        S: Stream<Item = std::io::Result<C>>,
-    {
-        serve(guarded(self.peer_routes(), Rights::PEER), connections, shutdown).await
+    /// What answers other nodes.
+    pub fn for_peers(&self) -> Routes {
+        guarded(self.peer_routes(), Rights::PEER)
     }
 
     /// Hands every leadership to another node, as far as there is one, within this time.
@@ -432,30 +408,6 @@ impl Node {
 pub fn guarded(services: Routes, caller: Rights) -> Routes {
     let gate = layer_fn(move |inner| Gate::new(inner, caller));
     Routes::from(services.into_axum_router().layer(gate))
-}
-
-/// Calls that a peer may give up before they are looked at.
-const RESETS_MAX: usize = 10_000;
-
-/// Answers these calls on these connections until `shutdown` ends.
-async fn serve<C, S>(
-    routes: Routes,
-    connections: S,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), tonic::transport::Error>
-where
-    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-    S: Stream<Item = std::io::Result<C>>,
-{
-    let mut server = tonic::transport::Server::builder()
-        .initial_stream_window_size(Some(4 << 20))
-        .initial_connection_window_size(Some(16 << 20))
-        // A peer that gives up many calls at once, as after a pause, is no attacker.
-        .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
-        .http2_keepalive_interval(Some(KEEPALIVE.0))
-        .http2_keepalive_timeout(Some(KEEPALIVE.1))
-        .tcp_nodelay(true);
-    server.add_routes(routes).serve_with_incoming_shutdown(connections, shutdown).await
 }
 
 /// How long to wait before a member is asked again.

@@ -1,18 +1,26 @@
-//! How many requests run at once, and until when each may.
+//! How many requests run at once, which goes first, and until when each may.
 //!
-//! A request waits for a permit in a bounded queue; beyond the queue it is refused with `RESOURCE_EXHAUSTED` and the time
-//! after which to try again. Its deadline is the caller's (`grpc-timeout`), less a margin in which the answer
-//! travels back; without one, the default.
+//! Every request is of a [`Class`]. It runs if there is a permit, else it waits in its class's bounded queue; beyond the queue
+//! it is refused with `RESOURCE_EXHAUSTED` and the time after which to try again. A permit that comes back goes to the
+//! highest class that waits and has less than its core of permits, and if there is none, to the highest that waits:
+//! so a class that is flooded cannot keep the others from running a few, and none starves. Within a class, who came first
+//! goes first.
+//!
+//! A deadline is the caller's (`grpc-timeout`), less a margin in which the answer travels back; without one, the default. It
+//! is looked at before work begins: whose time was up in the queue costs no work.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flotilla_proto::refusal::Refusal;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use parking_lot::Mutex;
+use prometheus::{IntGauge, IntGaugeVec};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-use crate::metrics::Metrics;
+use crate::metrics::Queues;
 
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Of the time left, the part kept back at each hop, within bounds.
@@ -64,63 +72,219 @@ fn less_margin(time: Duration) -> Duration {
     time - (time / MARGIN_PART).min(MARGIN_MAX)
 }
 
+/// What a request is for; the first goes before the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The cluster and its collections.
+    System,
+    /// One question.
+    Read,
+    /// One write.
+    Write,
+    /// A piece of an import, of an export or of a comparison of replicas.
+    Background,
+}
+
+impl Class {
+    /// All of them, the first first.
+    pub const ALL: [Class; 4] = [Class::System, Class::Read, Class::Write, Class::Background];
+
+    /// Its name in metrics and refusals.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::System => "system",
+            Class::Read => "read",
+            Class::Write => "write",
+            Class::Background => "background",
+        }
+    }
+}
+
+/// How many requests there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests of one class that others do not keep from running, as soon as a permit comes back. Default 128, at least 1.
+    pub core: usize,
+    /// Requests that run at once. Default 512, at least 1.
+    pub running_max: usize,
+    /// Requests of one class that wait. Default 1,000.
+    pub waiting_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { core: 128, running_max: 512, waiting_max: 1_000 }
+    }
+}
+
 /// The gate.
 #[derive(Debug)]
 pub struct Admission {
-    permits: Semaphore,
-    queue_max: i64,
+    turns: Mutex<Turns>,
     deadline_default: Duration,
     deadline_max: Duration,
 }
 
 impl Admission {
-    /// A gate for `requests_max` requests at once and `queue_max` that wait.
+    /// A gate with these limits, which tells its queues to the gauges.
     pub fn new(
-        requests_max: usize,
-        queue_max: usize,
+        limits: Limits,
         deadline_default: Duration,
         deadline_max: Duration,
+        told: Queues,
     ) -> Admission {
-        let permits = Semaphore::new(requests_max.clamp(1, Semaphore::MAX_PERMITS));
-        let queue_max = i64::try_from(queue_max).unwrap_or(i64::MAX);
-        Admission { permits, queue_max, deadline_default, deadline_max }
+        let gauges = |all: &IntGaugeVec| Class::ALL.map(|class| all.with_label_values(&[class.name()]));
+        let turns = Turns {
+            limits,
+            running: [0; 4],
+            waiting: Default::default(),
+            came: 0,
+            told: (gauges(&told.waiting), gauges(&told.running)),
+        };
+        Admission { turns: Mutex::new(turns), deadline_default, deadline_max }
+    }
+
+    /// The limits from now on. What runs and waits already goes on.
+    pub fn limit(&self, limits: Limits) {
+        let mut turns = self.turns.lock();
+        turns.limits = limits;
+        turns.hand_out();
+    }
+
+    /// The deadline that the caller asked for, within ours; ours if it asked for none.
+    pub fn deadline(&self, metadata: &MetadataMap) -> Deadline {
+        self.asked(metadata).unwrap_or_else(|| Deadline::after(less_margin(self.deadline_default)))
     }
 
     /// The deadline that the caller asked for, within ours.
-    pub fn deadline(&self, metadata: &MetadataMap) -> Deadline {
-        let asked = metadata.get("grpc-timeout").and_then(|value| timeout(value.to_str().ok()?));
-        let time = asked.unwrap_or(self.deadline_default).min(self.deadline_max);
-        Deadline::after(less_margin(time))
+    pub fn asked(&self, metadata: &MetadataMap) -> Option<Deadline> {
+        let asked = metadata.get("grpc-timeout").and_then(|value| timeout(value.to_str().ok()?))?;
+        Some(Deadline::after(less_margin(asked.min(self.deadline_max))))
     }
 
     /// Waits for a permit until the deadline.
     ///
     /// # Errors
     /// `RESOURCE_EXHAUSTED` if the queue is full, `DEADLINE_EXCEEDED` if no permit came in time.
-    pub async fn enter(&self, deadline: Deadline, metrics: &Metrics) -> Result<SemaphorePermit<'_>, Status> {
-        if let Ok(permit) = self.permits.try_acquire() {
-            return Ok(permit);
+    pub async fn enter(&self, class: Class, deadline: Deadline) -> Result<Permit<'_>, Status> {
+        if deadline.left().is_zero() {
+            return Err(exceeded("the time was up before the work began"));
         }
-        if metrics.queue_depth.get() >= self.queue_max {
-            let what = format!("{} requests wait already", self.queue_max);
-            return Err(Refusal::Exhausted { what, retry_after: RETRY_AFTER }.into());
+        let (place, turn) = {
+            let mut turns = self.turns.lock();
+            if turns.start(class) {
+                return Ok(Permit { gate: self, class });
+            }
+            let waiting_max = turns.limits.waiting_max;
+            if turns.waiting[class as usize].len() >= waiting_max {
+                let what = format!(
+                    "server.thread_pool.queue_size: {waiting_max} requests of class {} wait already",
+                    class.name()
+                );
+                return Err(Refusal::Exhausted { what, retry_after: RETRY_AFTER }.into());
+            }
+            turns.queue(class)
+        };
+        let waiting = Waiting { gate: self, class, place };
+        let is_late = tokio::time::timeout_at(deadline.at(), turn).await.is_err();
+        // Its turn may have come in the very moment in which the time was up: then `waiting` gives it back.
+        if is_late || deadline.left().is_zero() {
+            return Err(exceeded("the time was up in the queue"));
         }
-        metrics.queue_depth.inc();
-        let _leave = Leave(metrics);
-        match tokio::time::timeout_at(deadline.at(), self.permits.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(Refusal::Unavailable("the router is going down".into()).into()),
-            Err(_) => Err(exceeded("the time was up in the queue")),
-        }
+        std::mem::forget(waiting);
+        Ok(Permit { gate: self, class })
     }
 }
 
-/// Takes a request out of the queue's count, also when its caller goes while it waits.
-struct Leave<'a>(&'a Metrics);
+/// Leave to run one request; given back when it is dropped.
+#[derive(Debug)]
+pub struct Permit<'a> {
+    gate: &'a Admission,
+    class: Class,
+}
 
-impl Drop for Leave<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.0.queue_depth.dec();
+        self.gate.turns.lock().end(self.class);
+    }
+}
+
+/// A place in a queue. Dropped, it leaves the queue, or gives back the permit that it was handed.
+struct Waiting<'a> {
+    gate: &'a Admission,
+    class: Class,
+    place: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.gate.turns.lock();
+        if turns.waiting[self.class as usize].remove(&self.place).is_none() {
+            turns.end(self.class);
+        }
+        turns.tell(self.class);
+    }
+}
+
+/// Who runs and who waits. Whenever fewer run than may, nobody waits.
+#[derive(Debug)]
+struct Turns {
+    limits: Limits,
+    running: [usize; 4],
+    waiting: [BTreeMap<u64, oneshot::Sender<()>>; 4],
+    /// How many have waited.
+    came: u64,
+    told: ([IntGauge; 4], [IntGauge; 4]),
+}
+
+impl Turns {
+    fn is_full(&self) -> bool {
+        self.running.iter().sum::<usize>() >= self.limits.running_max.max(1)
+    }
+
+    /// Takes a permit, if there is one.
+    fn start(&mut self, class: Class) -> bool {
+        let may = !self.is_full();
+        self.running[class as usize] += usize::from(may);
+        self.tell(class);
+        may
+    }
+
+    fn queue(&mut self, class: Class) -> (u64, oneshot::Receiver<()>) {
+        let (turn, comes) = oneshot::channel();
+        self.came += 1;
+        self.waiting[class as usize].insert(self.came, turn);
+        self.tell(class);
+        (self.came, comes)
+    }
+
+    fn end(&mut self, class: Class) {
+        self.running[class as usize] -= 1;
+        self.hand_out();
+        self.tell(class);
+    }
+
+    /// Gives the permits there are to those who wait.
+    fn hand_out(&mut self) {
+        while !self.is_full() {
+            let waits = |class: &Class| !self.waiting[*class as usize].is_empty();
+            let lacks =
+                |class: &Class| waits(class) && self.running[*class as usize] < self.limits.core.max(1);
+            let next = Class::ALL.into_iter().find(lacks).or_else(|| Class::ALL.into_iter().find(waits));
+            let Some(class) = next else { return };
+            if let Some((_, turn)) = self.waiting[class as usize].pop_first() {
+                self.running[class as usize] += 1;
+                // One that has just gone gives it back by itself.
+                let _ = turn.send(());
+            }
+            self.tell(class);
+        }
+    }
+
+    fn tell(&self, class: Class) {
+        let signed = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.told.0[class as usize].set(signed(self.waiting[class as usize].len()));
+        self.told.1[class as usize].set(signed(self.running[class as usize]));
     }
 }
 
@@ -143,39 +307,4 @@ fn timeout(header: &str) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_are_read_as_the_protocol_writes_them() {
-        assert_eq!(timeout("1500m"), Some(Duration::from_millis(1_500)));
-        assert_eq!(timeout("2M"), Some(Duration::from_secs(120)));
-        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
-        for wrong in ["", "5", "S", "123456789S", "-1S", "1X", "é"] {
-            assert_eq!(timeout(wrong), None, "{wrong}");
-        }
-    }
-
-    #[tokio::test]
-    async fn beyond_the_queue_a_request_is_told_to_wait() {
-        let metrics = Metrics::new(prometheus::Registry::new()).unwrap();
-        let gate = Admission::new(1, 0, Duration::from_secs(1), Duration::from_secs(1));
-        let deadline = Deadline::after(Duration::from_secs(1));
-        let first = gate.enter(deadline, &metrics).await.unwrap();
-        let refused = gate.enter(deadline, &metrics).await.unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
-        drop(first);
-        assert!(gate.enter(deadline, &metrics).await.is_ok());
-        assert_eq!(metrics.queue_depth.get(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_request_in_the_queue_waits_no_longer_than_its_deadline() {
-        let metrics = Metrics::new(prometheus::Registry::new()).unwrap();
-        let gate = Admission::new(1, 8, Duration::from_secs(1), Duration::from_secs(1));
-        let _first = gate.enter(Deadline::after(Duration::from_secs(1)), &metrics).await.unwrap();
-        let late = gate.enter(Deadline::after(Duration::from_millis(5)), &metrics).await.unwrap_err();
-        assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
-        assert_eq!(metrics.queue_depth.get(), 0);
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::future::Future;
 
 use flotilla_proto::v1::Coverage;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector,
 };
 use tokio::time::Instant;
@@ -17,6 +17,15 @@ use crate::coverage::Covered;
 const EDGES: [f64; 17] =
     [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0];
 
+/// Gauges of the requests, by class.
+#[derive(Clone, Debug)]
+pub struct Queues {
+    /// Those that wait for a permit.
+    pub waiting: IntGaugeVec,
+    /// Those that have one.
+    pub running: IntGaugeVec,
+}
+
 /// The router's metrics.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -24,8 +33,8 @@ pub struct Metrics {
     duration: HistogramVec,
     operations: IntCounterVec,
     search: prometheus::Histogram,
-    /// Requests that wait for a permit.
-    pub queue_depth: IntGauge,
+    /// Requests that wait for a permit, and that have one.
+    pub queues: Queues,
     /// Calls to nodes that were sent again.
     pub retries: IntCounter,
     /// Reads that were sent to a second replica because the first was slow, by operation.
@@ -46,6 +55,7 @@ impl Metrics {
     pub fn new(registry: Registry) -> Result<Metrics, prometheus::Error> {
         let seconds = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(EDGES.to_vec());
         let by_operation = |name: &str, help: &str| IntCounterVec::new(Opts::new(name, help), &["operation"]);
+        let by_class = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), &["class"]);
         let metrics = Metrics {
             duration: HistogramVec::new(
                 seconds("flotilla_operation_duration_seconds", "Time of an operation at the router"),
@@ -59,7 +69,10 @@ impl Metrics {
                 "flotilla_search_latency_seconds",
                 "Time of a search at the router, answered or refused",
             ))?,
-            queue_depth: IntGauge::new("flotilla_request_queue_depth", "Requests that wait for a permit")?,
+            queues: Queues {
+                waiting: by_class("flotilla_request_queue_depth", "Requests that wait for a permit")?,
+                running: by_class("flotilla_requests_running", "Requests that have a permit")?,
+            },
             retries: IntCounter::new("flotilla_router_retries_total", "Calls to nodes that were sent again")?,
             hedges: by_operation(
                 "flotilla_router_hedges_total",
@@ -79,11 +92,12 @@ impl Metrics {
             )?,
             registry,
         };
-        let all: [Box<dyn Collector>; 9] = [
+        let all: [Box<dyn Collector>; 10] = [
             Box::new(metrics.duration.clone()),
             Box::new(metrics.operations.clone()),
             Box::new(metrics.search.clone()),
-            Box::new(metrics.queue_depth.clone()),
+            Box::new(metrics.queues.waiting.clone()),
+            Box::new(metrics.queues.running.clone()),
             Box::new(metrics.retries.clone()),
             Box::new(metrics.hedges.clone()),
             Box::new(metrics.hedges_won.clone()),

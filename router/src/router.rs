@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use flotilla_port::{Bounds, Doors};
 use prometheus::Registry;
 use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use crate::admission::{Admission, Deadline};
+use crate::admission::{Admission, Class, Deadline, Limits};
 use crate::chance::Chance;
 use crate::fanout::Fanout;
 use crate::line::Line;
@@ -26,10 +27,10 @@ pub struct Options {
     pub deadline_default: Duration,
     /// Time of a request, at most. Default 10 min.
     pub deadline_max: Duration,
-    /// Requests that run at once. Default 512, at least 1.
-    pub requests_max: usize,
-    /// Requests that wait beyond that. Default 1,000.
-    pub queue_max: usize,
+    /// Requests that run and wait.
+    pub limits: Limits,
+    /// Connections, and how long each may keep silent.
+    pub bounds: Bounds,
     /// How long one replica may keep silent before the next one is asked as well; at most a third of the time left.
     /// Default 1 s.
     pub patience: Duration,
@@ -44,8 +45,8 @@ impl Default for Options {
             nodes: vec![INPROC.to_owned()],
             deadline_default: Duration::from_secs(30),
             deadline_max: Duration::from_secs(600),
-            requests_max: 512,
-            queue_max: 1_000,
+            limits: Limits::default(),
+            bounds: Bounds::default(),
             patience: Duration::from_secs(1),
             seed: None,
         }
@@ -58,6 +59,7 @@ pub struct Router {
     pub(crate) placement: Arc<Placement>,
     pub(crate) fanout: Fanout,
     pub(crate) admission: Admission,
+    pub(crate) doors: Doors,
     pub(crate) metrics: Metrics,
     pub(crate) chance: Arc<Chance>,
     pub(crate) ids: Ids,
@@ -77,17 +79,20 @@ impl Router {
         inproc: Option<Line>,
         registry: Registry,
     ) -> Result<Arc<Router>, prometheus::Error> {
+        let doors = Doors::new(options.bounds)?;
+        doors.collectors().into_iter().try_for_each(|one| registry.register(one))?;
         let metrics = Metrics::new(registry)?;
         let pool = Arc::new(Pool::new(inproc));
         let chance = Arc::new(Chance::new(options.seed));
         let placement = Arc::new(Placement::new(pool.clone(), options.nodes, chance.clone()));
         let patience = options.patience;
-        let Options { requests_max, queue_max, deadline_default, deadline_max, .. } = options;
+        let Options { limits, deadline_default, deadline_max, .. } = options;
         Ok(Arc::new(Router {
             fanout: Fanout::new(pool, placement.clone(), metrics.clone(), chance.clone(), patience),
             follower: tokio::spawn(placement.clone().follow()),
             placement,
-            admission: Admission::new(requests_max, queue_max, deadline_default, deadline_max),
+            admission: Admission::new(limits, deadline_default, deadline_max, metrics.queues.clone()),
+            doors,
             metrics,
             chance,
             ids: Ids::default(),
@@ -99,6 +104,12 @@ impl Router {
     /// The placement map as this router knows it.
     pub fn placement(&self) -> &Placement {
         &self.placement
+    }
+
+    /// How many requests and connections there may be, from now on.
+    pub fn limit(&self, limits: Limits, bounds: Bounds) {
+        self.admission.limit(limits);
+        self.doors.set(bounds);
     }
 
     /// Waits until a map is known.
@@ -122,7 +133,7 @@ impl Router {
     /// Runs one request: measured, admitted, within its deadline.
     pub(crate) async fn run<M, T, F>(
         &self,
-        operation: &'static str,
+        (class, operation): (Class, &'static str),
         request: Request<M>,
         work: impl FnOnce(M, Deadline) -> F,
     ) -> Result<Response<T>, Status>
@@ -131,7 +142,7 @@ impl Router {
     {
         let deadline = self.deadline(request.metadata());
         let measured = self.metrics.measure(operation, async {
-            let _permit = self.admission.enter(deadline, &self.metrics).await?;
+            let _permit = self.admission.enter(class, deadline).await?;
             deadline.bound(work(request.into_inner(), deadline)).await
         });
         measured.await.map(Response::new)
@@ -154,8 +165,24 @@ impl Router {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let _permit = self.admission.enter(deadline, &self.metrics).await?;
+        let _permit = self.admission.enter(Class::Background, deadline).await?;
         deadline.bound(work(deadline)).await
+    }
+
+    /// Runs a whole stream: measured, and within the time that its caller names, if any; its pieces are admitted one by one.
+    pub(crate) async fn stream<T>(
+        &self,
+        operation: &'static str,
+        metadata: &MetadataMap,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> Result<Response<T>, Status> {
+        let measured = self.metrics.measure(operation, async {
+            match self.admission.asked(metadata) {
+                Some(deadline) => deadline.bound(work).await,
+                None => work.await,
+            }
+        });
+        measured.await.map(Response::new)
     }
 
     /// The deadline of a request.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use flotilla_port::Kind;
 use flotilla_proto::access::{Gate, Rights};
 use flotilla_proto::limits::MESSAGE_BYTES_MAX;
 use flotilla_proto::v1::cluster_server::ClusterServer;
@@ -19,11 +20,11 @@ use flotilla_proto::v1::collections_server::CollectionsServer;
 use flotilla_proto::v1::records_server::RecordsServer;
 use flotilla_proto::v1::search_server::SearchServer;
 use futures::Stream;
+use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::transport::server::{Connected, TcpIncoming};
-use tonic::transport::{Channel, Server};
+use tonic::transport::Channel;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::layer::layer_fn;
@@ -34,12 +35,6 @@ use crate::service::Edge;
 /// What a server can be told.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// A connection silent for this long is asked whether it lives. Default 60 s.
-    pub keepalive_interval: Duration,
-    /// It is closed if it does not answer within this. Default 20 s.
-    pub keepalive_timeout: Duration,
-    /// Calls of one connection at once. Default 256.
-    pub streams_max: u32,
     /// How long calls are still taken after health says `NOT_SERVING`. Default 0; in a cluster, a few seconds.
     pub lame_duck: Duration,
     /// How long calls under way may go on then. Default 25 s.
@@ -48,22 +43,17 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options {
-            keepalive_interval: Duration::from_secs(60),
-            keepalive_timeout: Duration::from_secs(20),
-            streams_max: 256,
-            lame_duck: Duration::ZERO,
-            drain_max: Duration::from_secs(25),
-        }
+        Options { lame_duck: Duration::ZERO, drain_max: Duration::from_secs(25) }
     }
 }
 
-/// Bytes under way to us, unread, at most: of one call, and of one connection.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+/// The pipes of this process: as the port of clients, whose streams may be idle.
+const IN_PROCESS: Kind = Kind { name: "inproc", may_idle: true, ..Kind::CLIENTS };
 /// The services whose health is told; the empty name stands for all.
 const HEALTH_NAMES: [&str; 5] =
     ["", "flotilla.v1.Collections", "flotilla.v1.Records", "flotilla.v1.Search", "flotilla.v1.Cluster"];
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Serves on a TCP port until `shutdown`, then drains.
 ///
@@ -74,8 +64,10 @@ pub async fn listen(
     router: Arc<Router>,
     options: Options,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    serve(TcpIncoming::from(listener).with_nodelay(Some(true)), router, options, shutdown).await
+) -> Result<(), Failure> {
+    let door = router.doors.door(Kind::CLIENTS);
+    let serving = move |routes, stop| async move { door.listen(listener, routes, stop).await };
+    drained(router, options, shutdown, serving).await
 }
 
 /// Serves the connections of `incoming` until `shutdown`, then drains.
@@ -87,21 +79,29 @@ pub async fn serve<I, IO>(
     router: Arc<Router>,
     options: Options,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+) -> Result<(), Failure>
 where
     I: Stream<Item = io::Result<IO>> + Send + 'static,
-    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let door = router.doors.door(Kind::CLIENTS);
+    let serving = move |routes, stop| async move { door.serve(incoming, routes, stop).await };
+    drained(router, options, shutdown, serving).await
+}
+
+/// Serves until `shutdown`; what is under way then has [`Options::drain_max`].
+async fn drained<F>(
+    router: Arc<Router>,
+    options: Options,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    serving: impl FnOnce(axum::Router, BoxFuture<'static, ()>) -> F,
+) -> Result<(), Failure>
+where
+    F: Future<Output = ()>,
 {
     let health = HealthReporter::new();
     tell(&health, ServingStatus::NotServing).await;
     let routes = routes(&router, &health)?;
-    let server = Server::builder()
-        .accept_http1(true)
-        .http2_keepalive_interval(Some(options.keepalive_interval))
-        .http2_keepalive_timeout(Some(options.keepalive_timeout))
-        .initial_stream_window_size(Some(STREAM_WINDOW))
-        .initial_connection_window_size(Some(CONNECTION_WINDOW))
-        .max_concurrent_streams(options.streams_max);
     let (closing, closed) = watch::channel(false);
     let readiness = router.placement.readiness();
     let stop = async move {
@@ -113,7 +113,7 @@ where
         closing.send_replace(true);
     };
     tokio::select! {
-        done = server.serve_with_incoming_shutdown(routes, incoming, stop) => done?,
+        () = serving(routes, Box::pin(stop)) => {}
         () = overdue(closed, options.drain_max) => tracing::warn!("calls were cut off: the drain took too long"),
     }
     Ok(())
@@ -161,10 +161,7 @@ async fn forget(mut health: HealthReporter) {
 }
 
 /// All services, behind the table of access rules, and pages.
-fn routes(
-    router: &Arc<Router>,
-    health: &HealthReporter,
-) -> Result<axum::Router, Box<dyn std::error::Error + Send + Sync>> {
+fn routes(router: &Arc<Router>, health: &HealthReporter) -> Result<axum::Router, Failure> {
     let edge = Edge(router.clone());
     macro_rules! service {
         ($server:ident) => {
@@ -236,7 +233,9 @@ pub fn in_process_until(
 ) -> (Channel, tokio::task::JoinHandle<()>) {
     let (connector, listener) = crate::inproc::pair();
     let task = tokio::spawn(async move {
-        if let Err(e) = serve(listener, router, options, shutdown).await {
+        let door = router.doors.door(IN_PROCESS);
+        let serving = move |routes, stop| async move { door.serve(listener, routes, stop).await };
+        if let Err(e) = drained(router, options, shutdown, serving).await {
             tracing::error!(error = %e, "the in-process server ended");
         }
     });

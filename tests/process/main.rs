@@ -11,6 +11,7 @@
 mod access;
 mod cluster;
 mod commands;
+mod crowd;
 mod flood;
 mod history;
 mod hostile;

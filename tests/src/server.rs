@@ -73,6 +73,11 @@ impl Server {
         format!("http://{}", self.address)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.service.id()
+    }
+
     /// Its data folder.
     pub fn data(&self) -> &Path {
         &self.data

@@ -8,15 +8,18 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use flotilla_node::storage::Compression;
 use flotilla_proto::schema::{Hnsw, IndexKind, Lsh, Quantization};
+use flotilla_router::admission::Limits;
 
 mod command;
 mod file;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod keys;
+pub mod live;
 
 pub use command::ConfigArgs;
 use keys::{KEYS, Key, Kind};
@@ -211,6 +214,55 @@ pub struct Server {
     pub bind: IpAddr,
     /// Port of gRPC and HTTP; 0: any free one.
     pub port: u16,
+    /// Connections of one port at once.
+    pub max_connections: usize,
+    /// Milliseconds that a connection may take to begin.
+    pub connection_timeout_ms: u64,
+    /// Milliseconds of silence after which a connection is asked whether it lives.
+    pub keep_alive_ms: u64,
+    /// Milliseconds that a stream may stand still.
+    pub stream_idle_ms: u64,
+    /// The requests.
+    pub thread_pool: ThreadPool,
+}
+
+/// `server.thread_pool.*`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ThreadPool {
+    /// Requests of one class that others do not keep from running, per core.
+    pub core_size: usize,
+    /// Requests that run at once, per core.
+    pub max_size: usize,
+    /// Requests of one class that wait.
+    pub queue_size: usize,
+}
+
+impl Server {
+    /// What a port is told.
+    pub fn bounds(&self) -> flotilla_port::Bounds {
+        flotilla_port::Bounds {
+            connections_max: self.max_connections,
+            connection_timeout: Duration::from_millis(self.connection_timeout_ms),
+            keep_alive: Duration::from_millis(self.keep_alive_ms),
+            stream_idle: Duration::from_millis(self.stream_idle_ms),
+        }
+    }
+}
+
+impl Config {
+    /// What a router is told.
+    pub fn limits(&self) -> Limits {
+        let cores = match self.performance.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let ThreadPool { core_size, max_size, queue_size } = self.server.thread_pool;
+        Limits {
+            core: core_size.saturating_mul(cores),
+            running_max: max_size.saturating_mul(cores),
+            waiting_max: queue_size,
+        }
+    }
 }
 
 /// `storage.*`
@@ -356,6 +408,15 @@ impl From<&Settings> for Config {
             server: Server {
                 bind: settings.text("server.bind").parse().unwrap_or(loopback),
                 port: u16::try_from(settings.number("server.port")).unwrap_or(u16::MAX),
+                max_connections: narrow("server.max_connections") as usize,
+                connection_timeout_ms: settings.number("server.connection_timeout_ms"),
+                keep_alive_ms: settings.number("server.keep_alive_ms"),
+                stream_idle_ms: settings.number("server.stream_idle_ms"),
+                thread_pool: ThreadPool {
+                    core_size: narrow("server.thread_pool.core_size") as usize,
+                    max_size: narrow("server.thread_pool.max_size") as usize,
+                    queue_size: narrow("server.thread_pool.queue_size") as usize,
+                },
             },
             storage: Storage {
                 data_dir: (!folder.is_empty()).then(|| PathBuf::from(folder)),

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -46,6 +46,8 @@ impl Options {
         let mut options = Options::new(data_dir.to_owned());
         options.listen = Some(SocketAddr::new(config.server.bind, config.server.port));
         configure(&mut options.node, config);
+        options.router.limits = config.limits();
+        options.router.bounds = config.server.bounds();
         options
     }
 }
@@ -89,6 +91,7 @@ pub fn configure(node: &mut flotilla_node::server::Options, config: &Config) {
 #[derive(Debug)]
 pub struct Embedded {
     client: Client,
+    router: Weak<Router>,
     address: Option<SocketAddr>,
     stopping: watch::Sender<bool>,
     running: JoinHandle<anyhow::Result<()>>,
@@ -119,6 +122,7 @@ impl Embedded {
         registry.register(Box::new(node.gauges()))?;
 
         let router = Router::start(options.router, Some(Line::Here(node.in_process())), registry)?;
+        let front_door = Arc::downgrade(&router);
         let (stopping, _) = watch::channel(false);
         let until = told(stopping.subscribe());
         let (channel, in_process) = front::in_process_until(router.clone(), options.front.clone(), until);
@@ -135,12 +139,22 @@ impl Embedded {
             node.stop().await;
             Ok(())
         });
-        Ok(Embedded { client: Client::from_channel(channel), address, stopping, running })
+        Ok(Embedded { client: Client::from_channel(channel), router: front_door, address, stopping, running })
     }
 
     /// A client of this process.
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// Gives effect to the live keys of a configuration, for as long as it runs.
+    pub fn limiter(&self) -> impl Fn(&Config) + Send + 'static {
+        let router = self.router.clone();
+        move |config| {
+            if let Some(router) = router.upgrade() {
+                router.limit(config.limits(), config.server.bounds());
+            }
+        }
     }
 
     /// Where the API is served to others.

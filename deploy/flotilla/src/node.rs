@@ -15,11 +15,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use flotilla_node::server::{ClusterOptions, Node, Options};
+use flotilla_port::{Doors, Kind};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::transport::server::TcpIncoming;
 
-use crate::config::{Config, Settings};
+use crate::config::live::Watched;
 use crate::{embedded, target, up};
 
 /// How long a node may take to become a member and to open its replicas.
@@ -74,8 +74,8 @@ pub struct NodeArgs {
 impl NodeArgs {
     /// Serves as a shard node, or as one that only learns, until a signal.
     pub fn run(self, is_replica: bool) -> anyhow::Result<()> {
-        let settings = Settings::load(self.config.as_deref(), std::env::vars(), &self.flags())?;
-        let config = Config::from(&settings);
+        let watched = Watched::load(self.config.clone(), self.flags())?;
+        let config = watched.config();
         refuse_open_bind(config.server.bind, self.insecure_bind)?;
         let Some(folder) = config.storage.data_dir.clone() else {
             anyhow::bail!(
@@ -88,7 +88,7 @@ impl NodeArgs {
         if !(self.weight.is_finite() && self.weight > 0.0) {
             anyhow::bail!("--weight: must be above 0, got {}", self.weight);
         }
-        target::run(config.performance.threads, serve(config, folder, self, is_replica))
+        target::run(config.performance.threads, serve(watched, folder, self, is_replica))
     }
 
     fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
@@ -125,8 +125,9 @@ async fn listen(at: SocketAddr) -> anyhow::Result<TcpListener> {
     bound.map_err(|why| up::plain(why.into(), at, Path::new("")))
 }
 
-async fn serve(config: Config, folder: PathBuf, args: NodeArgs, is_replica: bool) -> anyhow::Result<()> {
+async fn serve(watched: Watched, folder: PathBuf, args: NodeArgs, is_replica: bool) -> anyhow::Result<()> {
     let stop = up::stop_signal()?;
+    let config = watched.config();
     let bind = config.server.bind;
     let data = listen(SocketAddr::new(bind, config.server.port)).await?;
     let peers = listen(SocketAddr::new(bind, args.peer_port)).await?;
@@ -159,11 +160,14 @@ async fn serve(config: Config, folder: PathBuf, args: NodeArgs, is_replica: bool
         // An error means that the sender is gone: then it is time too.
         let _ = closed.wait_for(|closed| *closed).await;
     };
-    let (serving, until) = (node.clone(), told(closed.clone()));
-    let incoming = TcpIncoming::from(peers).with_nodelay(Some(true));
-    let behind = tokio::spawn(async move { serving.serve_peers(incoming, until).await });
-    let port = port::Port::new(&node)?;
-    let front = tokio::spawn(port.clone().serve(data, node.clone(), told(closed)));
+    let doors = Doors::new(config.server.bounds())?;
+    let (door, back) = (doors.door(Kind::ROUTERS), doors.door(Kind::PEERS));
+    let routes = node.for_peers().into_axum_router();
+    let until = told(closed.clone());
+    let behind = tokio::spawn(async move { back.listen(peers, routes, until).await });
+    let port = port::Port::new(&node, &doors)?;
+    let following = tokio::spawn(watched.follow(move |config| doors.set(config.server.bounds())));
+    let front = tokio::spawn(port.clone().serve(door, data, node.clone(), told(closed)));
 
     let is_ready = tokio::select! {
         ready = node.ready(READY_WITHIN) => { ready?; true }
@@ -180,12 +184,13 @@ async fn serve(config: Config, folder: PathBuf, args: NodeArgs, is_replica: bool
         stop.await;
     }
     tracing::info!("draining");
+    following.abort();
     port.is_ready(false).await;
     node.step_aside(STEP_ASIDE_MAX).await;
     closing.send_replace(true);
     node.end_watches();
-    front.await?.context("the data port's service ended")?;
-    behind.await?.context("the peer port's service ended")?;
+    front.await.context("the data port's service ended")?;
+    behind.await.context("the peer port's service ended")?;
     node.stop().await;
     Ok(())
 }

@@ -4,8 +4,8 @@
 //! `flotilla router ready on http://127.0.0.1:15010`.
 
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,8 +14,12 @@ use flotilla_router::{Router, server};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 
+use crate::config::Config;
+use crate::config::live::Watched;
 use crate::{node, target, up};
 
+/// Its port where nobody says another: that of a node may be on the same machine.
+const PORT: u16 = 15_010;
 /// How long a router looks for a node before it gives up.
 const READY_WITHIN: Duration = Duration::from_secs(600);
 
@@ -24,18 +28,22 @@ const READY_WITHIN: Duration = Duration::from_secs(600);
 #[command(after_help = "Examples:
   flotilla router --node 127.0.0.1:15002                        on 127.0.0.1:15010
   flotilla router --node db-0.db:15002 --node db-1.db:15002     any of them tells where the others are
+  flotilla router --node db-0.db:15002 --config router.yaml     with limits of its own; see `flotilla config show`
 
 Holds no data: run several, stop any.")]
 pub struct RouterArgs {
     /// Node to ask for the placement map, host:port of its data port; may be said several times
     #[arg(long, value_name = "HOST:PORT", required = true)]
     node: Vec<String>,
-    /// Port of gRPC and HTTP; 0 takes any free one
-    #[arg(long, default_value_t = 15_010)]
-    port: u16,
-    /// Address to listen on
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    bind: IpAddr,
+    /// YAML file of settings
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Port of gRPC and HTTP [default: 15010]; 0 takes any free one
+    #[arg(long)]
+    port: Option<u16>,
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Option<String>,
     /// Seconds that calls are still taken after health says NOT_SERVING
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     lame_duck: u64,
@@ -47,16 +55,29 @@ pub struct RouterArgs {
 impl RouterArgs {
     /// Serves until a signal.
     pub fn run(self) -> anyhow::Result<()> {
-        node::refuse_open_bind(self.bind, self.insecure_bind)?;
-        target::run(0, self.serve())
+        let watched = Watched::load(self.config.clone(), self.flags())?;
+        let config = watched.config();
+        node::refuse_open_bind(config.server.bind, self.insecure_bind)?;
+        target::run(config.performance.threads, self.serve(watched))
     }
 
-    async fn serve(self) -> anyhow::Result<()> {
+    fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
+        let flags = [
+            ("server.port", "--port", self.port.map(|port| port.to_string())),
+            ("server.bind", "--bind", self.bind.clone()),
+        ];
+        flags.into_iter().filter_map(|(key, flag, value)| Some((key, flag, value?))).collect()
+    }
+
+    async fn serve(self, watched: Watched) -> anyhow::Result<()> {
         let stop = up::stop_signal()?;
-        let at = SocketAddr::new(self.bind, self.port);
+        let config = watched.config();
+        let port = if watched.names("server.port") { config.server.port } else { PORT };
+        let at = SocketAddr::new(config.server.bind, port);
         let listener = TcpListener::bind(at).await.map_err(|why| up::plain(why.into(), at, Path::new("")))?;
         let at = listener.local_addr()?;
-        let options = flotilla_router::Options { nodes: self.node, ..Default::default() };
+        let (limits, bounds) = (config.limits(), config.server.bounds());
+        let options = flotilla_router::Options { nodes: self.node, limits, bounds, ..Default::default() };
         let router = Router::start(options, None, Registry::new())?;
         let front =
             server::Options { lame_duck: Duration::from_secs(self.lame_duck), ..server::Options::default() };
@@ -65,6 +86,9 @@ impl RouterArgs {
         let until = async move {
             let _ = telling.await;
         };
+        let limited = router.clone();
+        let limit = move |config: &Config| limited.limit(config.limits(), config.server.bounds());
+        let following = tokio::spawn(watched.follow(limit));
         let serving = tokio::spawn(server::listen(listener, router.clone(), front, until));
         tokio::select! {
             ready = router.ready(READY_WITHIN) => {
@@ -78,6 +102,7 @@ impl RouterArgs {
             () = &mut stop => {}
         }
         tracing::info!("draining");
+        following.abort();
         drop(told);
         serving.await?.map_err(|why| anyhow::anyhow!("{why}")).context("the port's service ended")
     }

@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use clap::Args;
 use flotilla_node::storage::Fault;
 
-use crate::config::{Config, Settings};
+use crate::config::live::Watched;
 use crate::embedded::{Embedded, Options};
 use crate::{node, target};
 
@@ -46,15 +46,15 @@ pub struct UpArgs {
 impl UpArgs {
     /// Serves until a signal.
     pub fn run(self) -> anyhow::Result<()> {
-        let settings = Settings::load(self.config.as_deref(), std::env::vars(), &self.flags())?;
-        let config = Config::from(&settings);
+        let watched = Watched::load(self.config.clone(), self.flags())?;
+        let config = watched.config();
         node::refuse_open_bind(config.server.bind, self.insecure_bind)?;
         let Some(folder) = config.storage.data_dir.clone() else {
             anyhow::bail!(
                 "no data folder: name one with --data DIR, or as storage.data_dir in --config FILE"
             );
         };
-        target::run(config.performance.threads, serve(config, folder))
+        target::run(config.performance.threads, serve(watched, folder))
     }
 
     fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
@@ -68,14 +68,17 @@ impl UpArgs {
     }
 }
 
-async fn serve(config: Config, folder: PathBuf) -> anyhow::Result<()> {
+async fn serve(watched: Watched, folder: PathBuf) -> anyhow::Result<()> {
     let stop = stop_signal()?;
+    let config = watched.config();
     let listen = SocketAddr::new(config.server.bind, config.server.port);
     let running = start(Options::from_config(&config, &folder), listen, &folder).await?;
     let address = running.address().unwrap_or(listen);
+    let following = tokio::spawn(watched.follow(running.limiter()));
     announce(address, &folder)?;
     stop.await;
     tracing::info!("stopping");
+    following.abort();
     running.stop().await.context("stopping")
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use flotilla_port::{Bounds, Doors, Kind};
 use flotilla_proto::convert::{key_to_wire, record_to_wire, spec_to_wire};
 use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::record::{Key, Record};
@@ -11,7 +12,7 @@ use flotilla_proto::shard::meta_client::MetaClient;
 use flotilla_proto::shard::shard_client::ShardClient;
 use flotilla_proto::{shard, v1};
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
+
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
@@ -53,11 +54,13 @@ impl Member {
         let told = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;
         };
-        let (behind, before) = (node.clone(), node.clone());
+        let (behind, before) = (node.for_peers(), node.in_process());
+        let doors = Doors::new(Bounds::default()).unwrap();
+        let (back, front) = (doors.door(Kind::PEERS), doors.door(Kind::ROUTERS));
         let (one, other) = (told(stopped.clone()), told(stopped));
         let serving = vec![
-            task::spawn(async move { behind.serve_peers(TcpListenerStream::new(peers), one).await.unwrap() }),
-            task::spawn(async move { before.serve(TcpListenerStream::new(data), other).await.unwrap() }),
+            task::spawn(async move { back.listen(peers, behind.into_axum_router(), one).await }),
+            task::spawn(async move { front.listen(data, before.into_axum_router(), other).await }),
         ];
         node.ready(SOON).await.unwrap();
         let shard = ShardClient::connect(format!("http://{address}")).await.unwrap();

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 
+use flotilla_port::{Bounds, Doors, Kind};
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::schema::CollectionSpec;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 
 use super::*;
 use crate::partition::Write;
@@ -35,10 +35,10 @@ async fn start(dir: &std::path::Path, seeds: &[SocketAddr]) -> (Arc<Node>, Socke
         ..Default::default()
     });
     let node = Arc::new(Node::open(options).await.unwrap());
-    let serving = node.clone();
-    task::spawn(async move {
-        serving.serve_peers(TcpListenerStream::new(listener), std::future::pending()).await.unwrap();
-    });
+    let (routes, door) = (node.for_peers(), Doors::new(Bounds::default()).unwrap().door(Kind::PEERS));
+    task::spawn(
+        async move { door.listen(listener, routes.into_axum_router(), std::future::pending()).await },
+    );
     node.ready(SOON).await.unwrap();
     (node, address)
 }

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::Edge;
 use crate::Router;
+use crate::admission::Class;
 
 #[tonic::async_trait]
 impl Cluster for Edge {
@@ -20,26 +21,34 @@ impl Cluster for Edge {
             let placement = Some(map_to_wire(&*self.0.placement.known(by).await?));
             Ok(v1::DescribeResponse { placement, version: env!("CARGO_PKG_VERSION").to_owned() })
         };
-        self.0.run("describe", request, work).await
+        self.0.run((Class::System, "describe"), request, work).await
     }
 
     async fn plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::PlanResponse>, Status> {
-        self.0.run("plan", request, |plan, by| crate::cluster::plan(&self.0, plan, by)).await
+        self.0.run((Class::System, "plan"), request, |plan, by| crate::cluster::plan(&self.0, plan, by)).await
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
-        self.0.run("apply", request, |apply, by| crate::cluster::apply(&self.0, apply, by)).await
+        self.0
+            .run((Class::System, "apply"), request, |apply, by| crate::cluster::apply(&self.0, apply, by))
+            .await
     }
 
     async fn moves(&self, request: Request<v1::MovesRequest>) -> Result<Response<v1::MovesResponse>, Status> {
-        self.0.run("moves", request, |moves, by| crate::cluster::moves(&self.0, moves, by)).await
+        self.0
+            .run((Class::System, "moves"), request, |moves, by| crate::cluster::moves(&self.0, moves, by))
+            .await
     }
 
     async fn control(
         &self,
         request: Request<v1::ControlRequest>,
     ) -> Result<Response<v1::ControlResponse>, Status> {
-        self.0.run("control", request, |control, by| crate::cluster::control(&self.0, control, by)).await
+        self.0
+            .run((Class::System, "control"), request, |control, by| {
+                crate::cluster::control(&self.0, control, by)
+            })
+            .await
     }
 
     type VerifyStream = BoxStream<'static, Result<v1::VerifyResponse, Status>>;

@@ -5,6 +5,7 @@ use flotilla_proto::v1::collections_server::Collections;
 use tonic::{Request, Response, Status};
 
 use super::Edge;
+use crate::admission::Class;
 use crate::{collections, read};
 
 #[tonic::async_trait]
@@ -14,7 +15,9 @@ impl Collections for Edge {
         request: Request<v1::CreateCollectionRequest>,
     ) -> Result<Response<v1::CreateCollectionResponse>, Status> {
         self.0
-            .run("create_collection", request, |message, by| collections::create(&self.0, message, by))
+            .run((Class::System, "create_collection"), request, |message, by| {
+                collections::create(&self.0, message, by)
+            })
             .await
     }
 
@@ -25,14 +28,14 @@ impl Collections for Edge {
         let work = |message: v1::GetCollectionRequest, by| async move {
             read::collection_status(&self.0, &message.name, by).await
         };
-        self.0.run("get_collection", request, work).await
+        self.0.run((Class::System, "get_collection"), request, work).await
     }
 
     async fn list(
         &self,
         request: Request<v1::ListCollectionsRequest>,
     ) -> Result<Response<v1::ListCollectionsResponse>, Status> {
-        self.0.run("list_collections", request, |_, by| collections::list(&self.0, by)).await
+        self.0.run((Class::System, "list_collections"), request, |_, by| collections::list(&self.0, by)).await
     }
 
     async fn update(
@@ -40,7 +43,9 @@ impl Collections for Edge {
         request: Request<v1::UpdateCollectionRequest>,
     ) -> Result<Response<v1::UpdateCollectionResponse>, Status> {
         self.0
-            .run("update_collection", request, |message, by| collections::update(&self.0, message, by))
+            .run((Class::System, "update_collection"), request, |message, by| {
+                collections::update(&self.0, message, by)
+            })
             .await
     }
 
@@ -49,7 +54,9 @@ impl Collections for Edge {
         request: Request<v1::DeleteCollectionRequest>,
     ) -> Result<Response<v1::DeleteCollectionResponse>, Status> {
         self.0
-            .run("delete_collection", request, |message, by| collections::delete(&self.0, message, by))
+            .run((Class::System, "delete_collection"), request, |message, by| {
+                collections::delete(&self.0, message, by)
+            })
             .await
     }
 }

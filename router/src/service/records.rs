@@ -6,6 +6,7 @@ use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Edge;
+use crate::admission::Class;
 use crate::read::{self, scan};
 use crate::{aggregate, write};
 use crate::{patch, replace};
@@ -16,42 +17,42 @@ impl Records for Edge {
         &self,
         request: Request<v1::UpsertRequest>,
     ) -> Result<Response<v1::UpsertResponse>, Status> {
-        self.0.run("upsert", request, |message, by| write::upsert(&self.0, message, by)).await
+        self.0.run((Class::Write, "upsert"), request, |message, by| write::upsert(&self.0, message, by)).await
     }
 
     async fn upsert_stream(
         &self,
         request: Request<Streaming<v1::UpsertRequest>>,
     ) -> Result<Response<v1::UpsertStreamResponse>, Status> {
-        let work = write::upsert_stream(&self.0, request.into_inner());
-        self.0.metrics.measure("upsert_stream", work).await.map(Response::new)
+        let (metadata, _, batches) = request.into_parts();
+        self.0.stream("upsert_stream", &metadata, write::upsert_stream(&self.0, batches)).await
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
-        self.0.run("get", request, |message, by| read::get(&self.0, message, by)).await
+        self.0.run((Class::Read, "get"), request, |message, by| read::get(&self.0, message, by)).await
     }
 
     async fn delete(
         &self,
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
-        self.0.run("delete", request, |message, by| write::delete(&self.0, message, by)).await
+        self.0.run((Class::Write, "delete"), request, |message, by| write::delete(&self.0, message, by)).await
     }
 
     async fn patch(&self, request: Request<v1::PatchRequest>) -> Result<Response<v1::PatchResponse>, Status> {
-        self.0.run("patch", request, |message, by| patch::patch(&self.0, message, by)).await
+        self.0.run((Class::Write, "patch"), request, |message, by| patch::patch(&self.0, message, by)).await
     }
 
     async fn replace(
         &self,
         request: Request<Streaming<v1::ReplaceRequest>>,
     ) -> Result<Response<v1::ReplaceResponse>, Status> {
-        let work = replace::replace(&self.0, request.into_inner());
-        self.0.metrics.measure("replace", work).await.map(Response::new)
+        let (metadata, _, parts) = request.into_parts();
+        self.0.stream("replace", &metadata, replace::replace(&self.0, parts)).await
     }
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {
-        self.0.run("scan", request, |message, by| scan::scan(&self.0, message, by)).await
+        self.0.run((Class::Read, "scan"), request, |message, by| scan::scan(&self.0, message, by)).await
     }
 
     type ScanStreamStream = BoxStream<'static, Result<v1::ScanResponse, Status>>;
@@ -66,13 +67,17 @@ impl Records for Edge {
     }
 
     async fn count(&self, request: Request<v1::CountRequest>) -> Result<Response<v1::CountResponse>, Status> {
-        self.0.run("count", request, |message, by| read::count(&self.0, message, by)).await
+        self.0.run((Class::Read, "count"), request, |message, by| read::count(&self.0, message, by)).await
     }
 
     async fn aggregate(
         &self,
         request: Request<v1::AggregateRequest>,
     ) -> Result<Response<v1::AggregateResponse>, Status> {
-        self.0.run("aggregate", request, |message, by| aggregate::aggregate(&self.0, message, by)).await
+        self.0
+            .run((Class::Read, "aggregate"), request, |message, by| {
+                aggregate::aggregate(&self.0, message, by)
+            })
+            .await
     }
 }

@@ -5,6 +5,7 @@ use flotilla_proto::v1::search_server::Search;
 use tonic::{Request, Response, Status};
 
 use super::Edge;
+use crate::admission::Class;
 
 #[tonic::async_trait]
 impl Search for Edge {
@@ -13,7 +14,9 @@ impl Search for Edge {
         request: Request<v1::SearchRequest>,
     ) -> Result<Response<v1::SearchResponse>, Status> {
         self.0
-            .run("search", request, |message, deadline| crate::search::search(&self.0, message, deadline))
+            .run((Class::Read, "search"), request, |message, deadline| {
+                crate::search::search(&self.0, message, deadline)
+            })
             .await
     }
 }

@@ -49,7 +49,8 @@ async fn one_port_serves_grpc_health_reflection_and_pages_and_drains() {
         "flotilla_operation_duration_seconds_bucket{operation=\"search\",le=\"0.0005\"}",
         "flotilla_operations_total{code=\"Ok\",operation=\"search\"} 1",
         "flotilla_search_latency_seconds_bucket{le=\"0.025\"} 1",
-        "flotilla_request_queue_depth 0",
+        "flotilla_request_queue_depth{class=\"read\"} 0",
+        "flotilla_requests_running{class=\"read\"} 0",
         "flotilla_router_retries_total 0",
         "flotilla_router_circuit_opens_total 0",
     ] {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use flotilla_node::server::{ClusterOptions, Node, Options};
+use flotilla_port::{Bounds, Doors, Kind};
 use flotilla_router::{Router, server};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -117,9 +118,11 @@ impl Member {
         let node = Node::open(self.options()).await.map_err(|why| text(&why))?;
         let node = Arc::new(node);
         desk.introduce(&self.name, &node);
-        let (behind, front) = (node.clone(), node.clone());
-        let behind = tokio::spawn(async move { behind.serve_peers(peers, std::future::pending()).await });
-        let front = tokio::spawn(async move { front.serve(data, std::future::pending()).await });
+        let doors = Doors::new(Bounds::default()).map_err(|why| text(&why))?;
+        let (back, behind) = (doors.door(Kind::PEERS), node.for_peers().into_axum_router());
+        let behind = tokio::spawn(async move { back.serve(peers, behind, std::future::pending()).await });
+        let (door, front) = (doors.door(Kind::ROUTERS), node.in_process().into_axum_router());
+        let front = tokio::spawn(async move { door.serve(data, front, std::future::pending()).await });
         if node.ready(JOIN_WITHIN).await.is_ok() {
             desk.ready.lock().insert(self.name.clone(), node.id().0);
         }

@@ -83,7 +83,8 @@ fn show_key(text: &mut String, indent: &str, leaf: &str, key: &Key, settings: &S
         default => format!("default {default}"),
     };
     text.push_str(&format!("{indent}# {}\n", key.doc));
-    text.push_str(&format!("{indent}# {}{}, {default}", key.kind.legal(), unit(key)));
+    let live = if key.is_live { ", changes without a restart" } else { "" };
+    text.push_str(&format!("{indent}# {}{}, {default}{live}", key.kind.legal(), unit(key)));
     match settings.get(key.name) {
         Some((value, place)) => {
             text.push_str(&format!(". Set by {place}\n{indent}{leaf}: {}\n", yaml(value)))

@@ -68,6 +68,8 @@ pub struct Key {
     pub unit: &'static str,
     /// Meaning, one sentence.
     pub doc: &'static str,
+    /// Whether a change in the file takes effect while the server runs.
+    pub is_live: bool,
 }
 
 const fn number(
@@ -76,7 +78,12 @@ const fn number(
     unit: &'static str,
     doc: &'static str,
 ) -> Key {
-    Key { name, kind: Kind::Number { default, min, max }, unit, doc }
+    Key { name, kind: Kind::Number { default, min, max }, unit, doc, is_live: false }
+}
+
+/// That key, of which a change takes effect while the server runs.
+const fn live(key: Key) -> Key {
+    Key { is_live: true, ..key }
 }
 
 /// Every key that this version gives effect to, in the order of `config show`.
@@ -86,13 +93,57 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Address { default: "127.0.0.1" },
         unit: "",
         doc: "Address to listen on; other than loopback needs --insecure-bind, there are no credentials yet.",
+        is_live: false,
     },
     number("server.port", [15_002, 0, 65_535], "", "Port of gRPC and HTTP; 0 takes any free one."),
+    live(number(
+        "server.max_connections",
+        [10_000, 1, 1_000_000],
+        "connections",
+        "Connections of one port at once; beyond, calls are refused with RESOURCE_EXHAUSTED, and probes answered.",
+    )),
+    live(number(
+        "server.connection_timeout_ms",
+        [30_000, 50, 3_600_000],
+        "ms",
+        "How long a connection may take for its first bytes, a head of HTTP/1 to arrive, and a write to move on.",
+    )),
+    live(number(
+        "server.keep_alive_ms",
+        [60_000, 50, 3_600_000],
+        "ms",
+        "A connection silent for this long is asked whether it lives, and closed if it does not answer.",
+    )),
+    live(number(
+        "server.stream_idle_ms",
+        [600_000, 50, 86_400_000],
+        "ms",
+        "How long a stream of requests may say nothing, and a caller take nothing of its answers.",
+    )),
+    live(number(
+        "server.thread_pool.core_size",
+        [16, 1, 100_000],
+        "requests per core",
+        "Requests of one class (system, read, write, background) that those of others do not keep from running.",
+    )),
+    live(number(
+        "server.thread_pool.max_size",
+        [64, 1, 100_000],
+        "requests per core",
+        "Requests that run at once in a router, for each worker thread (see performance.threads).",
+    )),
+    live(number(
+        "server.thread_pool.queue_size",
+        [1_000, 0, 1_000_000],
+        "requests",
+        "Requests of one class that wait; beyond, RESOURCE_EXHAUSTED with the time after which to try again.",
+    )),
     Key {
         name: "storage.data_dir",
         kind: Kind::Folder,
         unit: "",
         doc: "Folder that holds everything; created if it is not there. The flag --data goes before it.",
+        is_live: false,
     },
     Key {
         name: "storage.sync",
@@ -100,6 +151,7 @@ pub const KEYS: &[Key] = &[
         unit: "",
         doc: "Whether a write is acknowledged only once it would survive a power cut; false survives the end of \
               the process only.",
+        is_live: false,
     },
     number(
         "storage.seal_rows",
@@ -117,6 +169,7 @@ pub const KEYS: &[Key] = &[
         name: "storage.compression",
         kind: Kind::Word { default: "lz4", of: &["none", "lz4", "zstd"] },
         unit: "",
+        is_live: false,
         doc: "How payloads are compressed in the segments to come; each segment knows how its own are.",
     },
     number(
@@ -179,16 +232,12 @@ pub const KEYS: &[Key] = &[
         "MiB",
         "Memory that the process may use, mapped files not counted; 0: what its control group or the machine allows.",
     ),
-    number(
-        "memory.cache_size_mb",
-        [2_048, 0, 1 << 30],
-        "MiB",
-        "Memory of all caches together, at most.",
-    ),
+    number("memory.cache_size_mb", [2_048, 0, 1 << 30], "MiB", "Memory of all caches together, at most."),
     Key {
         name: "cache.enabled",
         kind: Kind::Flag { default: true },
         unit: "",
+        is_live: false,
         doc: "Whether answers are kept for who asks the same of the same state.",
     },
     number(
@@ -197,18 +246,14 @@ pub const KEYS: &[Key] = &[
         "MiB",
         "Memory for answers of searches, at most; never more than an eighth of what the process may use.",
     ),
-    number(
-        "cache.query_cache.ttl_seconds",
-        [300, 0, 1_000_000],
-        "s",
-        "How long an answer is kept.",
-    ),
+    number("cache.query_cache.ttl_seconds", [300, 0, 1_000_000], "s", "How long an answer is kept."),
     number("performance.threads", [0, 0, 1_024], "", "Worker threads; 0 takes one per core."),
     Key {
         name: "index.type",
         kind: Kind::Word { default: "hnsw", of: &["hnsw", "flat", "lsh"] },
         unit: "",
         doc: "Index of a new collection's vector that names none: a graph, an exact scan, or hashes.",
+        is_live: false,
     },
     number("index.hnsw.m", [16, 2, 256], "links", "Links per vertex above level 0 in a new collection."),
     number(
@@ -240,12 +285,14 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Flag { default: true },
         unit: "",
         doc: "Whether searches of a new collection's graph look at codes before they read whole vectors.",
+        is_live: false,
     },
     Key {
         name: "quantization.type",
         kind: Kind::Word { default: "scalar", of: &["scalar", "binary", "product"] },
         unit: "",
         doc: "Those codes: 8 bits for each value beside one-bit sketches, the sketches alone, or a byte for each eight values.",
+        is_live: false,
     },
     number("cluster.partitions", [4, 1, 256], "", "Partitions of a new collection that names none."),
     number(
@@ -278,10 +325,6 @@ pub const UNSUPPORTED: &[&str] = &[
     "cluster.shard_id",
     "cluster.router_address",
     "hub",
-    "server.max_connections",
-    "server.connection_timeout_ms",
-    "server.keep_alive_ms",
-    "server.thread_pool",
     "cache.vector_cache",
 ];
 

@@ -10,19 +10,14 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use flotilla_node::server::{Node, guarded};
+use flotilla_port::{Door, Doors};
 use flotilla_proto::access::Rights;
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
-/// Calls that a router may give up before they are looked at, as after a pause.
-const RESETS_MAX: usize = 10_000;
 /// Calls under way may go on for this long when the node goes down.
 const DRAIN_MAX: Duration = Duration::from_secs(15);
 
@@ -39,8 +34,9 @@ impl Port {
     ///
     /// # Errors
     /// If the node's metrics contradict each other.
-    pub fn new(node: &Node) -> anyhow::Result<Port> {
+    pub fn new(node: &Node, doors: &Doors) -> anyhow::Result<Port> {
         let registry = Registry::new();
+        doors.collectors().into_iter().try_for_each(|one| registry.register(one))?;
         registry.register(Box::new(node.gauges()))?;
         Ok(Port { registry, health: HealthReporter::new(), readiness: Arc::new(watch::Sender::new(false)) })
     }
@@ -55,10 +51,11 @@ impl Port {
     /// Serves until `shutdown`, then finishes what is under way.
     pub async fn serve(
         self,
+        door: Door,
         listener: TcpListener,
         node: Arc<Node>,
         shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), tonic::transport::Error> {
+    ) {
         let health = tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(self.health.clone()),
         );
@@ -69,19 +66,9 @@ impl Port {
             shutdown.await;
             closing.send_replace(true);
         };
-        let server = Server::builder()
-            .accept_http1(true)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(Some(4 << 20))
-            .initial_connection_window_size(Some(16 << 20))
-            .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
-            .http2_keepalive_interval(Some(KEEPALIVE.0))
-            .http2_keepalive_timeout(Some(KEEPALIVE.1))
-            .add_routes(Routes::from(routes))
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), told);
         tokio::select! {
-            served = server => served,
-            () = overdue(closed) => Ok(()),
+            () = door.listen(listener, routes, told) => {}
+            () = overdue(closed) => {}
         }
     }
 

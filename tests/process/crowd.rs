@@ -1,0 +1,319 @@
+//! Too many connections, slow ones, silent ones and malicious ones: a client that asks all the time goes on being answered,
+//! memory stays within a bound, and every refusal is a status with advice. And limits that change while the server runs.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use flotilla_proto::v1;
+use flotilla_proto::v1::records_client::RecordsClient;
+use flotilla_tests::api::{self, Api};
+use flotilla_tests::http;
+use flotilla_tests::seed::unit_vector;
+use flotilla_tests::server::Server;
+use flotilla_tests::wait::eventually;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tonic::{Code, Status};
+
+const SOON: Duration = Duration::from_secs(120);
+const RECORDS: u64 = 1_000;
+const PLACES: usize = 40;
+/// What the process may take beyond what it has at rest: answers that wait, at most, and room for everything else.
+const MEMORY_MAX_KB: u64 = (256 << 10) + (128 << 10);
+/// The preface and empty settings.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+fn settings(dir: &Path, text: &str) -> String {
+    let file = dir.join("flotilla.yaml");
+    std::fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+/// Bounds under which a test need not wait for long.
+fn short(places: usize) -> String {
+    format!(
+        "server:\n  max_connections: {places}\n  connection_timeout_ms: 500\n  keep_alive_ms: 500\n  stream_idle_ms: 1000\n"
+    )
+}
+
+async fn filled(client: &Api) {
+    let spec = Some(api::collection("crowd", 4, vec![]));
+    client.create(v1::CreateCollectionRequest { spec }).await.unwrap();
+    let text = "x".repeat(1_000);
+    for batch in 0..RECORDS / 500 {
+        let record = |n: u64| {
+            api::record(api::number_key(n), unit_vector(n, 4), vec![("text", api::text(text.as_str()))])
+        };
+        client.put("crowd", (batch * 500..(batch + 1) * 500).map(record).collect()).await.unwrap();
+    }
+}
+
+/// A client that asks all the time. Each answer has to be there, whatever else happens.
+struct Canary {
+    is_over: Arc<AtomicBool>,
+    asking: tokio::task::JoinHandle<Vec<Duration>>,
+}
+
+impl Canary {
+    fn sings(client: &Api) -> Canary {
+        let (client, is_over) = (client.clone(), Arc::new(AtomicBool::new(false)));
+        let over = is_over.clone();
+        let asking = tokio::spawn(async move {
+            let mut times = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                let keys = vec![api::number_key(times.len() as u64 % RECORDS)];
+                let began = Instant::now();
+                let request = v1::GetRequest { collection: "crowd".into(), keys, ..Default::default() };
+                let answer = client.get(request).await.unwrap_or_else(|why| panic!("the canary: {why}"));
+                times.push(began.elapsed());
+                assert_eq!(answer.records.len(), 1);
+            }
+            times
+        });
+        Canary { is_over, asking }
+    }
+
+    /// How often it was answered meanwhile.
+    async fn ends(self, during: &str) -> usize {
+        self.is_over.store(true, Ordering::Relaxed);
+        let mut times = self.asking.await.unwrap();
+        times.sort_unstable();
+        let p99 = times.get(times.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default();
+        println!("{during}: {} answers, p99 {p99:?}", times.len());
+        times.len()
+    }
+}
+
+fn memory_kb(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// The sum of a metric's lines whose labels hold these words.
+fn metric(server: &Server, name: &str, words: &[&str]) -> u64 {
+    let page = http::get(server.address(), "/metrics").unwrap();
+    let lines =
+        page.body.lines().filter(|line| line.starts_with(name) && words.iter().all(|w| line.contains(w)));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
+/// Dials, says that, and reads until the server ends it.
+async fn ended(address: SocketAddr, say: Vec<u8>) {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return };
+    let _ = stream.write_all(&say).await;
+    let mut sink = Vec::new();
+    let read = tokio::time::timeout(SOON, stream.read_to_end(&mut sink)).await;
+    // With an error, too.
+    let _ = read.unwrap_or_else(|_| panic!("nobody ended what began with {:?}", say.first_chunk::<16>()));
+}
+
+/// Says a byte at a time until nobody listens any more.
+async fn drips(address: SocketAddr, say: &'static [u8]) {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return };
+    let began = Instant::now();
+    for byte in say.iter().cycle() {
+        if stream.write_all(&[*byte]).await.is_err() || stream.flush().await.is_err() {
+            return;
+        }
+        assert!(began.elapsed() < SOON, "nobody ended what came a byte at a time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Opens streams and reads none of them until the server ends the connection; then everything is over.
+async fn stares(url: String, streams: usize) {
+    let Ok(client) = Api::connect(&url).await else { return };
+    let mut unread = Vec::new();
+    for _ in 0..streams {
+        let request =
+            v1::ScanRequest { collection: "crowd".into(), with_payload: true, ..Default::default() };
+        match RecordsClient::new(client.channel()).scan_stream(request).await {
+            Ok(stream) => unread.push(stream.into_inner()),
+            Err(why) => assert!(is_advice(&why), "{why:?}"),
+        }
+    }
+    for mut stream in unread {
+        // What lies here already, and then the end.
+        while let Ok(Some(_)) = stream.message().await {}
+    }
+}
+
+/// A refusal that says what to do, or a connection that was closed.
+fn is_advice(why: &Status) -> bool {
+    match why.code() {
+        Code::ResourceExhausted => why.message().contains("try again in"),
+        code => matches!(code, Code::Unavailable | Code::Cancelled | Code::Unknown | Code::Internal),
+    }
+}
+
+/// Calls that are given up at once, in one connection.
+fn resets(calls: u32) -> Vec<u8> {
+    let mut head = vec![0x83, 0x86, 0x41, 1, b'p'];
+    for (name, value) in [(0x04_u8, "/flotilla.v1.Records/Get"), (0x0f, "application/grpc")] {
+        head.push(name);
+        // The name of the second is number 31 of the table: 15 and 16 more.
+        if name == 0x0f {
+            head.push(16);
+        }
+        head.push(value.len() as u8);
+        head.extend_from_slice(value.as_bytes());
+    }
+    let mut bytes = HELLO.to_vec();
+    for call in 0..calls {
+        let id = (2 * call + 1).to_be_bytes();
+        bytes.extend_from_slice(&[0, 0, head.len() as u8, 1, 4]);
+        bytes.extend_from_slice(&id);
+        bytes.extend_from_slice(&head);
+        bytes.extend_from_slice(&[0, 0, 4, 3, 0]);
+        bytes.extend_from_slice(&id);
+        bytes.extend_from_slice(&[0, 0, 0, 8]);
+    }
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_a_crowd_does_others_are_served() {
+    let dir = crate::folder();
+    let args = ["--config", &settings(dir.path(), &short(PLACES))];
+    let server = Server::start(crate::binary(), &dir.path().join("data"), &args).unwrap();
+    let client = server.client().await.unwrap();
+    filled(&client).await;
+    let address = server.address();
+    let canary = Canary::sings(&client);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    canary.ends("at rest").await;
+    let at_rest = memory_kb(&server);
+
+    for attack in ["more than there are places", "a byte at a time", "nothing is read", "resets", "no pong"] {
+        let canary = Canary::sings(&client);
+        let mut crowd = JoinSet::new();
+        match attack {
+            "more than there are places" => {
+                for _ in 0..10 * PLACES {
+                    crowd.spawn(ended(address, Vec::new()));
+                }
+            }
+            "a byte at a time" => {
+                for _ in 0..PLACES / 4 {
+                    crowd.spawn(drips(address, b"GET /livez HTTP/1.1\r\nhost: x\r\nx: y\r\n"));
+                    crowd.spawn(drips(address, HELLO));
+                }
+            }
+            "nothing is read" => {
+                for _ in 0..PLACES / 4 {
+                    crowd.spawn(stares(server.url(), 16));
+                }
+            }
+            "resets" => {
+                for _ in 0..4 {
+                    crowd.spawn(ended(address, resets(20_000)));
+                }
+            }
+            _ => {
+                for _ in 0..PLACES / 2 {
+                    crowd.spawn(ended(address, HELLO.to_vec()));
+                }
+            }
+        }
+        let mut most = 0;
+        while let Some(left) = {
+            most = most.max(memory_kb(&server));
+            tokio::time::timeout(Duration::from_millis(50), crowd.join_next()).await.unwrap_or(Some(Ok(())))
+        } {
+            left.unwrap();
+        }
+        let answered = canary.ends(attack).await;
+        assert!(answered > 0, "{attack}: nobody else was served");
+        println!("{attack}: {at_rest} kB at rest, {most} kB at most");
+        assert!(most < at_rest + MEMORY_MAX_KB, "{attack}: {at_rest} kB at rest, {most} kB at most");
+    }
+    assert!(metric(&server, "flotilla_connections_closed_total", &["api", "full"]) > 0);
+    assert!(metric(&server, "flotilla_connections_closed_total", &["api", "silent"]) > 0);
+    assert!(metric(&server, "flotilla_connections_closed_total", &["api", "stalled"]) > 0);
+    // Nothing of it stays: there are places, and no answer waits.
+    eventually("all are gone", SOON, async || {
+        let open = metric(&server, "flotilla_connections{", &["api"]);
+        (open <= 2 && metric(&server, "flotilla_answer_bytes_waiting", &[]) == 0).then_some(())
+    })
+    .await
+    .unwrap();
+    server.client().await.unwrap().total("crowd", None).await.unwrap();
+    let log = server.terminate().unwrap();
+    assert!(log.contains("connections are refused"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_thousand_idle_connections_cost_little() {
+    let dir = crate::folder();
+    let server = Server::start(crate::binary(), &dir.path().join("data"), &[]).unwrap();
+    let client = server.client().await.unwrap();
+    filled(&client).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.id())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let files: usize = files.split_whitespace().nth(3).unwrap().parse().unwrap();
+    let many = 5_000.min((files - 200) / 2);
+    let at_rest = memory_kb(&server);
+    let canary = Canary::sings(&client);
+    let mut idle = Vec::new();
+    for _ in 0..many {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.write_all(HELLO).await.unwrap();
+        idle.push(stream);
+    }
+    eventually("all are inside", SOON, async || {
+        (metric(&server, "flotilla_connections{", &["api"]) > many as u64).then_some(())
+    })
+    .await
+    .unwrap();
+    let answered = canary.ends("beside idle connections").await;
+    assert!(answered > 0);
+    let most = memory_kb(&server);
+    println!("{many} idle connections: {at_rest} kB before, {most} kB with them");
+    // 64 KiB for each.
+    assert!(most < at_rest + 64 * many as u64, "{at_rest} kB before, {most} kB with {many} connections");
+    drop(idle);
+    eventually("all are gone", SOON, async || {
+        (metric(&server, "flotilla_connections{", &["api"]) <= 3).then_some(())
+    })
+    .await
+    .unwrap();
+    server.terminate().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_change_while_the_server_runs() {
+    let dir = crate::folder();
+    let file = settings(dir.path(), "server:\n  max_connections: 100\n");
+    let server = Server::start(crate::binary(), &dir.path().join("data"), &["--config", &file]).unwrap();
+    let client = server.client().await.unwrap();
+    filled(&client).await;
+    let asked = async || -> Result<u64, Status> {
+        server.client().await.map_err(|why| Status::unavailable(why.to_string()))?.total("crowd", None).await
+    };
+    assert_eq!(asked().await.unwrap(), RECORDS);
+
+    settings(dir.path(), "server:\n  max_connections: 1\n");
+    let refused = eventually("nobody else is let in", SOON, async || asked().await.err()).await.unwrap();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("max_connections") && is_advice(&refused), "{refused}");
+    assert_eq!(client.total("crowd", None).await.unwrap(), RECORDS, "who is inside stays");
+    assert!(http::get(server.address(), "/livez").unwrap().body.contains("alive"), "a probe is answered");
+
+    // A file that is not in order changes nothing, and is logged once; so is a key that waits for the next start.
+    settings(dir.path(), "server:\n  max_connections: none\n");
+    let told = async |what: &str| {
+        eventually(what, SOON, async || server.log().contains(what).then_some(())).await.unwrap();
+    };
+    told("the old one stays in force").await;
+    assert_eq!(asked().await.unwrap_err().code(), Code::ResourceExhausted);
+    settings(dir.path(), "server:\n  max_connections: 100\nlog:\n  lanes: 8\n");
+    eventually("they are let in again", SOON, async || asked().await.ok()).await.unwrap();
+    told("takes effect at the next start").await;
+    let log = server.terminate().unwrap();
+    assert_eq!(log.matches("the old one stays in force").count(), 1, "{log}");
+}
