@@ -107,7 +107,7 @@ impl Client {
     }
 
     /// A client over a channel, such as one to a server in this process.
-    pub fn from_channel(channel: Channel) -> Client {
+    pub fn from_channel(channel: Keyed) -> Client {
         Client::over(Channels::one(channel))
     }
 
@@ -157,21 +157,21 @@ impl Client {
         Client { session: Some(Arc::default()), ..self.clone() }
     }
 
-    pub(crate) fn collections(channel: Channel) -> CollectionsClient<Channel> {
+    pub(crate) fn collections(channel: Keyed) -> CollectionsClient<Keyed> {
         CollectionsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    pub(crate) fn records(channel: Channel) -> RecordsClient<Channel> {
+    pub(crate) fn records(channel: Keyed) -> RecordsClient<Keyed> {
         RecordsClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    pub(crate) fn searching(channel: Channel) -> SearchClient<Channel> {
+    pub(crate) fn searching(channel: Keyed) -> SearchClient<Keyed> {
         SearchClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    pub(crate) fn cluster(channel: Channel) -> ClusterClient<Channel> {
+    pub(crate) fn cluster(channel: Keyed) -> ClusterClient<Keyed> {
         ClusterClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
@@ -197,7 +197,7 @@ impl Client {
     }
 
     /// Sends within the whole time; a second time only if the first one never left.
-    pub(crate) async fn once<M, T, F>(&self, message: M, send: impl Fn(Channel, Request<M>) -> F) -> Result<T>
+    pub(crate) async fn once<M, T, F>(&self, message: M, send: impl Fn(Keyed, Request<M>) -> F) -> Result<T>
     where
         M: Clone,
         F: Future<Output = std::result::Result<Response<T>, Status>>,
@@ -212,7 +212,7 @@ impl Client {
     }
 
     /// Begins a call, a stream as a rule, at the first host that can be reached.
-    pub(crate) async fn begun<T, F>(&self, send: impl Fn(Channel) -> F) -> Result<T>
+    pub(crate) async fn begun<T, F>(&self, send: impl Fn(Keyed) -> F) -> Result<T>
     where
         F: Future<Output = std::result::Result<T, Status>>,
     {
@@ -234,7 +234,7 @@ impl Client {
         &self,
         message: M,
         preference: ReadPreference,
-        send: impl Fn(Channel, Request<M>) -> F,
+        send: impl Fn(Keyed, Request<M>) -> F,
     ) -> Result<T>
     where
         M: Clone,

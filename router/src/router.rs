@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use flotilla_security::Trust;
 use prometheus::Registry;
 use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::admission::{Admission, Deadline};
 use crate::chance::Chance;
@@ -15,6 +16,7 @@ use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::pool::{INPROC, Pool};
+use crate::scope::{Names, Scope};
 use crate::write::ids::Ids;
 
 /// What a router can be told.
@@ -36,6 +38,8 @@ pub struct Options {
     /// Seed of jitter, of the spread over replicas and of the identities of writes: a router with the same seed does the
     /// same again. Default: none, the operating system gives one.
     pub seed: Option<u64>,
+    /// What it shows the nodes. Default: nothing.
+    pub trust: Trust,
 }
 
 impl Default for Options {
@@ -48,6 +52,7 @@ impl Default for Options {
             queue_max: 1_000,
             patience: Duration::from_secs(1),
             seed: None,
+            trust: Trust::default(),
         }
     }
 }
@@ -78,7 +83,7 @@ impl Router {
         registry: Registry,
     ) -> Result<Arc<Router>, prometheus::Error> {
         let metrics = Metrics::new(registry)?;
-        let pool = Arc::new(Pool::new(inproc));
+        let pool = Arc::new(Pool::new(inproc, options.trust.clone()));
         let chance = Arc::new(Chance::new(options.seed));
         let placement = Arc::new(Placement::new(pool.clone(), options.nodes, chance.clone()));
         let patience = options.patience;
@@ -119,8 +124,8 @@ impl Router {
         self.is_draining.subscribe()
     }
 
-    /// Runs one request: measured, admitted, within its deadline.
-    pub(crate) async fn run<M, T, F>(
+    /// Runs one request: its caller's right to what it is about checked, measured, admitted, within its deadline.
+    pub(crate) async fn run<M: Names, T, F>(
         &self,
         operation: &'static str,
         request: Request<M>,
@@ -130,11 +135,17 @@ impl Router {
         F: Future<Output = Result<T, Status>>,
     {
         let deadline = self.deadline(request.metadata());
+        let scope = Scope::of(&request);
+        let message = request.into_inner();
+        let noted = scope.noted(&message);
         let measured = self.metrics.measure(operation, async {
+            scope.check(&message)?;
             let _permit = self.admission.enter(deadline, &self.metrics).await?;
-            deadline.bound(work(request.into_inner(), deadline)).await
+            deadline.bound(work(message, deadline)).await
         });
-        measured.await.map(Response::new)
+        let ended = measured.await;
+        scope.ended(noted.as_deref(), ended.as_ref().err().map_or(Code::Ok, Status::code));
+        ended.map(Response::new)
     }
 
     /// Runs one piece of a stream: admitted, within the default time.

@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Edge;
 use crate::read::{self, scan};
+use crate::scope::Scope;
 use crate::{aggregate, write};
 use crate::{patch, replace};
 
@@ -23,7 +24,8 @@ impl Records for Edge {
         &self,
         request: Request<Streaming<v1::UpsertRequest>>,
     ) -> Result<Response<v1::UpsertStreamResponse>, Status> {
-        let work = write::upsert_stream(&self.0, request.into_inner());
+        let scope = Scope::of(&request);
+        let work = write::upsert_stream(&self.0, scope.each(request.into_inner()));
         self.0.metrics.measure("upsert_stream", work).await.map(Response::new)
     }
 
@@ -46,7 +48,8 @@ impl Records for Edge {
         &self,
         request: Request<Streaming<v1::ReplaceRequest>>,
     ) -> Result<Response<v1::ReplaceResponse>, Status> {
-        let work = replace::replace(&self.0, request.into_inner());
+        let scope = Scope::of(&request);
+        let work = replace::replace(&self.0, scope.first(request.into_inner()));
         self.0.metrics.measure("replace", work).await.map(Response::new)
     }
 
@@ -60,6 +63,7 @@ impl Records for Edge {
         &self,
         request: Request<v1::ScanRequest>,
     ) -> Result<Response<Self::ScanStreamStream>, Status> {
+        Scope::of(&request).check(request.get_ref())?;
         let work = scan::scan_stream(self.0.clone(), request.into_inner());
         let pages = self.0.metrics.measure("scan_stream", work).await?;
         Ok(Response::new(Box::pin(pages)))
