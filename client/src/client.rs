@@ -12,6 +12,7 @@ use flotilla_proto::v1::cluster_client::ClusterClient;
 use flotilla_proto::v1::collections_client::CollectionsClient;
 use flotilla_proto::v1::records_client::RecordsClient;
 use flotilla_proto::v1::search_client::SearchClient;
+use flotilla_security::Keyed;
 use futures::{Stream, TryStreamExt as _};
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -20,6 +21,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::credentials::Credentials;
 use crate::error::{is_unknown, never_left};
 use crate::hosts::{Channels, Hosts};
 use crate::identity::{Held, Identity};
@@ -101,14 +103,38 @@ impl Client {
     /// # Errors
     /// [`Kind::FixRequest`] if an address is none or there is none, [`Kind::Retry`] if nobody answers at any.
     pub async fn connect_hosts(hosts: &Hosts, preference: ReadPreference) -> Result<Client> {
-        let mut client = Client::over(Channels::connect(hosts).await?);
+        Client::connect_with(hosts, preference, &Credentials::default()).await
+    }
+
+    /// As [`Client::connect_hosts`], to servers that want to know who calls, or at `https://` addresses.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), flotilla_client::Error> {
+    /// use flotilla_client::{Client, Credentials, Hosts, ReadPreference, Secret};
+    /// let hosts = Hosts { master: vec!["https://router-0:15010".into()], replicas: Vec::new() };
+    /// let key = std::env::var("FLOTILLA_API_KEY").ok().map(Secret::new);
+    /// let credentials =
+    ///     Credentials { api_key: key, ca_file: Some("ca.pem".into()), ..Credentials::default() };
+    /// let client = Client::connect_with(&hosts, ReadPreference::Master, &credentials).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As there; also [`Kind::FixRequest`] if a file cannot be read.
+    pub async fn connect_with(
+        hosts: &Hosts,
+        preference: ReadPreference,
+        credentials: &Credentials,
+    ) -> Result<Client> {
+        let mut client = Client::over(Channels::connect(hosts, &credentials.read()?).await?);
         client.options.read = Read::new().preference(preference);
         Ok(client)
     }
 
     /// A client over a channel, such as one to a server in this process.
-    pub fn from_channel(channel: Keyed) -> Client {
-        Client::over(Channels::one(channel))
+    pub fn from_channel(channel: Channel) -> Client {
+        Client::over(Channels::one(channel.into()))
     }
 
     fn over(channels: Channels) -> Client {

@@ -127,7 +127,10 @@ impl Scope {
 
     /// A map without the collections that the caller may not know of.
     pub(crate) fn map(&self, mut map: v1::PlacementMap) -> v1::PlacementMap {
-        map.collections.retain(|c| c.spec.as_ref().is_some_and(|spec| self.sees(&spec.name)));
+        map.collections.retain(|c| {
+            let spec = c.collection.as_ref().and_then(|collection| collection.spec.as_ref());
+            spec.is_some_and(|spec| self.sees(&spec.name))
+        });
         map
     }
 

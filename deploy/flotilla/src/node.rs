@@ -7,7 +7,7 @@
 mod port;
 
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use flotilla_node::server::{ClusterOptions, Node, Options};
+use flotilla_security::tls::{self, Role};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::transport::server::TcpIncoming;
 
 use crate::config::{Config, Settings};
+use crate::security::{self, Security};
 use crate::{embedded, target, up};
 
 /// How long a node may take to become a member and to open its replicas.
@@ -66,7 +67,7 @@ pub struct NodeArgs {
     /// Its number among like nodes, or the name of its pod (`db-shard-2`)
     #[arg(long, env = "SHARD_ID", value_name = "NUMBER")]
     shard_id: Option<String>,
-    /// Listen beyond this machine although there are no credentials yet: anybody who reaches the port may do anything
+    /// Listen beyond this machine without credentials and TLS: anybody who reaches the port may do anything
     #[arg(long)]
     insecure_bind: bool,
 }
@@ -76,7 +77,7 @@ impl NodeArgs {
     pub fn run(self, is_replica: bool) -> anyhow::Result<()> {
         let settings = Settings::load(self.config.as_deref(), std::env::vars(), &self.flags())?;
         let config = Config::from(&settings);
-        refuse_open_bind(config.server.bind, self.insecure_bind)?;
+        security::refuse_open_bind(config.server.bind, config.security.guards_members(), self.insecure_bind)?;
         let Some(folder) = config.storage.data_dir.clone() else {
             anyhow::bail!(
                 "no data folder: name one with --data DIR, or as storage.data_dir in --config FILE"
@@ -109,17 +110,6 @@ impl NodeArgs {
     }
 }
 
-/// Refuses to be reached from other machines unless that was asked for.
-pub fn refuse_open_bind(bind: IpAddr, is_wanted: bool) -> anyhow::Result<()> {
-    if !bind.is_loopback() && !is_wanted {
-        anyhow::bail!(
-            "refusing to listen on {bind}: there are no credentials yet, so anybody who reaches the port may do \
-             anything; bind to 127.0.0.1, or say --insecure-bind"
-        );
-    }
-    Ok(())
-}
-
 async fn listen(at: SocketAddr) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind(at).await;
     bound.map_err(|why| up::plain(why.into(), at, Path::new("")))
@@ -127,6 +117,7 @@ async fn listen(at: SocketAddr) -> anyhow::Result<TcpListener> {
 
 async fn serve(config: Config, folder: PathBuf, args: NodeArgs, is_replica: bool) -> anyhow::Result<()> {
     let stop = up::stop_signal()?;
+    let security = Security::open(&config.security, Some(Role::Node))?;
     let bind = config.server.bind;
     let data = listen(SocketAddr::new(bind, config.server.port)).await?;
     let peers = listen(SocketAddr::new(bind, args.peer_port)).await?;
@@ -146,6 +137,7 @@ async fn serve(config: Config, folder: PathBuf, args: NodeArgs, is_replica: bool
         is_replica,
         ordinal: args.ordinal()?,
         join_within: READY_WITHIN,
+        trust: security.trust.clone(),
     });
     tokio::pin!(stop);
     let node = tokio::select! {
@@ -160,10 +152,13 @@ async fn serve(config: Config, folder: PathBuf, args: NodeArgs, is_replica: bool
         let _ = closed.wait_for(|closed| *closed).await;
     };
     let (serving, until) = (node.clone(), told(closed.clone()));
-    let incoming = TcpIncoming::from(peers).with_nodelay(Some(true));
+    let (data_door, peer_door) = security.member_doors.clone().unzip();
+    let incoming = tls::incoming(peers, peer_door);
     let behind = tokio::spawn(async move { serving.serve_peers(incoming, until).await });
-    let port = port::Port::new(&node)?;
-    let front = tokio::spawn(port.clone().serve(data, node.clone(), told(closed)));
+    let port = port::Port::new(&node, &security)?;
+    let scheme = security::scheme(data_door.as_ref());
+    let incoming = tls::incoming(data, data_door);
+    let front = tokio::spawn(port.clone().serve(incoming, node.clone(), told(closed)));
 
     let is_ready = tokio::select! {
         ready = node.ready(READY_WITHIN) => { ready?; true }
@@ -174,7 +169,7 @@ async fn serve(config: Config, folder: PathBuf, args: NodeArgs, is_replica: bool
         let role = if is_replica { "replica" } else { "node" };
         let mut out = std::io::stdout().lock();
         let (id, at) = (node.id(), folder.display());
-        writeln!(out, "flotilla {role} {id} ready on http://{data_at}, peers on {peers_at}, data in {at}")?;
+        writeln!(out, "flotilla {role} {id} ready on {scheme}://{data_at}, peers on {peers_at}, data in {at}")?;
         out.flush()?;
         drop(out);
         stop.await;
@@ -187,5 +182,6 @@ async fn serve(config: Config, folder: PathBuf, args: NodeArgs, is_replica: bool
     front.await?.context("the data port's service ended")?;
     behind.await?.context("the peer port's service ended")?;
     node.stop().await;
+    drop(security);
     Ok(())
 }

@@ -4,18 +4,23 @@
 //! `flotilla router ready on http://127.0.0.1:15010`.
 
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use flotilla_router::{Router, server};
+use flotilla_security::tls::Role;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 
-use crate::{node, target, up};
+use crate::config::{Config, Settings};
+use crate::security::{self, Security};
+use crate::{target, up};
 
+/// The port, if nothing else is said: nodes have another one.
+const PORT: u16 = 15_010;
 /// How long a router looks for a node before it gives up.
 const READY_WITHIN: Duration = Duration::from_secs(600);
 
@@ -24,22 +29,26 @@ const READY_WITHIN: Duration = Duration::from_secs(600);
 #[command(after_help = "Examples:
   flotilla router --node 127.0.0.1:15002                        on 127.0.0.1:15010
   flotilla router --node db-0.db:15002 --node db-1.db:15002     any of them tells where the others are
+  flotilla router --config router.yaml --node db-0.db:15002     with credentials and TLS: see `flotilla config show`
 
 Holds no data: run several, stop any.")]
 pub struct RouterArgs {
     /// Node to ask for the placement map, host:port of its data port; may be said several times
     #[arg(long, value_name = "HOST:PORT", required = true)]
     node: Vec<String>,
-    /// Port of gRPC and HTTP; 0 takes any free one
-    #[arg(long, default_value_t = 15_010)]
-    port: u16,
-    /// Address to listen on
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    bind: IpAddr,
+    /// YAML file of settings: server.bind, server.port, performance.threads and security.* concern a router
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Port of gRPC and HTTP [default: 15010]; 0 takes any free one
+    #[arg(long)]
+    port: Option<u16>,
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Option<String>,
     /// Seconds that calls are still taken after health says NOT_SERVING
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     lame_duck: u64,
-    /// Listen beyond this machine although there are no credentials yet: anybody who reaches the port may do anything
+    /// Listen beyond this machine without credentials and TLS: anybody who reaches the port may do anything
     #[arg(long)]
     insecure_bind: bool,
 }
@@ -47,19 +56,37 @@ pub struct RouterArgs {
 impl RouterArgs {
     /// Serves until a signal.
     pub fn run(self) -> anyhow::Result<()> {
-        node::refuse_open_bind(self.bind, self.insecure_bind)?;
-        target::run(0, self.serve())
+        let flags = [
+            ("server.port", "--port", self.port.map(|port| port.to_string())),
+            ("server.bind", "--bind", self.bind.clone()),
+        ];
+        let flags: Vec<_> =
+            flags.into_iter().filter_map(|(key, flag, value)| Some((key, flag, value?))).collect();
+        let settings = Settings::load(self.config.as_deref(), std::env::vars(), &flags)?;
+        let mut config = Config::from(&settings);
+        if settings.get("server.port").is_none() {
+            config.server.port = PORT;
+        }
+        let is_guarded = config.security.guards_public();
+        security::refuse_open_bind(config.server.bind, is_guarded, self.insecure_bind)?;
+        target::run(config.performance.threads, self.serve(config))
     }
 
-    async fn serve(self) -> anyhow::Result<()> {
+    async fn serve(self, config: Config) -> anyhow::Result<()> {
         let stop = up::stop_signal()?;
-        let at = SocketAddr::new(self.bind, self.port);
+        let security = Security::open(&config.security, Some(Role::Router))?;
+        let at = SocketAddr::new(config.server.bind, config.server.port);
         let listener = TcpListener::bind(at).await.map_err(|why| up::plain(why.into(), at, Path::new("")))?;
         let at = listener.local_addr()?;
-        let options = flotilla_router::Options { nodes: self.node, ..Default::default() };
-        let router = Router::start(options, None, Registry::new())?;
-        let front =
+        let trust = security.trust.clone();
+        let options = flotilla_router::Options { nodes: self.node, trust, ..Default::default() };
+        let registry = Registry::new();
+        security.register(&registry)?;
+        let router = Router::start(options, None, registry)?;
+        let mut front =
             server::Options { lame_duck: Duration::from_secs(self.lame_duck), ..server::Options::default() };
+        security.guard(&mut front);
+        let scheme = security::scheme(security.door.as_ref());
         tokio::pin!(stop);
         let (told, telling) = tokio::sync::oneshot::channel::<()>();
         let until = async move {
@@ -70,7 +97,7 @@ impl RouterArgs {
             ready = router.ready(READY_WITHIN) => {
                 ready.map_err(|status| anyhow::anyhow!("no node told the placement map: {}", status.message()))?;
                 let mut out = std::io::stdout().lock();
-                writeln!(out, "flotilla router ready on http://{at}")?;
+                writeln!(out, "flotilla router ready on {scheme}://{at}")?;
                 out.flush()?;
                 drop(out);
                 stop.await;

@@ -14,7 +14,7 @@ use flotilla_node::storage::Fault;
 
 use crate::config::{Config, Settings};
 use crate::embedded::{Embedded, Options};
-use crate::{node, target};
+use crate::{security, target};
 
 /// Arguments of `flotilla up`.
 #[derive(Args, Debug)]
@@ -38,7 +38,7 @@ pub struct UpArgs {
     /// Address to listen on [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<String>,
-    /// Listen beyond this machine although there are no credentials yet: anybody who reaches the port may do anything
+    /// Listen beyond this machine without credentials and TLS: anybody who reaches the port may do anything
     #[arg(long)]
     insecure_bind: bool,
 }
@@ -48,7 +48,7 @@ impl UpArgs {
     pub fn run(self) -> anyhow::Result<()> {
         let settings = Settings::load(self.config.as_deref(), std::env::vars(), &self.flags())?;
         let config = Config::from(&settings);
-        node::refuse_open_bind(config.server.bind, self.insecure_bind)?;
+        security::refuse_open_bind(config.server.bind, config.security.guards_public(), self.insecure_bind)?;
         let Some(folder) = config.storage.data_dir.clone() else {
             anyhow::bail!(
                 "no data folder: name one with --data DIR, or as storage.data_dir in --config FILE"
@@ -71,9 +71,11 @@ impl UpArgs {
 async fn serve(config: Config, folder: PathBuf) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let listen = SocketAddr::new(config.server.bind, config.server.port);
-    let running = start(Options::from_config(&config, &folder), listen, &folder).await?;
+    let options = Options::from_config(&config, &folder)?;
+    let scheme = security::scheme(options.security.as_ref().and_then(|security| security.door.as_ref()));
+    let running = start(options, listen, &folder).await?;
     let address = running.address().unwrap_or(listen);
-    announce(address, &folder)?;
+    announce(&format!("{scheme}://{address}"), &folder)?;
     stop.await;
     tracing::info!("stopping");
     running.stop().await.context("stopping")
@@ -84,9 +86,9 @@ pub async fn start(options: Options, listen: SocketAddr, folder: &Path) -> anyho
     Embedded::start(options).await.map_err(|error| plain(error, listen, folder))
 }
 
-fn announce(address: SocketAddr, folder: &Path) -> std::io::Result<()> {
+fn announce(url: &str, folder: &Path) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "flotilla ready on http://{address}, data in {}", folder.display())?;
+    writeln!(out, "flotilla ready on {url}, data in {}", folder.display())?;
     out.flush()
 }
 

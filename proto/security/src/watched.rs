@@ -153,7 +153,7 @@ impl Drop for Keeper {
 pub fn keep(all: Vec<Arc<dyn Refresh>>, metrics: Metrics) -> Keeper {
     Keeper(tokio::spawn(async move {
         let all = Arc::new(all);
-        loop {
+        while !all.is_empty() {
             tokio::time::sleep(EVERY).await;
             let (all, metrics) = (all.clone(), metrics.clone());
             let looked = tokio::task::spawn_blocking(move || {

@@ -10,15 +10,17 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use flotilla_node::server::{Node, guarded};
-use flotilla_proto::access::Rights;
+use flotilla_proto::access::{Authenticator, Rights};
+use flotilla_router::server::may_see_metrics;
+use flotilla_security::tls::Stream;
 use prometheus::{Registry, TextEncoder};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+
+use crate::security::Security;
 
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(10));
 /// Calls that a router may give up before they are looked at, as after a pause.
@@ -32,6 +34,8 @@ pub struct Port {
     registry: Registry,
     health: HealthReporter,
     readiness: Arc<watch::Sender<bool>>,
+    members: Option<Arc<dyn Authenticator>>,
+    readers: Option<Arc<dyn Authenticator>>,
 }
 
 impl Port {
@@ -39,10 +43,15 @@ impl Port {
     ///
     /// # Errors
     /// If the node's metrics contradict each other.
-    pub fn new(node: &Node) -> anyhow::Result<Port> {
+    pub fn new(node: &Node, security: &Security) -> anyhow::Result<Port> {
         let registry = Registry::new();
         registry.register(Box::new(node.gauges()))?;
-        Ok(Port { registry, health: HealthReporter::new(), readiness: Arc::new(watch::Sender::new(false)) })
+        security.register(&registry)?;
+        let members = security.trust.members_all();
+        // Who reads metrics is no member: its credentials are those of the public API, where there are some.
+        let readers = security.callers.clone().or(members.clone()).filter(|_| !security.metrics_open);
+        let (health, readiness) = (HealthReporter::new(), Arc::new(watch::Sender::new(false)));
+        Ok(Port { registry, health, readiness, members, readers })
     }
 
     /// Tells health and `/readyz`.
@@ -55,14 +64,14 @@ impl Port {
     /// Serves until `shutdown`, then finishes what is under way.
     pub async fn serve(
         self,
-        listener: TcpListener,
+        incoming: impl futures::Stream<Item = std::io::Result<Stream>> + Send + 'static,
         node: Arc<Node>,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), tonic::transport::Error> {
         let health = tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(self.health.clone()),
         );
-        let calls = guarded(node.routes().add_service(health), Rights::DATA);
+        let calls = guarded(node.routes().add_service(health), Rights::DATA, self.members.clone());
         let routes = calls.into_axum_router().merge(self.pages());
         let (closing, closed) = watch::channel(false);
         let told = async move {
@@ -78,7 +87,7 @@ impl Port {
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))
             .add_routes(Routes::from(routes))
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), told);
+            .serve_with_incoming_shutdown(incoming, told);
         tokio::select! {
             served = server => served,
             () = overdue(closed) => Ok(()),
@@ -87,7 +96,11 @@ impl Port {
 
     fn pages(&self) -> axum::Router {
         let registry = self.registry.clone();
-        let text = move || async move {
+        let readers = self.readers.clone();
+        let text = move |request: axum::extract::Request| async move {
+            if let Err(refused) = may_see_metrics(readers.as_deref(), &request) {
+                return (StatusCode::UNAUTHORIZED, [(CONTENT_TYPE, "text/plain")], format!("{refused}\n"));
+            }
             match TextEncoder::new().encode_to_string(&registry.gather()) {
                 Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4")], text),
                 Err(e) => {
