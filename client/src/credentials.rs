@@ -29,7 +29,8 @@ pub(crate) struct Shown {
 impl Credentials {
     /// Reads the files.
     pub(crate) fn read(&self) -> Result<Shown> {
-        let own = self.own.as_ref().map(|(cert, key)| Pair { cert_file: cert.clone(), key_file: key.clone() });
+        let own =
+            self.own.as_ref().map(|(cert, key)| Pair { cert_file: cert.clone(), key_file: key.clone() });
         if own.is_some() && self.ca_file.is_none() {
             return Err(wrong("a client certificate is given, and no authority to believe servers by"));
         }
@@ -52,7 +53,9 @@ impl Shown {
         match &self.dialer {
             Some(dialer) if is_encrypted => Ok(Some(dialer.clone())),
             Some(_) => Err(wrong(format!("`{url}` is plain, and an authority is given: say https://"))),
-            None if is_encrypted => Err(wrong(format!("`{url}` needs an authority to believe it by (--tls-ca)"))),
+            None if is_encrypted => {
+                Err(wrong(format!("`{url}` needs an authority to believe it by (--tls-ca)")))
+            }
             None => Ok(None),
         }
     }

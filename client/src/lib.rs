@@ -76,8 +76,8 @@ pub use flotilla_proto::record::{Key, Payload, Record, Value};
 pub use flotilla_proto::schema::{
     CollectionSpec, Distance, FieldType, Hnsw, IndexKind, Quantization, Strategy, VectorSpec,
 };
-pub use flotilla_security::Secret;
 pub use flotilla_proto::v1::{CollectionStatus, Coverage, PartitionPlan, ReplicaDigest, VerifyResponse};
+pub use flotilla_security::Secret;
 
 /// What a call gives.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -179,7 +179,8 @@ impl Node {
             (Some(membership), _) => membership,
             (None, Some(cluster)) if !cluster.seeds.is_empty() => {
                 let member = options.member(folder.uuid(), NodeId(0));
-                let joined = join::ask_until(&cluster.seeds, &member, &cluster.trust, cluster.join_within).await?;
+                let joined =
+                    join::ask_until(&cluster.seeds, &member, &cluster.trust, cluster.join_within).await?;
                 known = joined.map;
                 joined.membership
             }
@@ -215,7 +216,13 @@ impl Node {
             registry.reconcile(&meta.map(), true).await;
         } else {
             let seeds = options.cluster.map(|cluster| cluster.seeds).unwrap_or_default();
-            tasks.push(task::spawn(announce(meta.clone(), registry.clone(), member, membership, (seeds, trust.clone()))));
+            tasks.push(task::spawn(announce(
+                meta.clone(),
+                registry.clone(),
+                member,
+                membership,
+                (seeds, trust.clone()),
+            )));
         }
         let mover = Arc::new(Mover::new(registry.clone(), meta.clone(), peers.clone()));
         tasks.push(task::spawn(registry.clone().follow(meta.watch())));

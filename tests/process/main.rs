@@ -21,6 +21,7 @@ mod records;
 mod replace;
 mod restart;
 mod search;
+mod security;
 mod startup;
 
 use std::path::Path;

@@ -16,7 +16,7 @@ const DAY: u64 = 86_400;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   flotilla keys create --file keys.json --name ops --grant admin
-  flotilla keys create --file keys.json --name app --grant write:orders,logs-* --grant read:products --days 90
+  flotilla keys create --file keys.json --name app --grant 'write:orders,logs-*' --grant read:products --days 90
   flotilla keys list --file keys.json
   flotilla keys revoke --file keys.json app
 

@@ -79,9 +79,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use flotilla_client::{
-    Client, CollectionSpec, Consistency, Count, Credentials, Distance, Error, FieldType, Filter, Get, Hit, Hnsw, Hosts,
-    IndexKind, Key, Kind, Language, Quantization, Read, ReadPreference, Record, Scan, Search, Secret, Strategy,
-    Tokens, Value, VectorSpec, With, filter,
+    Client, CollectionSpec, Consistency, Count, Credentials, Distance, Error, FieldType, Filter, Get, Hit,
+    Hnsw, Hosts, IndexKind, Key, Kind, Language, Quantization, Read, ReadPreference, Record, Scan, Search,
+    Secret, Strategy, Tokens, Value, VectorSpec, With, filter,
 };
 
 /// Opens the folder, made if it is missing, and gives a client of it. Everything runs in this process; no port is opened.

@@ -169,7 +169,10 @@ async fn serve(config: Config, folder: PathBuf, args: NodeArgs, is_replica: bool
         let role = if is_replica { "replica" } else { "node" };
         let mut out = std::io::stdout().lock();
         let (id, at) = (node.id(), folder.display());
-        writeln!(out, "flotilla {role} {id} ready on {scheme}://{data_at}, peers on {peers_at}, data in {at}")?;
+        writeln!(
+            out,
+            "flotilla {role} {id} ready on {scheme}://{data_at}, peers on {peers_at}, data in {at}"
+        )?;
         out.flush()?;
         drop(out);
         stop.await;

@@ -154,13 +154,17 @@ impl Security {
             if let Some(own) = options.peer_tls.own("security.peer_tls")? {
                 let ca_file = options.peer_tls.ca_file.clone();
                 let ca_file = ca_file.context("security.peer_tls.ca_file is missing")?;
-                let dial =
-                    DialOptions { ca_file: ca_file.clone(), own: Some(own.clone()), expects: Some(Role::Node) };
+                let dial = DialOptions {
+                    ca_file: ca_file.clone(),
+                    own: Some(own.clone()),
+                    expects: Some(Role::Node),
+                };
                 let made = Dialer::new(&dial).context("security.peer_tls")?;
                 watched.push(made.watched());
                 dialer = Some(made);
                 if role == Role::Node {
-                    let door = |clients| Door::new(&own, &clients, metrics.clone()).context("security.peer_tls");
+                    let door =
+                        |clients| Door::new(&own, &clients, metrics.clone()).context("security.peer_tls");
                     let doors = (door(Clients::Asked(ca_file.clone()))?, door(Clients::Required(ca_file))?);
                     watched.extend([doors.0.watched(), doors.1.watched()]);
                     member_doors = Some(doors);
@@ -196,7 +200,9 @@ fn callers(
     watched: &mut Vec<Arc<dyn Refresh>>,
 ) -> anyhow::Result<Option<Arc<dyn Authenticator>>> {
     let read = |file: PathBuf| {
-        Watched::open("keys", vec![file], |bytes| Keys::parse(bytes.first().map_or(&[], |bytes| bytes.as_slice())))
+        Watched::open("keys", vec![file], |bytes| {
+            Keys::parse(bytes.first().map_or(&[], |bytes| bytes.as_slice()))
+        })
     };
     let keys = options.api_keys_file.clone().map(read).transpose().context("security.api_keys_file")?;
     watched.extend(keys.clone().map(|keys| keys as Arc<dyn Refresh>));

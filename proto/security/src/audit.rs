@@ -54,7 +54,8 @@ impl Audit {
         let (queue, lines) = sync_channel(QUEUE_MAX);
         let metrics = metrics.clone();
         let writer = std::thread::Builder::new().name("audit".to_owned());
-        let writer = writer.spawn(move || write(file, &lines, &metrics)).map_err(|why| Fault::new(path, why))?;
+        let writer =
+            writer.spawn(move || write(file, &lines, &metrics)).map_err(|why| Fault::new(path, why))?;
         Ok(Audit { queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) })
     }
 

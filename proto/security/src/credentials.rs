@@ -123,7 +123,10 @@ fn bounded(field: &str, count: usize, max: usize) -> Result<(), String> {
 
 fn named(field: &str, name: &str) -> Result<(), String> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
-        return Err(format!("{field}: must be 1 to {NAME_BYTES_MAX} printable bytes, got {} bytes", name.len()));
+        return Err(format!(
+            "{field}: must be 1 to {NAME_BYTES_MAX} printable bytes, got {} bytes",
+            name.len()
+        ));
     }
     Ok(())
 }

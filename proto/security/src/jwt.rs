@@ -49,7 +49,9 @@ pub struct Options {
 impl Options {
     /// Whether there is a key to check tokens by.
     pub fn is_wanted(&self) -> bool {
-        self.hs_secret_file.is_some() || self.rs_public_key_file.is_some() || self.es_public_key_file.is_some()
+        self.hs_secret_file.is_some()
+            || self.rs_public_key_file.is_some()
+            || self.es_public_key_file.is_some()
     }
 }
 
@@ -93,7 +95,11 @@ impl Tokens {
         let (algorithms, files): (Vec<Algorithm>, Vec<PathBuf>) =
             given.into_iter().filter_map(|(algorithm, file)| Some((algorithm, file.clone()?))).unzip();
         let keys = Watched::open("tokens", files, move |bytes| {
-            algorithms.iter().zip(bytes).map(|(algorithm, bytes)| Ok((*algorithm, key(*algorithm, bytes)?))).collect()
+            algorithms
+                .iter()
+                .zip(bytes)
+                .map(|(algorithm, bytes)| Ok((*algorithm, key(*algorithm, bytes)?)))
+                .collect()
         })?;
         Ok(Tokens { keys, audience: options.audience.clone(), issuer: options.issuer.clone() })
     }
@@ -163,7 +169,10 @@ fn key(algorithm: Algorithm, bytes: &[u8]) -> Result<DecodingKey, String> {
     if algorithm == Algorithm::HS256 {
         let secret = Secret::lines(bytes)?.into_iter().next().ok_or("holds no secret")?;
         if secret.expose().len() < SECRET_BYTES_MIN {
-            return Err(format!("must hold at least {SECRET_BYTES_MIN} bytes, got {}", secret.expose().len()));
+            return Err(format!(
+                "must hold at least {SECRET_BYTES_MIN} bytes, got {}",
+                secret.expose().len()
+            ));
         }
         return Ok(DecodingKey::from_secret(secret.expose().as_bytes()));
     }

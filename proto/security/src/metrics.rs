@@ -20,7 +20,8 @@ impl Metrics {
     /// # Errors
     /// Never: the names are good. It is told all the same.
     pub fn new() -> Result<Metrics, prometheus::Error> {
-        let labelled = |name: &str, help: &str, label: &str| IntCounterVec::new(Opts::new(name, help), &[label]);
+        let labelled =
+            |name: &str, help: &str, label: &str| IntCounterVec::new(Opts::new(name, help), &[label]);
         let plain = |name: &str, help: &str| IntCounter::with_opts(Opts::new(name, help));
         let metrics = Metrics {
             reloads_failed: labelled(

@@ -53,7 +53,8 @@ impl Authority {
 
     /// Writes `NAME.pem` and `NAME.key` for loopback, with this URI.
     fn sign(&self, folder: &Folder, name: &str, uri: Option<&str>) -> Pair {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let mut params =
+            CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.subject_alt_names.extend(uri.map(|uri| SanType::URI(uri.try_into().unwrap())));
         let key = KeyPair::generate().unwrap();
@@ -94,7 +95,12 @@ async fn a_secret_does_not_show_itself() {
     let channel = tonic::transport::Endpoint::from_static("http://h").connect_lazy();
     let keyed = crate::Keyed::with(channel, &secret);
     assert!(!format!("{secret:?} {:?} {keyed:?}", Arc::new(secret.clone())).contains("canary"));
-    assert!(secret.is(b"canary-canary") && !secret.is(b"canary-canarx") && !secret.is(b"canary") && !secret.is(b""));
+    assert!(
+        secret.is(b"canary-canary")
+            && !secret.is(b"canary-canarx")
+            && !secret.is(b"canary")
+            && !secret.is(b"")
+    );
     let drawn = [crate::Secret::random(32).unwrap(), crate::Secret::random(32).unwrap()];
     assert!(drawn[0].expose().len() == 64 && drawn[0].expose() != drawn[1].expose());
 }

@@ -48,7 +48,10 @@ struct Stamp {
 
 impl<T> std::fmt::Debug for Watched<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Watched").field("what", &self.what).field("files", &self.files).finish_non_exhaustive()
+        f.debug_struct("Watched")
+            .field("what", &self.what)
+            .field("files", &self.files)
+            .finish_non_exhaustive()
     }
 }
 

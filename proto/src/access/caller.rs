@@ -110,9 +110,7 @@ impl Caller {
 
     /// Whether it has this right on everything.
     pub fn sees_all(&self, right: Right) -> bool {
-        self.grants
-            .iter()
-            .any(|grant| grant.rights.include(right) && grant.collections == Collections::All)
+        self.grants.iter().any(|grant| grant.rights.include(right) && grant.collections == Collections::All)
     }
 
     /// Whether it may do this to the collection; without one, to the cluster as a whole.
@@ -127,6 +125,9 @@ impl Caller {
         if is_granted {
             return Ok(());
         }
-        Err(Refusal::Denied(format!("{}: this takes the right {right:?} {whom}, which is not granted", self.name)))
+        Err(Refusal::Denied(format!(
+            "{}: this takes the right {right:?} {whom}, which is not granted",
+            self.name
+        )))
     }
 }

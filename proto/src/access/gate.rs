@@ -16,7 +16,11 @@ pub trait Authenticator: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// [`Refusal::Unauthenticated`] if nothing says so, or not in a way that holds.
-    fn caller(&self, headers: &http::HeaderMap, extensions: &http::Extensions) -> Result<Arc<Caller>, Refusal>;
+    fn caller(
+        &self,
+        headers: &http::HeaderMap,
+        extensions: &http::Extensions,
+    ) -> Result<Arc<Caller>, Refusal>;
 
     /// Takes down what became of a call.
     fn note(&self, note: &Note<'_>);
@@ -53,7 +57,9 @@ impl Entry {
     /// # Errors
     /// [`Refusal::Denied`] if it may not.
     pub fn check(&self, collection: Option<&str>) -> Result<(), Refusal> {
-        self.caller.check(self.right, collection).inspect_err(|_| self.note(collection, Code::PermissionDenied))
+        self.caller
+            .check(self.right, collection)
+            .inspect_err(|_| self.note(collection, Code::PermissionDenied))
     }
 
     /// Takes down how an administrative call ended; of others nothing.

@@ -78,7 +78,8 @@ impl Service<http::Request<()>> for Behind {
 
     fn call(&mut self, request: http::Request<()>) -> Self::Future {
         let entry = request.extensions().get::<Entry>();
-        let answer = entry.map_or("accepted".to_owned(), |entry| format!("{}: {:?}", entry.caller.name, entry.right));
+        let answer =
+            entry.map_or("accepted".to_owned(), |entry| format!("{}: {:?}", entry.caller.name, entry.right));
         std::future::ready(Ok(http::Response::new(answer)))
     }
 }
@@ -91,7 +92,8 @@ fn knock(path: &str, caller: Rights) -> (String, Option<Code>) {
 /// The same, through this gate, by a caller of this name.
 fn through(mut gate: Gate<Behind>, path: &str, name: Option<&str>) -> (String, Option<Code>) {
     let request = http::Request::builder().uri(path);
-    let request = name.into_iter().fold(request, |request, name| request.header("name", name)).body(()).unwrap();
+    let request =
+        name.into_iter().fold(request, |request, name| request.header("name", name)).body(()).unwrap();
     let mut future = gate.call(request);
     let mut context = Context::from_waker(std::task::Waker::noop());
     let Poll::Ready(Ok(answer)) = future.as_mut().poll(&mut context) else { panic!("it waits") };
@@ -116,7 +118,11 @@ struct Trusting(Mutex<Vec<String>>);
 
 fn only(role: Role, patterns: &[&str]) -> Caller {
     let collections = Collections::Named(patterns.iter().map(|name| (*name).to_owned()).collect());
-    Caller { name: role.name().to_owned(), tenant: None, grants: vec![Grant { rights: role.rights(), collections }] }
+    Caller {
+        name: role.name().to_owned(),
+        tenant: None,
+        grants: vec![Grant { rights: role.rights(), collections }],
+    }
 }
 
 impl Authenticator for Trusting {

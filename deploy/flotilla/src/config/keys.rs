@@ -219,7 +219,10 @@ pub const KEYS: &[Key] = &[
         "bytes",
         "Stored bytes at which a single node advises a cluster in its log; 0: never.",
     ),
-    path("security.api_keys_file", "API keys, as `flotilla keys` writes them: whoever calls must have one. Of up and router."),
+    path(
+        "security.api_keys_file",
+        "API keys, as `flotilla keys` writes them: whoever calls must have one. Of up and router.",
+    ),
     path("security.jwt.hs_secret_file", "Shared secret of tokens signed by HS256, at least 32 bytes."),
     path("security.jwt.rs_public_key_file", "Public key (PEM) of tokens signed by RS256."),
     path("security.jwt.es_public_key_file", "Public key (PEM) of tokens signed by ES256."),
@@ -239,7 +242,10 @@ pub const KEYS: &[Key] = &[
         "security.cluster_key_file",
         "Key that nodes and routers of a cluster show each other; the first line is sent, each is taken.",
     ),
-    path("security.audit_file", "File to which administrative and refused calls are written, one JSON line each."),
+    path(
+        "security.audit_file",
+        "File to which administrative and refused calls are written, one JSON line each.",
+    ),
     number(
         "security.audit_bytes_max",
         [64 << 20, 1 << 12, 1 << 40],
@@ -252,7 +258,10 @@ pub const KEYS: &[Key] = &[
         unit: "",
         doc: "Whether /metrics takes no credentials; /livez and /readyz never do.",
     },
-    path("security.tls.cert_file", "Certificate (PEM) of the public API: with it, connections are encrypted. Of up and router."),
+    path(
+        "security.tls.cert_file",
+        "Certificate (PEM) of the public API: with it, connections are encrypted. Of up and router.",
+    ),
     path("security.tls.key_file", "Key (PEM) of that certificate."),
     path(
         "security.tls.client_ca_file",

@@ -16,7 +16,8 @@ fn grants(all: &[&str]) -> Vec<GrantRow> {
 fn a_key_holds_until_it_ends_or_is_revoked_and_only_its_hash_is_kept() {
     let folder = Folder::new();
     let mut file = KeyFile::default();
-    let first = file.create("app", grants(&["write:docs,logs-*", "read"]), Some("acme".into()), None).unwrap();
+    let first =
+        file.create("app", grants(&["write:docs,logs-*", "read"]), Some("acme".into()), None).unwrap();
     let second = file.create("app", grants(&["write:docs"]), None, Some(100)).unwrap();
     let other = file.create("ops", grants(&["admin"]), None, None).unwrap();
     let path = folder.at("keys.json");
@@ -31,7 +32,11 @@ fn a_key_holds_until_it_ends_or_is_revoked_and_only_its_hash_is_kept() {
 
     let keys = Keys::parse(written.as_bytes()).unwrap();
     let caller = keys.find(first.expose(), 99).unwrap();
-    assert!(caller.sees(Right::Write, "logs-7") && caller.sees(Right::Read, "x") && !caller.sees(Right::Write, "x"));
+    assert!(
+        caller.sees(Right::Write, "logs-7")
+            && caller.sees(Right::Read, "x")
+            && !caller.sees(Right::Write, "x")
+    );
     assert!(caller.name.ends_with("(app)") && caller.tenant.as_deref() == Some("acme"));
     assert!(keys.find(second.expose(), 99).is_ok(), "two of one name hold at once");
     assert_eq!(keys.find(second.expose(), 100), Err("the API key has expired"));
@@ -44,7 +49,8 @@ fn a_key_holds_until_it_ends_or_is_revoked_and_only_its_hash_is_kept() {
     assert!(keys.find(other.expose(), 1).is_ok());
     let wrong = format!("{}0", &other.expose()[..other.expose().len() - 1]);
     let wrong = if wrong == other.expose() { format!("{wrong}1") } else { wrong };
-    for key in [wrong.as_str(), "", "fl_", "fl__", "fl_x_y", "x", &other.expose()[3..], &format!("{wrong} ")] {
+    for key in [wrong.as_str(), "", "fl_", "fl__", "fl_x_y", "x", &other.expose()[3..], &format!("{wrong} ")]
+    {
         assert_eq!(keys.find(key, 1), Err("the API key is not known"), "{key}");
     }
 }
@@ -89,7 +95,11 @@ fn a_key_comes_in_either_header_and_everything_else_is_refused() {
     let keys = Watched::open("keys", vec![path], |bytes| Keys::parse(&bytes[0])).unwrap();
     let guarded = Callers { keys: Some(keys), ..callers() };
     let bearer = format!("Bearer {}", key.expose());
-    for header in [("authorization", bearer.as_str()), ("authorization", &format!("bearer  {} ", key.expose())), ("api-key", key.expose())] {
+    for header in [
+        ("authorization", bearer.as_str()),
+        ("authorization", &format!("bearer  {} ", key.expose())),
+        ("api-key", key.expose()),
+    ] {
         assert!(asked(&guarded, Some(header)).unwrap().ends_with("(app)"), "{header:?}");
     }
     assert!(asked(&guarded, None).unwrap_err().contains("credentials are needed"));

@@ -15,7 +15,8 @@ fn encode(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::new();
     for group in bytes.chunks(3) {
-        let bits = group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
+        let bits =
+            group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
         let digits = (0..=group.len()).map(|at| (bits >> (18 - 6 * at)) as usize & 63);
         text.extend(digits.map(|digit| char::from(DIGITS[digit])));
     }
@@ -55,13 +56,15 @@ impl House {
             audience: "flotilla".to_owned(),
             issuer: issuer.to_owned(),
         };
-        let ec = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &ec.serialize_der(), &random).unwrap();
+        let ec =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &ec.serialize_der(), &random).unwrap();
         House { ec, rsa: Some(rsa), rsa_pem, tokens: Tokens::open(&options).unwrap(), _folder: folder }
     }
 
     /// Signs the two parts by the algorithm named here, whatever the header says.
     fn sign(&self, by: &str, header: &Value, claims: &Value) -> String {
-        let text = format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
+        let text =
+            format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
         let random = ring::rand::SystemRandom::new();
         let hmac = |key: &[u8]| {
             let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key);
@@ -108,7 +111,11 @@ fn a_good_token_of_each_kind_says_who_calls() {
     for (by, algorithm) in [("hs", "HS256"), ("rs", "RS256"), ("es", "ES256")] {
         let caller = house.find(&house.sign(by, &head(algorithm), &claims(|_| ()))).unwrap();
         assert_eq!((caller.name.as_str(), caller.tenant.as_deref()), ("token of ann", Some("acme")));
-        assert!(caller.sees(Right::Write, "logs-1") && !caller.sees(Right::Read, "x") && !caller.has(Right::Admin));
+        assert!(
+            caller.sees(Right::Write, "logs-1")
+                && !caller.sees(Right::Read, "x")
+                && !caller.has(Right::Admin)
+        );
     }
     let whole = claims(|claims| drop(claims.as_object_mut().unwrap().remove("collections")));
     assert!(house.find(&house.sign("es", &head("ES256"), &whole)).unwrap().sees_all(Right::Write));
@@ -119,7 +126,8 @@ fn hostile_tokens_are_refused_and_nothing_of_them_is_said() {
     let house = House::new("here");
     let now = crate::unix_seconds();
     let with = |name: &'static str, value: Value| claims(move |claims| claims[name] = value.clone());
-    let without = |name: &'static str| claims(move |claims| drop(claims.as_object_mut().unwrap().remove(name)));
+    let without =
+        |name: &'static str| claims(move |claims| drop(claims.as_object_mut().unwrap().remove(name)));
     let good = house.sign("hs", &head("HS256"), &claims(|_| ()));
     let (signed, signature) = good.rsplit_once('.').unwrap();
     let parts: Vec<&str> = good.split('.').collect();
@@ -130,10 +138,24 @@ fn hostile_tokens_are_refused_and_nothing_of_them_is_said() {
         ("no third part", signed.to_owned()),
         ("four parts", format!("{good}.x")),
         ("another signature", format!("{signed}.{}", encode(&[7; 32]))),
-        ("a bit of the signature", format!("{signed}.{}{}", if signature.starts_with('A') { 'B' } else { 'A' }, &signature[1..])),
-        ("other claims under the signature", format!("{}.{}.{}", parts[0], encode(with("role", json!("admin")).to_string().as_bytes()), parts[2])),
+        (
+            "a bit of the signature",
+            format!("{signed}.{}{}", if signature.starts_with('A') { 'B' } else { 'A' }, &signature[1..]),
+        ),
+        (
+            "other claims under the signature",
+            format!(
+                "{}.{}.{}",
+                parts[0],
+                encode(with("role", json!("admin")).to_string().as_bytes()),
+                parts[2]
+            ),
+        ),
         ("the public key as a secret", house.sign("hs by the public key", &head("HS256"), &claims(|_| ()))),
-        ("RS256 in the header, HS256 by its key", house.sign("hs by the public key", &head("RS256"), &claims(|_| ()))),
+        (
+            "RS256 in the header, HS256 by its key",
+            house.sign("hs by the public key", &head("RS256"), &claims(|_| ())),
+        ),
         ("ES256 in the header, RS256 below", house.sign("rs", &head("ES256"), &claims(|_| ()))),
         ("HS512", house.sign("hs", &head("HS512"), &claims(|_| ()))),
         ("no algorithm", house.sign("hs", &json!({"typ": "JWT"}), &claims(|_| ()))),
@@ -175,8 +197,12 @@ fn nested(depth: usize) -> Value {
 #[test]
 fn keys_that_are_none_and_a_missing_audience_refuse_the_start() {
     let folder = Folder::new();
-    let ec = pem("PUBLIC KEY", &rcgen::PublicKeyData::subject_public_key_info(&rcgen::KeyPair::generate().unwrap()));
-    let (short, ec, none) = (folder.put("short", "short"), folder.put("ec", ec), folder.put("none", "canary"));
+    let ec = pem(
+        "PUBLIC KEY",
+        &rcgen::PublicKeyData::subject_public_key_info(&rcgen::KeyPair::generate().unwrap()),
+    );
+    let (short, ec, none) =
+        (folder.put("short", "short"), folder.put("ec", ec), folder.put("none", "canary"));
     let options = || Options { audience: "a".to_owned(), ..Options::default() };
     for (what, options) in [
         ("at least 32 bytes", Options { hs_secret_file: Some(short), ..options() }),

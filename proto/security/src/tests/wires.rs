@@ -24,7 +24,9 @@ async fn echo(door: Option<Door>) -> SocketAddr {
         let mut connections = std::pin::pin!(incoming(listener, door));
         while let Some(Ok(mut connection)) = connections.next().await {
             tokio::spawn(async move {
-                let name = connection.identity().map_or("-".to_owned(), |who| format!("{} {:?}", who.name, who.role));
+                let name = connection
+                    .identity()
+                    .map_or("-".to_owned(), |who| format!("{} {:?}", who.name, who.role));
                 let mut byte = [0];
                 while connection.read_exact(&mut byte).await.is_ok() {
                     connection.write_all(format!("{name}\n").as_bytes()).await?;
@@ -125,7 +127,8 @@ async fn who_dials_a_node_wants_a_node() {
     let authority = Authority::new();
     let ca_file = folder.put("ca.pem", &authority.pem);
     let node = DialOptions { ca_file, own: None, expects: Some(Role::Node) };
-    for (uri, is_node) in [(Some("flotilla://node"), true), (Some("flotilla://router"), false), (None, false)] {
+    for (uri, is_node) in [(Some("flotilla://node"), true), (Some("flotilla://router"), false), (None, false)]
+    {
         let door = Door::new(&authority.sign(&folder, "x", uri), &Clients::Unasked, metrics()).unwrap();
         let at = echo(Some(door)).await;
         assert_eq!(dial(&Dialer::new(&node).unwrap(), at).await.is_ok(), is_node, "{uri:?}");
@@ -135,12 +138,17 @@ async fn who_dials_a_node_wants_a_node() {
 }
 
 /// What a port of nodes says to a call with this key over a connection of this identity.
-fn member(trust: &Trust, key: Option<&str>, identity: Option<(&str, Option<Role>)>) -> Result<String, Refusal> {
+fn member(
+    trust: &Trust,
+    key: Option<&str>,
+    identity: Option<(&str, Option<Role>)>,
+) -> Result<String, Refusal> {
     let mut headers = HeaderMap::new();
     if let Some(key) = key {
         headers.insert("authorization", HeaderValue::from_str(&format!("Bearer {key}")).unwrap());
     }
-    let identity = identity.map(|(name, role)| Arc::new(crate::tls::Identity { name: name.to_owned(), role }));
+    let identity =
+        identity.map(|(name, role)| Arc::new(crate::tls::Identity { name: name.to_owned(), role }));
     let mut extensions = Extensions::new();
     extensions.insert(crate::tls::Connection { remote: None, identity });
     trust.nodes().unwrap().caller(&headers, &extensions).map(|caller| caller.name.clone())

@@ -76,7 +76,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match &mut self.way {
             Way::Plain(way) => Pin::new(way).poll_write(context, bytes),
             Way::Tls(way) => Pin::new(way.as_mut()).poll_write(context, bytes),
