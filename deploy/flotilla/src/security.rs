@@ -138,40 +138,15 @@ impl Security {
         let audit = audit.map(|path| Audit::open(path, options.audit_bytes_max, &metrics)).transpose();
         let audit = audit.context("security.audit_file")?;
         let recorder = Recorder::new(audit.map(Arc::new), metrics.clone());
-        let callers = callers(options, &recorder, &mut watched)?;
-        let (mut door, mut member_doors, mut trust) = (None, None, Trust::default());
-        if let Some(own) = options.tls.own("security.tls")? {
-            let clients = options.tls.ca_file.clone().map_or(Clients::Unasked, Clients::Asked);
-            let made = Door::new(&own, &clients, metrics.clone()).context("security.tls")?;
-            watched.push(made.watched());
-            door = Some(made);
-        }
-        if let Some(role) = role {
-            let key = options.cluster_key_file.clone().map(Trust::key).transpose();
-            let key = key.context("security.cluster_key_file")?;
-            watched.extend(key.clone().map(|key| key as Arc<dyn Refresh>));
-            let mut dialer = None;
-            if let Some(own) = options.peer_tls.own("security.peer_tls")? {
-                let ca_file = options.peer_tls.ca_file.clone();
-                let ca_file = ca_file.context("security.peer_tls.ca_file is missing")?;
-                let dial = DialOptions {
-                    ca_file: ca_file.clone(),
-                    own: Some(own.clone()),
-                    expects: Some(Role::Node),
-                };
-                let made = Dialer::new(&dial).context("security.peer_tls")?;
-                watched.push(made.watched());
-                dialer = Some(made);
-                if role == Role::Node {
-                    let door =
-                        |clients| Door::new(&own, &clients, metrics.clone()).context("security.peer_tls");
-                    let doors = (door(Clients::Asked(ca_file.clone()))?, door(Clients::Required(ca_file))?);
-                    watched.extend([doors.0.watched(), doors.1.watched()]);
-                    member_doors = Some(doors);
-                }
-            }
-            trust = Trust::new(key, dialer, recorder);
-        }
+        // A node serves no public API: the files of that may not even be there.
+        let is_public = role != Some(Role::Node);
+        let is_asked = is_public || !options.metrics_open;
+        let callers = if is_asked { callers(options, &recorder, &mut watched)? } else { None };
+        let door = if is_public { public_door(options, &metrics, &mut watched)? } else { None };
+        let (trust, member_doors) = match role {
+            Some(role) => members(options, role, (recorder, &metrics), &mut watched)?,
+            None => (Trust::default(), None),
+        };
         let metrics_open = options.metrics_open;
         let keeper = keep(watched, metrics.clone());
         Ok(Security { callers, door, trust, member_doors, metrics_open, metrics, _keeper: keeper })
@@ -216,7 +191,92 @@ fn callers(
     Ok(Some(Arc::new(Callers { keys, tokens, needs_certificate, recorder: recorder.clone() })))
 }
 
+/// What encrypts the public API, if anything does.
+fn public_door(
+    options: &Options,
+    metrics: &Metrics,
+    watched: &mut Vec<Arc<dyn Refresh>>,
+) -> anyhow::Result<Option<Door>> {
+    let Some(own) = options.tls.own("security.tls")? else { return Ok(None) };
+    let clients = options.tls.ca_file.clone().map_or(Clients::Unasked, Clients::Asked);
+    let door = Door::new(&own, &clients, metrics.clone()).context("security.tls")?;
+    watched.push(door.watched());
+    Ok(Some(door))
+}
+
+/// What members show each other, and for a node what encrypts its data port and its peer port.
+fn members(
+    options: &Options,
+    role: Role,
+    (recorder, metrics): (Recorder, &Metrics),
+    watched: &mut Vec<Arc<dyn Refresh>>,
+) -> anyhow::Result<(Trust, Option<(Door, Door)>)> {
+    let key = options.cluster_key_file.clone().map(Trust::key).transpose();
+    let key = key.context("security.cluster_key_file")?;
+    watched.extend(key.clone().map(|key| key as Arc<dyn Refresh>));
+    let Some(own) = options.peer_tls.own("security.peer_tls")? else {
+        return Ok((Trust::new(key, None, recorder), None));
+    };
+    let ca_file = options.peer_tls.ca_file.clone().context("security.peer_tls.ca_file is missing")?;
+    let dial = DialOptions { ca_file: ca_file.clone(), own: Some(own.clone()), expects: Some(Role::Node) };
+    let dialer = Dialer::new(&dial).context("security.peer_tls")?;
+    watched.push(dialer.watched());
+    let mut doors = None;
+    if role == Role::Node {
+        let door = |clients| Door::new(&own, &clients, metrics.clone()).context("security.peer_tls");
+        let (data, peers) = (door(Clients::Asked(ca_file.clone()))?, door(Clients::Required(ca_file))?);
+        watched.extend([data.watched(), peers.watched()]);
+        doors = Some((data, peers));
+    }
+    Ok((Trust::new(key, Some(dialer), recorder), doors))
+}
+
 /// `https` if there is a door, else `http`.
 pub fn scheme(door: Option<&Door>) -> &'static str {
     if door.is_some() { "https" } else { "http" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Settings};
+
+    fn options(set: &[&'static str]) -> Options {
+        let flags: Vec<_> = set.iter().map(|key| (*key, "--flag", "/x".to_owned())).collect();
+        Config::from(&Settings::load(None, std::iter::empty(), &flags).unwrap()).security
+    }
+
+    #[test]
+    fn a_port_is_guarded_by_credentials_and_tls_together() {
+        let (keys, cert, ca) =
+            ("security.api_keys_file", "security.tls.cert_file", "security.tls.client_ca_file");
+        for (set, is_public, is_member) in [
+            (&[][..], false, false),
+            (&[keys], false, false),
+            (&[cert], false, false),
+            (&[keys, cert], true, false),
+            (&[cert, ca], true, false),
+            (&["security.jwt.es_public_key_file", cert], true, false),
+            (&["security.audit_file", cert], false, false),
+            (&["security.cluster_key_file"], false, false),
+            (&["security.peer_tls.cert_file"], false, true),
+        ] {
+            let options = options(set);
+            assert_eq!(
+                (options.guards_public(), options.guards_members()),
+                (is_public, is_member),
+                "{set:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_guarded_port_is_reached_from_elsewhere_unless_that_is_wanted() {
+        let (here, everywhere) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0]));
+        refuse_open_bind(here, false, false).unwrap();
+        refuse_open_bind(everywhere, true, false).unwrap();
+        refuse_open_bind(everywhere, false, true).unwrap();
+        let refused = refuse_open_bind(everywhere, false, false).unwrap_err().to_string();
+        assert!(refused.contains("--insecure-bind") && refused.contains("security.tls"), "{refused}");
+    }
 }

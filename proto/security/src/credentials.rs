@@ -163,20 +163,22 @@ impl KeyFile {
         Ok(file)
     }
 
-    /// Writes it: the whole file at once, readable by its owner only.
+    /// Writes it: the whole file at once, readable by whom the old one was, a new one by its owner only.
     ///
     /// # Errors
     /// If that fails.
     pub fn save(&self, path: &Path) -> Result<(), Fault> {
-        use std::os::unix::fs::OpenOptionsExt as _;
+        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
         let wrong = |why: &dyn std::fmt::Display| Fault::new(path, why);
         let text = serde_json::to_string_pretty(self).map_err(|why| wrong(&why))?;
         let beside = path.with_extension("tmp");
+        let mode = std::fs::metadata(path).map_or(0o600, |old| old.permissions().mode() & 0o777);
         let written = || -> std::io::Result<()> {
             let mut options = std::fs::OpenOptions::new();
             let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
             file.write_all(text.as_bytes())?;
             file.write_all(b"\n")?;
+            file.set_permissions(std::fs::Permissions::from_mode(mode))?;
             file.sync_all()?;
             std::fs::rename(&beside, path)
         };
