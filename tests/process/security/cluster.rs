@@ -1,6 +1,6 @@
 //! Inside a cluster: members know each other by certificates and by the cluster's key, and nobody else gets in.
 
-use flotilla_client::{CollectionSpec, Distance, IndexKind, Record, Search, VectorSpec};
+use flotilla_client::{CollectionSpec, Distance, IndexKind, Key, Record, Search, VectorSpec};
 use flotilla_security::tls::{DialOptions, Dialer, Pair};
 use flotilla_tests::rpc;
 use flotilla_tests::wait::eventually;
@@ -91,10 +91,10 @@ async fn members_by_certificate_and_key_serve_and_nobody_else_gets_in() {
         ..Default::default()
     };
     client.create_collection(&spec).await.unwrap();
-    let record = |n: i64| Record::new(n).vector("default", vec![n as f32, 1.0]);
+    let record = |n: u64| Record::new(n).vector("default", vec![n as f32, 1.0]);
     client.upsert("docs", (0..50).map(record).collect()).await.unwrap();
     let found = client.search("docs", Search::new(vec![1.0, 0.0]).limit(1)).await.unwrap();
-    assert_eq!(found.hits[0].record.key, 49.into());
+    assert_eq!(found.hits[0].record.key, Key::from(49_u64));
 
     let (peers, ports) = (nodes[0].peers(), nodes[0].address());
     let (peer, shard) = ("flotilla.peer.v1.Peer/Status", "flotilla.shard.v1.Meta/Describe");
@@ -135,6 +135,6 @@ async fn members_by_certificate_and_key_serve_and_nobody_else_gets_in() {
     nodes.iter().for_each(Process::terminate);
     logs.extend(nodes.into_iter().map(|node| node.service.stopped().unwrap()));
     for log in &logs {
-        hold_no_secret(&[("a log", log)], &[CLUSTER_KEY, &app]);
+        hold_no_secret(&[("a log", log.as_str())], &[CLUSTER_KEY, &app]);
     }
 }

@@ -238,10 +238,10 @@ async fn keys_change_without_a_restart_and_nothing_tells_a_secret() {
     let kept = std::fs::read_to_string(&file).unwrap();
     let texts = [
         ("the log", log.as_str()),
-        ("the audit log", &written),
-        ("config show", &shown),
-        ("the metrics", &page),
-        ("the file of keys", &kept),
+        ("the audit log", written.as_str()),
+        ("config show", shown.as_str()),
+        ("the metrics", page.as_str()),
+        ("the file of keys", kept.as_str()),
     ];
     hold_no_secret(&texts, &[&ops, &app, &next, token_secret, &by_token, "canary"]);
 }

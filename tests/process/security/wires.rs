@@ -54,7 +54,8 @@ async fn a_certificate_is_replaced_without_a_restart_and_plain_text_is_never_ser
     old.list_collections().await.expect("a connection that was there goes on");
     drop(old);
     server.terminate();
-    hold_no_secret(&[("the log", &server.drained())], &[&ops]);
+    let log = server.drained();
+    hold_no_secret(&[("the log", log.as_str())], &[&ops]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
