@@ -100,14 +100,9 @@ async fn every_public_method_admits_whom_the_table_says_and_nobody_else() {
     for name in ["docs", "other"] {
         let api = Api::connect(&server.url()).await.unwrap();
         let spec = v1::CreateCollectionRequest { spec: Some(api::collection(name, 4, vec![])) };
-        let made = rpc::call_as(
-            &api.channel(),
-            "flotilla.v1.Collections/Create",
-            spec.encode_to_vec(),
-            Some(&whole),
-            CALL_WITHIN,
-        );
-        made.await.unwrap();
+        let channel = api.channel();
+        let (method, whole) = ("flotilla.v1.Collections/Create", Some(whole.as_str()));
+        rpc::call_as(&channel, method, spec.encode_to_vec(), whole, CALL_WITHIN).await.unwrap();
     }
 
     let api = Api::connect(&server.url()).await.unwrap();
