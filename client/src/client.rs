@@ -12,6 +12,7 @@ use flotilla_proto::v1::cluster_client::ClusterClient;
 use flotilla_proto::v1::collections_client::CollectionsClient;
 use flotilla_proto::v1::records_client::RecordsClient;
 use flotilla_proto::v1::search_client::SearchClient;
+use flotilla_security::Keyed;
 use futures::{Stream, TryStreamExt as _};
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -20,6 +21,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::credentials::Credentials;
 use crate::error::{is_unknown, never_left};
 use crate::hosts::{Channels, Hosts};
 use crate::identity::{Held, Identity};
@@ -101,14 +103,38 @@ impl Client {
     /// # Errors
     /// [`Kind::FixRequest`] if an address is none or there is none, [`Kind::Retry`] if nobody answers at any.
     pub async fn connect_hosts(hosts: &Hosts, preference: ReadPreference) -> Result<Client> {
-        let mut client = Client::over(Channels::connect(hosts).await?);
+        Client::connect_with(hosts, preference, &Credentials::default()).await
+    }
+
+    /// As [`Client::connect_hosts`], to servers that want to know who calls, or at `https://` addresses.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), flotilla_client::Error> {
+    /// use flotilla_client::{Client, Credentials, Hosts, ReadPreference, Secret};
+    /// let hosts = Hosts { master: vec!["https://router-0:15010".into()], replicas: Vec::new() };
+    /// let key = std::env::var("FLOTILLA_API_KEY").ok().map(Secret::new);
+    /// let credentials =
+    ///     Credentials { api_key: key, ca_file: Some("ca.pem".into()), ..Credentials::default() };
+    /// let client = Client::connect_with(&hosts, ReadPreference::Master, &credentials).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As there; also [`Kind::FixRequest`] if a file cannot be read.
+    pub async fn connect_with(
+        hosts: &Hosts,
+        preference: ReadPreference,
+        credentials: &Credentials,
+    ) -> Result<Client> {
+        let mut client = Client::over(Channels::connect(hosts, &credentials.read()?).await?);
         client.options.read = Read::new().preference(preference);
         Ok(client)
     }
 
     /// A client over a channel, such as one to a server in this process.
     pub fn from_channel(channel: Channel) -> Client {
-        Client::over(Channels::one(channel))
+        Client::over(Channels::one(channel.into()))
     }
 
     fn over(channels: Channels) -> Client {
@@ -157,21 +183,21 @@ impl Client {
         Client { session: Some(Arc::default()), ..self.clone() }
     }
 
-    pub(crate) fn collections(channel: Channel) -> CollectionsClient<Channel> {
+    pub(crate) fn collections(channel: Keyed) -> CollectionsClient<Keyed> {
         CollectionsClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    pub(crate) fn records(channel: Channel) -> RecordsClient<Channel> {
+    pub(crate) fn records(channel: Keyed) -> RecordsClient<Keyed> {
         RecordsClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    pub(crate) fn searching(channel: Channel) -> SearchClient<Channel> {
+    pub(crate) fn searching(channel: Keyed) -> SearchClient<Keyed> {
         SearchClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    pub(crate) fn cluster(channel: Channel) -> ClusterClient<Channel> {
+    pub(crate) fn cluster(channel: Keyed) -> ClusterClient<Keyed> {
         ClusterClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
@@ -197,7 +223,7 @@ impl Client {
     }
 
     /// Sends within the whole time; a second time only if the first one never left.
-    pub(crate) async fn once<M, T, F>(&self, message: M, send: impl Fn(Channel, Request<M>) -> F) -> Result<T>
+    pub(crate) async fn once<M, T, F>(&self, message: M, send: impl Fn(Keyed, Request<M>) -> F) -> Result<T>
     where
         M: Clone,
         F: Future<Output = std::result::Result<Response<T>, Status>>,
@@ -212,7 +238,7 @@ impl Client {
     }
 
     /// Begins a call, a stream as a rule, at the first host that can be reached.
-    pub(crate) async fn begun<T, F>(&self, send: impl Fn(Channel) -> F) -> Result<T>
+    pub(crate) async fn begun<T, F>(&self, send: impl Fn(Keyed) -> F) -> Result<T>
     where
         F: Future<Output = std::result::Result<T, Status>>,
     {
@@ -234,7 +260,7 @@ impl Client {
         &self,
         message: M,
         preference: ReadPreference,
-        send: impl Fn(Channel, Request<M>) -> F,
+        send: impl Fn(Keyed, Request<M>) -> F,
     ) -> Result<T>
     where
         M: Clone,

@@ -16,6 +16,8 @@ pub enum Kind {
     NotFound,
     /// There is one already.
     AlreadyExists,
+    /// The server does not know the caller, or does not let it do this: other credentials are needed.
+    Denied,
     /// Try again; a write may have been applied.
     Retry,
     /// Too much at the moment: try again after this time.
@@ -72,6 +74,7 @@ impl From<Status> for Error {
             _ if is_broken_connection(&status) => Kind::Retry,
             Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Kind::FixRequest,
             Code::NotFound => Kind::NotFound,
+            Code::Unauthenticated | Code::PermissionDenied => Kind::Denied,
             Code::AlreadyExists => Kind::AlreadyExists,
             Code::ResourceExhausted => Kind::Wait(wait().unwrap_or(WAIT_DEFAULT)),
             Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled => Kind::Retry,
@@ -128,6 +131,8 @@ mod tests {
         assert_eq!(kind(Refusal::NotFound("collection", "x".into())), Kind::NotFound);
         assert_eq!(kind(Refusal::AlreadyExists("collection", "x".into())), Kind::AlreadyExists);
         assert_eq!(kind(Refusal::DataLoss("x".into())), Kind::Broken);
+        assert_eq!(kind(Refusal::Denied("x".into())), Kind::Denied);
+        assert_eq!(kind(Refusal::Unauthenticated("x".into())), Kind::Denied);
         let error = Error::from(Status::from(Violation::range("limit", 1, 10, 11)));
         assert_eq!(error.kind(), &Kind::FixRequest);
         assert_eq!(error.violations()[0].field, "limit");

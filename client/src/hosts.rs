@@ -6,9 +6,11 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use flotilla_security::Keyed;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
+use crate::credentials::{Shown, dialled, lazily};
 use crate::{Error, Kind, ReadPreference, Result};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,7 +34,7 @@ pub(crate) struct Channels(Vec<Host>);
 
 #[derive(Debug)]
 struct Host {
-    channel: Channel,
+    channel: Keyed,
     is_master: bool,
     lately: Mutex<Lately>,
 }
@@ -44,7 +46,7 @@ struct Lately {
 }
 
 impl Host {
-    fn new(channel: Channel, is_master: bool) -> Host {
+    fn new(channel: Keyed, is_master: bool) -> Host {
         Host { channel, is_master, lately: Mutex::default() }
     }
 
@@ -55,22 +57,22 @@ impl Host {
 
 impl Channels {
     /// One channel, whatever it leads to.
-    pub(crate) fn one(channel: Channel) -> Channels {
+    pub(crate) fn one(channel: Keyed) -> Channels {
         Channels(vec![Host::new(channel, true)])
     }
 
     /// Dials the hosts until one answers; the others are dialled when they are needed.
-    pub(crate) async fn connect(hosts: &Hosts) -> Result<Channels> {
+    pub(crate) async fn connect(hosts: &Hosts, shown: &Shown) -> Result<Channels> {
         let all = hosts.master.iter().map(|url| (url, true));
         let all = all.chain(hosts.replicas.iter().map(|url| (url, false)));
         let mut endpoints = Vec::new();
         for (url, is_master) in all {
-            endpoints.push((url, endpoint(url)?, is_master));
+            endpoints.push((url, endpoint(url)?, shown.dialer(url)?, is_master));
         }
         let mut answer = Err(Error::new(Kind::FixRequest, "no address is given"));
         let mut first = None;
-        for (at, (url, endpoint, _)) in endpoints.iter().enumerate() {
-            answer = endpoint.connect().await.map_err(|e| silent(url, &e)).map(|channel| {
+        for (at, (url, endpoint, dialer, _)) in endpoints.iter().enumerate() {
+            answer = dialled(endpoint, dialer.clone()).await.map_err(|e| silent(url, &e)).map(|channel| {
                 first = Some((at, channel));
             });
             if answer.is_ok() {
@@ -78,11 +80,13 @@ impl Channels {
             }
         }
         answer?;
-        let dialled = |at: usize| first.iter().find(|(n, _)| *n == at).map(|(_, channel)| channel.clone());
-        let host = |(at, (_, endpoint, is_master)): (usize, &(&String, Endpoint, bool))| {
-            Host::new(dialled(at).unwrap_or_else(|| endpoint.connect_lazy()), *is_master)
-        };
-        Ok(Channels(endpoints.iter().enumerate().map(host).collect()))
+        let answered = |at: usize| first.iter().find(|(n, _)| *n == at).map(|(_, channel)| channel.clone());
+        let mut all = Vec::with_capacity(endpoints.len());
+        for (at, (_, endpoint, dialer, is_master)) in endpoints.iter().enumerate() {
+            let channel = answered(at).unwrap_or_else(|| lazily(endpoint, dialer.clone()));
+            all.push(Host::new(shown.over(channel)?, *is_master));
+        }
+        Ok(Channels(all))
     }
 
     /// How many there are.
@@ -91,7 +95,7 @@ impl Channels {
     }
 
     /// The channel of a host.
-    pub(crate) fn channel(&self, host: usize) -> Channel {
+    pub(crate) fn channel(&self, host: usize) -> Keyed {
         self.0[host].channel.clone()
     }
 
@@ -152,7 +156,7 @@ mod tests {
 
     fn channels(roles: &[bool]) -> Channels {
         let host = |is_master: &bool| {
-            Host::new(Endpoint::from_static("http://127.0.0.1:1").connect_lazy(), *is_master)
+            Host::new(Endpoint::from_static("http://127.0.0.1:1").connect_lazy().into(), *is_master)
         };
         Channels(roles.iter().map(host).collect())
     }

@@ -44,6 +44,7 @@ mod aggregate;
 mod client;
 mod cluster;
 mod collections;
+mod credentials;
 mod error;
 mod hosts;
 mod identity;
@@ -57,6 +58,7 @@ mod write;
 pub use aggregate::{Aggregate, Aggregated, Aggregation, Bucket, Figure, Unit};
 pub use client::{Client, Options, Owned};
 pub use collections::Collection;
+pub use credentials::Credentials;
 pub use error::{Error, Kind};
 pub use hosts::Hosts;
 pub use read::{Consistency, Read, ReadPreference, Tokens};
@@ -75,6 +77,7 @@ pub use flotilla_proto::schema::{
     CollectionSpec, Distance, FieldType, Hnsw, IndexKind, Quantization, Strategy, VectorSpec,
 };
 pub use flotilla_proto::v1::{CollectionStatus, Coverage, PartitionPlan, ReplicaDigest, VerifyResponse};
+pub use flotilla_security::Secret;
 
 /// What a call gives.
 pub type Result<T> = std::result::Result<T, Error>;

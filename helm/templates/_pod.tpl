@@ -84,22 +84,62 @@ capabilities: {drop: [ALL]}
   {{- end }}
 {{- end -}}
 
+{{/* Whether the pod's ports know who calls and are encrypted; empty if not. */}}
+{{- define "flotilla.guarded" -}}
+{{- $security := .root.Values.config.security | default dict }}
+{{- $tls := $security.tls | default dict }}
+{{- if has .component (list "shard" "replica") }}
+{{- dig "peer_tls" "cert_file" "" $security }}
+{{- else if and $tls.cert_file (or $security.api_keys_file $security.jwt $tls.client_ca_file) }}
+{{- $tls.cert_file }}
+{{- end }}
+{{- end -}}
+
+{{- define "flotilla.insecure" -}}
+{{- if not (include "flotilla.guarded" .) }}
+- --insecure-bind
+{{- end }}
+{{- end -}}
+
+{{/* What encrypts the port that is probed; empty if nothing does. */}}
+{{- define "flotilla.scheme" -}}
+{{- $section := ternary "peer_tls" "tls" (has .component (list "shard" "replica")) }}
+{{- ternary "HTTPS" "HTTP" (ne "" (dig $section "cert_file" "" (.root.Values.config.security | default dict))) }}
+{{- end -}}
+
+{{- define "flotilla.secret" -}}
+{{- ternary .root.Values.security.routerSecret .root.Values.security.nodeSecret (eq .component "router") }}
+{{- end -}}
+
+{{- define "flotilla.secretMount" -}}
+{{- if include "flotilla.secret" . }}
+- {name: secrets, mountPath: /etc/flotilla-secrets, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "flotilla.secretVolume" -}}
+{{- with include "flotilla.secret" . }}
+- name: secrets
+  secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- end -}}
+
 {{/* Takes "port" too. Startup and liveness ask the process alone; readiness is joined and serving. */}}
 {{- define "flotilla.probes" -}}
 # Until it is a member and its log is read: 15 minutes. A new node looks for one for 10, and says why it gave up.
 startupProbe:
-  httpGet: {path: /livez, port: {{ .port }}}
+  httpGet: {path: /livez, port: {{ .port }}, scheme: {{ include "flotilla.scheme" . }}}
   periodSeconds: 5
   timeoutSeconds: 3
   failureThreshold: 180
 # Depends on no other pod: a cluster without a quorum must not be restarted into a worse state.
 livenessProbe:
-  httpGet: {path: /livez, port: {{ .port }}}
+  httpGet: {path: /livez, port: {{ .port }}, scheme: {{ include "flotilla.scheme" . }}}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
 readinessProbe:
-  httpGet: {path: /readyz, port: {{ .port }}}
+  httpGet: {path: /readyz, port: {{ .port }}, scheme: {{ include "flotilla.scheme" . }}}
   periodSeconds: 5
   timeoutSeconds: 3
   failureThreshold: 2

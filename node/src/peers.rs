@@ -22,8 +22,9 @@ use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::shard::meta_client::MetaClient;
 use flotilla_proto::shard::shard_client::ShardClient;
+use flotilla_security::{Keyed, Trust};
 use parking_lot::RwLock;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use uuid::Uuid;
 
 use self::line::{Caller, Line};
@@ -42,6 +43,7 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 pub struct Peers {
     node: NodeId,
     cluster: Uuid,
+    trust: Trust,
     known: RwLock<BTreeMap<NodeId, Known>>,
 }
 
@@ -49,17 +51,17 @@ struct Known {
     peer_address: String,
     address: String,
     /// Votes, questions.
-    calls: Channel,
+    calls: Keyed,
     /// The first for heartbeats.
     lines: Vec<Line>,
-    bulk: Channel,
-    data: Channel,
+    bulk: Keyed,
+    data: Keyed,
 }
 
 impl Peers {
-    /// Nobody known yet. `node` is this one.
-    pub fn new(node: NodeId, cluster: Uuid) -> Peers {
-        Peers { node, cluster, known: RwLock::default() }
+    /// Nobody known yet. `node` is this one, `trust` what it shows the others.
+    pub fn new(node: NodeId, cluster: Uuid, trust: Trust) -> Peers {
+        Peers { node, cluster, trust, known: RwLock::default() }
     }
 
     /// This node.
@@ -83,13 +85,14 @@ impl Peers {
             if is_known || node.peer_address.is_empty() {
                 continue;
             }
-            match (endpoint(&node.peer_address), endpoint(&node.address)) {
+            match (endpoint(&node.peer_address, &self.trust), endpoint(&node.address, &self.trust)) {
                 (Ok(at), Ok(data)) => {
-                    let groups: Vec<Channel> = (0..CONNECTIONS).map(|_| net::connect_lazy(&at)).collect();
+                    let connect = |to| net::connect_lazy(to, &self.trust);
+                    let groups: Vec<Keyed> = (0..CONNECTIONS).map(|_| connect(&at)).collect();
                     let to = || self.to(node.id, META_GROUP);
                     let lines = groups.iter().map(|channel| Line::new(channel.clone(), to())).collect();
                     let (peer_address, address) = (node.peer_address.clone(), node.address.clone());
-                    let (bulk, data) = (net::connect_lazy(&at), net::connect_lazy(&data));
+                    let (bulk, data) = (connect(&at), connect(&data));
                     let Some(calls) = groups.into_iter().next() else { continue };
                     known.insert(node.id, Known { peer_address, address, calls, lines, bulk, data });
                 }
@@ -118,39 +121,39 @@ impl Peers {
     }
 
     /// The Raft service of `node`, for votes.
-    pub fn raft(&self, node: NodeId) -> Result<RaftClient<Channel>, Refusal> {
+    pub fn raft(&self, node: NodeId) -> Result<RaftClient<Keyed>, Refusal> {
         let client = RaftClient::new(self.with(node, |known| known.calls.clone())?);
         Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 
     /// The Raft service of `node`, over the connection for bulk.
-    pub fn bulk(&self, node: NodeId) -> Result<RaftClient<Channel>, Refusal> {
+    pub fn bulk(&self, node: NodeId) -> Result<RaftClient<Keyed>, Refusal> {
         let client = RaftClient::new(self.with(node, |known| known.bulk.clone())?);
         Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 
     /// The service of `node` for other nodes.
-    pub fn peer(&self, node: NodeId) -> Result<PeerClient<Channel>, Refusal> {
+    pub fn peer(&self, node: NodeId) -> Result<PeerClient<Keyed>, Refusal> {
         let client = PeerClient::new(self.with(node, |known| known.calls.clone())?);
         Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 
     /// The shard service of `node`, as routers use it.
-    pub fn shard(&self, node: NodeId) -> Result<ShardClient<Channel>, Refusal> {
+    pub fn shard(&self, node: NodeId) -> Result<ShardClient<Keyed>, Refusal> {
         let client = ShardClient::new(self.with(node, |known| known.data.clone())?);
         Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 
     /// The meta service of `node`, as routers use it.
-    pub fn meta(&self, node: NodeId) -> Result<MetaClient<Channel>, Refusal> {
+    pub fn meta(&self, node: NodeId) -> Result<MetaClient<Keyed>, Refusal> {
         let client = MetaClient::new(self.with(node, |known| known.data.clone())?);
         Ok(client.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
 }
 
 /// How to dial `host:port`.
-pub fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
-    Ok(Endpoint::from_shared(format!("http://{address}"))?
+pub fn endpoint(address: &str, trust: &Trust) -> Result<Endpoint, tonic::transport::Error> {
+    Ok(Endpoint::from_shared(trust.url(address))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE.0)
@@ -168,7 +171,7 @@ mod tests {
 
     #[tokio::test]
     async fn peers_follow_the_map() {
-        let peers = Peers::new(NodeId(1), Uuid::nil());
+        let peers = Peers::new(NodeId(1), Uuid::nil(), Trust::default());
         let node = |id, address: &str| {
             let mut node = Node::new(NodeId(id), Uuid::from_u128(id.into()), "127.0.0.1:2");
             node.peer_address = address.to_owned();

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flotilla_proto::access::{Gate, Rights};
+use flotilla_proto::access::{Authenticator, Gate, Rights};
 use flotilla_proto::ids::{META_GROUP, NodeId, PartitionId};
 use flotilla_proto::limits::MESSAGE_BYTES_MAX;
 use flotilla_proto::peer::peer_server::PeerServer;
@@ -29,6 +29,7 @@ use flotilla_proto::placement::{Node as Member, PlacementMap, Role};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::shard::meta_server::MetaServer;
 use flotilla_proto::shard::shard_server::ShardServer;
+use flotilla_security::Trust;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
@@ -115,6 +116,8 @@ pub struct ClusterOptions {
     pub ordinal: Option<u32>,
     /// How long a new node looks for a member (default 0: not at all).
     pub join_within: Duration,
+    /// What it shows other members, and asks of them. Default: nothing.
+    pub trust: Trust,
 }
 
 impl Options {
@@ -166,6 +169,7 @@ pub struct Node {
     equality: Arc<Equality>,
     tasks: Mutex<Vec<task::JoinHandle<()>>>,
     defaults: Defaults,
+    trust: Trust,
 }
 
 impl Node {
@@ -182,7 +186,8 @@ impl Node {
             (Some(membership), _) => membership,
             (None, Some(cluster)) if !cluster.seeds.is_empty() => {
                 let member = options.member(folder.uuid(), NodeId(0));
-                let joined = join::ask_until(&cluster.seeds, &member, cluster.join_within).await?;
+                let joined =
+                    join::ask_until(&cluster.seeds, &member, &cluster.trust, cluster.join_within).await?;
                 known = joined.map;
                 joined.membership
             }
@@ -191,7 +196,8 @@ impl Node {
         folder.bind(membership)?;
         let own = membership.id;
         let lanes = open_log(&folder, options.log.clone()).await?;
-        let peers = Arc::new(Peers::new(own, membership.cluster));
+        let trust = options.cluster.as_ref().map(|cluster| cluster.trust.clone()).unwrap_or_default();
+        let peers = Arc::new(Peers::new(own, membership.cluster, trust.clone()));
         peers.learn(&known);
         let home = Home { peers: peers.clone(), throttle: Arc::default(), options: options.raft.clone() };
         let start = if own == NodeId(1) { Start::Found(vec![own]) } else { Start::Join };
@@ -221,7 +227,13 @@ impl Node {
             registry.reconcile(&meta.map(), true).await;
         } else {
             let seeds = options.cluster.map(|cluster| cluster.seeds).unwrap_or_default();
-            tasks.push(task::spawn(announce(meta.clone(), registry.clone(), member, membership, seeds)));
+            tasks.push(task::spawn(announce(
+                meta.clone(),
+                registry.clone(),
+                member,
+                membership,
+                (seeds, trust.clone()),
+            )));
         }
         let held = u32::try_from(threads * 2).unwrap_or(u32::MAX);
         let relief = Relief::new(registry.clone(), folder.path(), (read_permits, held));
@@ -243,7 +255,7 @@ impl Node {
         let equality = Arc::new(equality);
         tasks.push(task::spawn(equality.clone().run()));
         let (tasks, defaults) = (Mutex::new(tasks), options.defaults);
-        Ok(Node { folder, lanes, meta, registry, peers, mover, equality, tasks, defaults })
+        Ok(Node { folder, lanes, meta, registry, peers, mover, equality, tasks, defaults, trust })
     }
 
     /// Its number in the cluster.
@@ -290,12 +302,12 @@ impl Node {
 
     /// What answers routers.
     pub fn in_process(&self) -> Routes {
-        guarded(self.routes(), Rights::DATA)
+        guarded(self.routes(), Rights::DATA, None)
     }
 
     /// What answers other nodes.
     pub fn for_peers(&self) -> Routes {
-        guarded(self.peer_routes(), Rights::PEER)
+        guarded(self.peer_routes(), Rights::PEER, self.trust.nodes())
     }
 
     /// Hands every leadership to another node, as far as there is one, within this time.
@@ -404,9 +416,10 @@ impl Node {
     }
 }
 
-/// These services behind the table of access rules, for callers with these rights.
-pub fn guarded(services: Routes, caller: Rights) -> Routes {
-    let gate = layer_fn(move |inner| Gate::new(inner, caller));
+/// These services behind the table of access rules, at a port with these rights, for whom the authenticator knows; for
+/// everybody without one.
+pub fn guarded(services: Routes, port: Rights, authenticator: Option<Arc<dyn Authenticator>>) -> Routes {
+    let gate = layer_fn(move |inner| Gate::new(inner, port, authenticator.clone()));
     Routes::from(services.into_axum_router().layer(gate))
 }
 
@@ -419,7 +432,7 @@ async fn announce(
     registry: Arc<Registry>,
     member: Member,
     membership: Membership,
-    seeds: Vec<String>,
+    (seeds, trust): (Vec<String>, Trust),
 ) {
     let mut is_told = false;
     loop {
@@ -443,7 +456,7 @@ async fn announce(
                     .collect::<Vec<_>>();
                 let addresses: Vec<String> =
                     seeds.iter().cloned().chain(others).filter(|a| !a.is_empty()).collect();
-                match join::ask(&addresses, &member, Some(membership)).await {
+                match join::ask(&addresses, &member, Some(membership), &trust).await {
                     Ok(joined) => {
                         registry.learn(&joined.map);
                         Ok(joined.map.epoch)

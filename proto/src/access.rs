@@ -1,16 +1,21 @@
 //! Who may call what: one row for every method of every service, and nothing for a method without a row.
 //!
 //! [`RULES`] is the only table. A server asks it in one place, where a call enters ([`Gate`]), before the message is read:
-//! a method whose right the caller does not have, or that has no row, is refused with `PERMISSION_DENIED`. As long as callers
-//! have no names, the port decides what a caller has: [`Rights::DATA`] on a data port, [`Rights::PEER`] on a peer port.
+//! a method whose right the caller does not have, or that has no row, is refused with `PERMISSION_DENIED`. The port decides
+//! what a caller can have at most: [`Rights::DATA`] on a data port, [`Rights::PEER`] on a peer port. A port with an
+//! [`Authenticator`] asks it besides who the [`Caller`] is: a call that does not say so is refused with `UNAUTHENTICATED`,
+//! and the caller has only what its grants give. Which collection a call is about stands in its message, so that is checked
+//! behind the gate, by [`Entry`].
 //!
 //! A test walks the descriptors: a method without a row fails it, and so does a row without a method.
 
+mod caller;
 mod gate;
 #[cfg(test)]
 mod tests;
 
-pub use self::gate::Gate;
+pub use self::caller::{Caller, Collections, Grant, Role};
+pub use self::gate::{Authenticator, Entry, Gate, Note};
 use crate::refusal::Refusal;
 
 /// What a caller must have.
@@ -101,6 +106,8 @@ impl Rights {
     pub const DATA: Rights = Rights(&[Read, Write, Admin]);
     /// Everything that a peer port gives.
     pub const PEER: Rights = Rights(&[Peer]);
+    /// What the members of a cluster, its routers too, have with each other.
+    pub const CLUSTER: Rights = Rights(&[Read, Write, Admin, Peer]);
 
     /// Whether they include this one.
     pub fn include(self, right: Right) -> bool {
@@ -114,14 +121,15 @@ pub fn right_of(method: &str) -> Option<Right> {
     Some(RULES.get(row)?.1)
 }
 
-/// Whether a caller with these rights may call the method.
+/// The row of a method, if a port that gives these rights serves it.
 ///
 /// # Errors
-/// [`Refusal::Denied`] if it may not, or if no row names the method.
-pub fn admit(method: &str, caller: Rights) -> Result<(), Refusal> {
-    match right_of(method) {
-        Some(right) if caller.include(right) => Ok(()),
-        Some(right) => {
+/// [`Refusal::Denied`] if it does not, or if no row names the method.
+pub fn admit(method: &str, port: Rights) -> Result<(&'static str, Right), Refusal> {
+    let row = RULES.binary_search_by(|(name, _)| (*name).cmp(method)).ok().and_then(|row| RULES.get(row));
+    match row {
+        Some(row) if port.include(row.1) => Ok(*row),
+        Some((_, right)) => {
             Err(Refusal::Denied(format!("{method} takes the right {right:?}, which this port does not give")))
         }
         None => Err(Refusal::Denied("there is no such method here".to_owned())),

@@ -70,6 +70,8 @@ pub enum Refusal {
         /// The leader's node, if known.
         leader: Option<u64>,
     },
+    /// The caller has not said who it is, or not in a way that holds.
+    Unauthenticated(String),
     /// The caller may not do this.
     Denied(String),
     /// Not now; a retry can help.
@@ -109,7 +111,8 @@ impl std::fmt::Display for Refusal {
             Refusal::Exhausted { what, retry_after } => {
                 write!(f, "{what}; try again in {} ms", retry_after.as_millis())
             }
-            Refusal::Denied(why)
+            Refusal::Unauthenticated(why)
+            | Refusal::Denied(why)
             | Refusal::Unavailable(why)
             | Refusal::Aborted(why)
             | Refusal::DeadlineExceeded(why)
@@ -135,6 +138,7 @@ impl Refusal {
             Refusal::Invalid(_) => (Code::InvalidArgument, "INVALID_ARGUMENT"),
             Refusal::StaleEpoch { .. } => (Code::FailedPrecondition, "STALE_EPOCH"),
             Refusal::NotLeader { .. } => (Code::FailedPrecondition, "NOT_LEADER"),
+            Refusal::Unauthenticated(_) => (Code::Unauthenticated, "UNAUTHENTICATED"),
             Refusal::Denied(_) => (Code::PermissionDenied, "PERMISSION_DENIED"),
             Refusal::Unavailable(_) => (Code::Unavailable, "UNAVAILABLE"),
             Refusal::Exhausted { .. } => (Code::ResourceExhausted, "RESOURCE_EXHAUSTED"),

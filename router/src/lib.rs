@@ -39,6 +39,7 @@ mod collections;
 mod health;
 mod hedge;
 mod router;
+mod scope;
 mod service;
 
 pub use router::{Options, Router};

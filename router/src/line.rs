@@ -6,13 +6,13 @@
 
 use std::task::{Context, Poll};
 
+use flotilla_security::Keyed;
 use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::service::Routes;
-use tonic::transport::Channel;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -20,7 +20,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug)]
 pub enum Line {
     /// Over a connection.
-    Wire(Channel),
+    Wire(Keyed),
     /// Into the services of this process.
     Here(Routes),
 }

@@ -8,9 +8,12 @@ use std::time::Duration;
 use flotilla_proto::limits::MESSAGE_BYTES_MAX;
 use flotilla_proto::shard::meta_client::MetaClient;
 use flotilla_proto::shard::shard_client::ShardClient;
+use flotilla_security::{Keyed, Trust};
 use parking_lot::Mutex;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+#[cfg(feature = "sim")]
+use tonic::transport::Channel;
+use tonic::transport::Endpoint;
 
 use crate::line::Line;
 
@@ -30,13 +33,15 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 #[derive(Debug)]
 pub struct Pool {
     inproc: Option<Line>,
+    trust: Trust,
     lines: Mutex<HashMap<String, Line>>,
 }
 
 impl Pool {
-    /// A pool; `inproc` reaches the node inside the same process, if there is one.
-    pub fn new(inproc: Option<Line>) -> Pool {
-        Pool { inproc, lines: Mutex::new(HashMap::new()) }
+    /// A pool; `inproc` reaches the node inside the same process, if there is one, and `trust` is what other nodes are
+    /// shown.
+    pub fn new(inproc: Option<Line>, trust: Trust) -> Pool {
+        Pool { inproc, trust, lines: Mutex::new(HashMap::new()) }
     }
 
     /// The line to `address`.
@@ -74,7 +79,7 @@ impl Pool {
             return self.inproc.clone().ok_or_else(missing);
         }
         let wrong = |e| Status::internal(format!("`{address}` is not a node's address: {e}"));
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(wrong)?;
+        let endpoint = Endpoint::from_shared(self.trust.url(address)).map_err(wrong)?;
         let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
@@ -83,16 +88,16 @@ impl Pool {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
-        Ok(Line::Wire(connect_lazy(&endpoint)))
+        Ok(Line::Wire(connect_lazy(&endpoint, &self.trust)))
     }
 }
 
-fn connect_lazy(endpoint: &Endpoint) -> Channel {
+fn connect_lazy(endpoint: &Endpoint, trust: &Trust) -> Keyed {
     #[cfg(feature = "sim")]
     if let Some(connect) = DIALS.get() {
-        return connect(endpoint);
+        return trust.over(connect(endpoint));
     }
-    endpoint.connect_lazy()
+    trust.connect_lazy(endpoint)
 }
 
 #[cfg(feature = "sim")]
@@ -110,7 +115,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_is_none_is_refused() {
-        let pool = Pool::new(None);
+        let pool = Pool::new(None, Trust::default());
         assert!(pool.line("host:15002").is_ok());
         assert!(pool.line("no address").is_err());
         assert!(pool.line(INPROC).is_err());

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_port::{Bounds, Doors};
+use flotilla_security::Trust;
 use prometheus::Registry;
 use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::admission::{Admission, Class, Deadline, Limits};
 use crate::chance::Chance;
@@ -16,6 +17,7 @@ use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::pool::{INPROC, Pool};
+use crate::scope::{Names, Scope};
 use crate::write::ids::Ids;
 
 /// What a router can be told.
@@ -37,6 +39,8 @@ pub struct Options {
     /// Seed of jitter, of the spread over replicas and of the identities of writes: a router with the same seed does the
     /// same again. Default: none, the operating system gives one.
     pub seed: Option<u64>,
+    /// What it shows the nodes. Default: nothing.
+    pub trust: Trust,
 }
 
 impl Default for Options {
@@ -49,6 +53,7 @@ impl Default for Options {
             bounds: Bounds::default(),
             patience: Duration::from_secs(1),
             seed: None,
+            trust: Trust::default(),
         }
     }
 }
@@ -82,7 +87,7 @@ impl Router {
         let doors = Doors::new(options.bounds)?;
         doors.collectors().into_iter().try_for_each(|one| registry.register(one))?;
         let metrics = Metrics::new(registry)?;
-        let pool = Arc::new(Pool::new(inproc));
+        let pool = Arc::new(Pool::new(inproc, options.trust.clone()));
         let chance = Arc::new(Chance::new(options.seed));
         let placement = Arc::new(Placement::new(pool.clone(), options.nodes, chance.clone()));
         let patience = options.patience;
@@ -130,8 +135,8 @@ impl Router {
         self.is_draining.subscribe()
     }
 
-    /// Runs one request: measured, admitted, within its deadline.
-    pub(crate) async fn run<M, T, F>(
+    /// Runs one request: its caller's right to what it is about checked, measured, admitted, within its deadline.
+    pub(crate) async fn run<M: Names, T, F>(
         &self,
         (class, operation): (Class, &'static str),
         request: Request<M>,
@@ -141,11 +146,17 @@ impl Router {
         F: Future<Output = Result<T, Status>>,
     {
         let deadline = self.deadline(request.metadata());
+        let scope = Scope::of(&request);
+        let message = request.into_inner();
+        let noted = scope.noted(&message);
         let measured = self.metrics.measure(operation, async {
+            scope.check(&message)?;
             let _permit = self.admission.enter(class, deadline).await?;
-            deadline.bound(work(request.into_inner(), deadline)).await
+            deadline.bound(work(message, deadline)).await
         });
-        measured.await.map(Response::new)
+        let ended = measured.await;
+        scope.ended(noted.as_deref(), ended.as_ref().err().map_or(Code::Ok, Status::code));
+        ended.map(Response::new)
     }
 
     /// Runs one piece of a stream: admitted, within the default time.

@@ -13,18 +13,21 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use flotilla_port::Kind;
-use flotilla_proto::access::{Gate, Rights};
+use flotilla_proto::access::{Authenticator, Gate, Right, Rights};
 use flotilla_proto::limits::MESSAGE_BYTES_MAX;
+use flotilla_proto::refusal::Refusal;
 use flotilla_proto::v1::cluster_server::ClusterServer;
 use flotilla_proto::v1::collections_server::CollectionsServer;
 use flotilla_proto::v1::records_server::RecordsServer;
 use flotilla_proto::v1::search_server::SearchServer;
+use flotilla_security::tls::Door;
 use futures::Stream;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::Channel;
+use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::layer::layer_fn;
@@ -39,11 +42,23 @@ pub struct Options {
     pub lame_duck: Duration,
     /// How long calls under way may go on then. Default 25 s.
     pub drain_max: Duration,
+    /// Who knows the callers. Default: nobody has to say who it is.
+    pub authenticator: Option<Arc<dyn Authenticator>>,
+    /// Encrypts connections to the TCP port. Default: none, they are plain.
+    pub door: Option<Door>,
+    /// Whether `/metrics` takes no credentials. Default true.
+    pub metrics_open: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { lame_duck: Duration::ZERO, drain_max: Duration::from_secs(25) }
+        Options {
+            lame_duck: Duration::ZERO,
+            drain_max: Duration::from_secs(25),
+            authenticator: None,
+            door: None,
+            metrics_open: true,
+        }
     }
 }
 
@@ -65,7 +80,7 @@ pub async fn listen(
     options: Options,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Failure> {
-    let door = router.doors.door(Kind::CLIENTS);
+    let door = router.doors.door(Kind::CLIENTS).behind(options.door.clone());
     let serving = move |routes, stop| async move { door.listen(listener, routes, stop).await };
     drained(router, options, shutdown, serving).await
 }
@@ -82,7 +97,7 @@ pub async fn serve<I, IO>(
 ) -> Result<(), Failure>
 where
     I: Stream<Item = io::Result<IO>> + Send + 'static,
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let door = router.doors.door(Kind::CLIENTS);
     let serving = move |routes, stop| async move { door.serve(incoming, routes, stop).await };
@@ -101,7 +116,7 @@ where
 {
     let health = HealthReporter::new();
     tell(&health, ServingStatus::NotServing).await;
-    let routes = routes(&router, &health)?;
+    let routes = routes(&router, &health, &options)?;
     let (closing, closed) = watch::channel(false);
     let readiness = router.placement.readiness();
     let stop = async move {
@@ -161,7 +176,11 @@ async fn forget(mut health: HealthReporter) {
 }
 
 /// All services, behind the table of access rules, and pages.
-fn routes(router: &Arc<Router>, health: &HealthReporter) -> Result<axum::Router, Failure> {
+fn routes(
+    router: &Arc<Router>,
+    health: &HealthReporter,
+    options: &Options,
+) -> Result<axum::Router, Failure> {
     let edge = Edge(router.clone());
     macro_rules! service {
         ($server:ident) => {
@@ -177,7 +196,8 @@ fn routes(router: &Arc<Router>, health: &HealthReporter) -> Result<axum::Router,
         .register_encoded_file_descriptor_set(flotilla_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let gate = layer_fn(|inner| Gate::new(inner, Rights::DATA));
+    let authenticator = options.authenticator.clone();
+    let gate = layer_fn(move |inner| Gate::new(inner, Rights::DATA, authenticator.clone()));
     let calls = axum::Router::new()
         .route_service("/flotilla.v1.Collections/{*rest}", service!(CollectionsServer))
         .route_service("/flotilla.v1.Records/{*rest}", service!(RecordsServer))
@@ -187,7 +207,7 @@ fn routes(router: &Arc<Router>, health: &HealthReporter) -> Result<axum::Router,
         .route_service("/grpc.reflection.v1.ServerReflection/{*rest}", reflection)
         .fallback(unimplemented)
         .layer(gate);
-    Ok(pages(router).merge(calls))
+    Ok(pages(router, options).merge(calls))
 }
 
 /// A call that the rules admit and that another port serves.
@@ -195,11 +215,15 @@ async fn unimplemented() -> axum::http::Response<tonic::body::Body> {
     tonic::Status::unimplemented("this port does not serve that method").into_http()
 }
 
-fn pages(router: &Arc<Router>) -> axum::Router {
+fn pages(router: &Arc<Router>, options: &Options) -> axum::Router {
+    let guard = options.authenticator.clone().filter(|_| !options.metrics_open);
     let metrics = router.metrics.clone();
     let readiness = router.placement.readiness();
     let draining = router.draining();
-    let text = move || async move {
+    let text = move |request: axum::extract::Request| async move {
+        if let Err(refused) = may_see_metrics(guard.as_deref(), &request) {
+            return (StatusCode::UNAUTHORIZED, [(CONTENT_TYPE, "text/plain")], format!("{refused}\n"));
+        }
         match metrics.text() {
             Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4")], text),
             Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], format!("{e}\n")),
@@ -218,6 +242,18 @@ fn pages(router: &Arc<Router>) -> axum::Router {
         .route("/metrics", get(text))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
+}
+
+/// Whether a page that tells of every collection may be shown: to who may read all of them.
+///
+/// # Errors
+/// Why not.
+pub fn may_see_metrics(
+    guard: Option<&dyn Authenticator>,
+    request: &axum::extract::Request,
+) -> Result<(), Refusal> {
+    let Some(guard) = guard else { return Ok(()) };
+    guard.caller(request.headers(), request.extensions())?.check(Right::Read, None)
 }
 
 /// Serves `router` to this process alone and gives the channel to it. The server's task ends with the last channel.

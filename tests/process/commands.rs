@@ -35,6 +35,7 @@ fn help_names_every_command_and_each_has_examples() {
         "count",
         "collections",
         "verify",
+        "keys",
         "config",
     ] {
         assert!(help.contains(&format!("  {name} ")), "the help lacks `{name}`:\n{help}");

@@ -23,6 +23,7 @@ mod replace;
 mod restart;
 mod room;
 mod search;
+mod security;
 mod startup;
 
 use std::path::Path;

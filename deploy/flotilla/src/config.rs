@@ -14,6 +14,8 @@ use flotilla_node::storage::Compression;
 use flotilla_proto::schema::{Hnsw, IndexKind, Lsh, Quantization};
 use flotilla_router::admission::Limits;
 
+use crate::security;
+
 mod command;
 mod file;
 #[cfg(any(test, feature = "fuzz"))]
@@ -179,6 +181,33 @@ impl Settings {
     }
 }
 
+impl Settings {
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        Some(self.text(name)).filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+
+    fn security(&self) -> security::Options {
+        let files = |section: &str, ca: &str| {
+            let file = |name: &str| self.path(&format!("{section}.{name}"));
+            security::Files { cert_file: file("cert_file"), key_file: file("key_file"), ca_file: file(ca) }
+        };
+        security::Options {
+            api_keys_file: self.path("security.api_keys_file"),
+            jwt_hs_secret_file: self.path("security.jwt.hs_secret_file"),
+            jwt_rs_public_key_file: self.path("security.jwt.rs_public_key_file"),
+            jwt_es_public_key_file: self.path("security.jwt.es_public_key_file"),
+            jwt_audience: self.text("security.jwt.audience"),
+            jwt_issuer: self.text("security.jwt.issuer"),
+            cluster_key_file: self.path("security.cluster_key_file"),
+            audit_file: self.path("security.audit_file"),
+            audit_bytes_max: self.number("security.audit_bytes_max"),
+            metrics_open: self.flag("security.metrics_open"),
+            tls: files("security.tls", "client_ca_file"),
+            peer_tls: files("security.peer_tls", "ca_file"),
+        }
+    }
+}
+
 /// A variable that is almost one of ours. Others that merely start like ours are left alone: Kubernetes sets
 /// `FLOTILLA_SERVICE_HOST` and the like for a service of that name.
 fn misspelt(variable: &str) -> Option<String> {
@@ -198,8 +227,8 @@ fn setting_from_text(key: &Key, text: &str) -> Result<Setting, String> {
         Kind::Flag { .. } => text.parse().map(Setting::Flag).map_err(|_| refused()),
         Kind::Word { of, .. } if of.contains(&text) => Ok(Setting::Text(text.to_owned())),
         Kind::Address { .. } if text.parse::<IpAddr>().is_ok() => Ok(Setting::Text(text.to_owned())),
-        Kind::Folder if !text.is_empty() => Ok(Setting::Text(text.to_owned())),
-        Kind::Word { .. } | Kind::Address { .. } | Kind::Folder => Err(refused()),
+        Kind::Path | Kind::Text if !text.is_empty() => Ok(Setting::Text(text.to_owned())),
+        Kind::Word { .. } | Kind::Address { .. } | Kind::Path | Kind::Text => Err(refused()),
     }
 }
 
@@ -378,6 +407,8 @@ pub struct Config {
     pub quantization: Option<Quantization>,
     /// The spread of collections.
     pub cluster: Cluster,
+    /// Who may call, and over which connections.
+    pub security: security::Options,
 }
 
 impl Default for Config {
@@ -402,7 +433,6 @@ impl From<&Settings> for Config {
                 _ => Quantization::Scalar,
             }
         });
-        let folder = settings.text("storage.data_dir");
         let loopback = IpAddr::from([127, 0, 0, 1]);
         Config {
             server: Server {
@@ -419,7 +449,7 @@ impl From<&Settings> for Config {
                 },
             },
             storage: Storage {
-                data_dir: (!folder.is_empty()).then(|| PathBuf::from(folder)),
+                data_dir: settings.path("storage.data_dir"),
                 sync: settings.flag("storage.sync"),
                 seal_rows: settings.number("storage.seal_rows"),
                 seal_bytes: settings.number("storage.seal_bytes"),
@@ -467,6 +497,7 @@ impl From<&Settings> for Config {
                 grow_bytes: settings.number("cluster.grow_bytes"),
                 advise_bytes: settings.number("cluster.advise_bytes"),
             },
+            security: settings.security(),
         }
     }
 }

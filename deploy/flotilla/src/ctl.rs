@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::output::Output;
 use crate::table::{Align, Table};
-use crate::target::{self, Target};
+use crate::target::{self, Access};
 
 const POLL: Duration = Duration::from_millis(250);
 
@@ -32,6 +32,8 @@ pub struct CtlArgs {
     /// Address of a router
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:15010", global = true)]
     to: String,
+    #[command(flatten)]
+    access: Access,
     /// Form of the answer
     #[arg(long, value_enum, default_value = "table", global = true)]
     output: Output,
@@ -129,7 +131,7 @@ impl CtlArgs {
     /// Runs the verb.
     pub fn run(self) -> anyhow::Result<()> {
         target::run(1, async {
-            let client = Target { to: self.to.clone() }.client().await?;
+            let client = self.access.client(&self.to).await?;
             self.act(&client).await
         })
     }

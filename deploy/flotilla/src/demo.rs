@@ -91,7 +91,7 @@ impl DemoArgs {
         let mut config = Config::default();
         config.server.port = self.port;
         let listen = SocketAddr::new(config.server.bind, config.server.port);
-        up::start(Options::from_config(&config, folder), listen, folder).await
+        up::start(Options::from_config(&config, folder)?, listen, folder).await
     }
 
     async fn import(&self, client: &Client) -> anyhow::Result<()> {

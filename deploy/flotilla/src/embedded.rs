@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
+use crate::security::Security;
 
 /// How the process is set up.
 pub struct Options {
@@ -28,6 +29,8 @@ pub struct Options {
     pub router: flotilla_router::Options,
     /// The port.
     pub front: front::Options,
+    /// Who may call at the port, and over which connections; none: anybody, in plain text.
+    pub security: Option<Security>,
 }
 
 impl Options {
@@ -38,17 +41,22 @@ impl Options {
             listen: None,
             router: flotilla_router::Options::default(),
             front: front::Options::default(),
+            security: None,
         }
     }
 
-    /// As configured, for a folder.
-    pub fn from_config(config: &Config, data_dir: &Path) -> Options {
+    /// As configured, for a folder. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// If a file of keys or certificates is damaged.
+    pub fn from_config(config: &Config, data_dir: &Path) -> anyhow::Result<Options> {
         let mut options = Options::new(data_dir.to_owned());
         options.listen = Some(SocketAddr::new(config.server.bind, config.server.port));
         configure(&mut options.node, config);
         options.router.limits = config.limits();
         options.router.bounds = config.server.bounds();
-        options
+        options.security = Some(Security::open(&config.security, None)?);
+        Ok(options)
     }
 }
 
@@ -121,6 +129,12 @@ impl Embedded {
         let registry = Registry::new();
         registry.register(Box::new(node.gauges()))?;
 
+        // Who is in this process need not say who it is.
+        let mut guarded = options.front.clone();
+        if let Some(security) = &options.security {
+            security.register(&registry)?;
+            security.guard(&mut guarded);
+        }
         let router = Router::start(options.router, Some(Line::Here(node.in_process())), registry)?;
         let front_door = Arc::downgrade(&router);
         let (stopping, _) = watch::channel(false);
@@ -129,7 +143,7 @@ impl Embedded {
         let until = told(stopping.subscribe());
         let port = tokio::spawn(async move {
             match listener {
-                Some(listener) => front::listen(listener, router, options.front, until).await,
+                Some(listener) => front::listen(listener, router, guarded, until).await,
                 None => Ok(()),
             }
         });
@@ -137,6 +151,7 @@ impl Embedded {
             port.await?.map_err(|why| anyhow::anyhow!("the port's service ended: {why}"))?;
             in_process.await?;
             node.stop().await;
+            drop(options.security);
             Ok(())
         });
         Ok(Embedded { client: Client::from_channel(channel), router: front_door, address, stopping, running })

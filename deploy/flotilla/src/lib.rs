@@ -33,7 +33,7 @@
 //!
 //! [`embedded`] runs a whole Flotilla in this process over one folder; [`config`] says how. Every other module is a command
 //! of the binary, named as the user types it, or what several commands share: [`cells`], [`csv`], [`filter_arg`], [`filter_json`], [`json`],
-//! [`npy`], [`output`], [`progress`], [`table`], [`target`]. Commands talk to the database through `flotilla_client` only, as any
+//! [`npy`], [`output`], [`progress`], [`security`], [`table`], [`target`]. Commands talk to the database through `flotilla_client` only, as any
 //! other user does.
 
 mod aggregate;
@@ -58,6 +58,7 @@ mod golden;
 pub mod grow;
 pub mod import;
 pub mod json;
+pub mod keys;
 pub mod node;
 pub mod npy;
 pub mod output;
@@ -68,6 +69,7 @@ pub mod reading;
 pub mod router;
 pub mod scan;
 pub mod search;
+pub mod security;
 pub mod table;
 pub mod target;
 pub mod up;
@@ -77,9 +79,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use flotilla_client::{
-    Client, CollectionSpec, Consistency, Count, Distance, Error, FieldType, Filter, Get, Hit, Hnsw, Hosts,
-    IndexKind, Key, Kind, Language, Quantization, Read, ReadPreference, Record, Scan, Search, Strategy,
-    Tokens, Value, VectorSpec, With, filter,
+    Client, CollectionSpec, Consistency, Count, Credentials, Distance, Error, FieldType, Filter, Get, Hit,
+    Hnsw, Hosts, IndexKind, Key, Kind, Language, Quantization, Read, ReadPreference, Record, Scan, Search,
+    Secret, Strategy, Tokens, Value, VectorSpec, With, filter,
 };
 
 /// Opens the folder, made if it is missing, and gives a client of it. Everything runs in this process; no port is opened.

@@ -7,7 +7,7 @@
 mod port;
 
 use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +16,12 @@ use anyhow::Context as _;
 use clap::Args;
 use flotilla_node::server::{ClusterOptions, Node, Options};
 use flotilla_port::{Doors, Kind};
+use flotilla_security::tls::Role;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::live::Watched;
+use crate::security::{self, Security};
 use crate::{embedded, target, up};
 
 /// How long a node may take to become a member and to open its replicas.
@@ -66,7 +68,7 @@ pub struct NodeArgs {
     /// Its number among like nodes, or the name of its pod (`db-shard-2`)
     #[arg(long, env = "SHARD_ID", value_name = "NUMBER")]
     shard_id: Option<String>,
-    /// Listen beyond this machine although there are no credentials yet: anybody who reaches the port may do anything
+    /// Listen beyond this machine without credentials and TLS: anybody who reaches the port may do anything
     #[arg(long)]
     insecure_bind: bool,
 }
@@ -76,7 +78,7 @@ impl NodeArgs {
     pub fn run(self, is_replica: bool) -> anyhow::Result<()> {
         let watched = Watched::load(self.config.clone(), self.flags())?;
         let config = watched.config();
-        refuse_open_bind(config.server.bind, self.insecure_bind)?;
+        security::refuse_open_bind(config.server.bind, config.security.guards_members(), self.insecure_bind)?;
         let Some(folder) = config.storage.data_dir.clone() else {
             anyhow::bail!(
                 "no data folder: name one with --data DIR, or as storage.data_dir in --config FILE"
@@ -109,17 +111,6 @@ impl NodeArgs {
     }
 }
 
-/// Refuses to be reached from other machines unless that was asked for.
-pub fn refuse_open_bind(bind: IpAddr, is_wanted: bool) -> anyhow::Result<()> {
-    if !bind.is_loopback() && !is_wanted {
-        anyhow::bail!(
-            "refusing to listen on {bind}: there are no credentials yet, so anybody who reaches the port may do \
-             anything; bind to 127.0.0.1, or say --insecure-bind"
-        );
-    }
-    Ok(())
-}
-
 async fn listen(at: SocketAddr) -> anyhow::Result<TcpListener> {
     let bound = TcpListener::bind(at).await;
     bound.map_err(|why| up::plain(why.into(), at, Path::new("")))
@@ -128,6 +119,7 @@ async fn listen(at: SocketAddr) -> anyhow::Result<TcpListener> {
 async fn serve(watched: Watched, folder: PathBuf, args: NodeArgs, is_replica: bool) -> anyhow::Result<()> {
     let stop = up::stop_signal()?;
     let config = watched.config();
+    let security = Security::open(&config.security, Some(Role::Node))?;
     let bind = config.server.bind;
     let data = listen(SocketAddr::new(bind, config.server.port)).await?;
     let peers = listen(SocketAddr::new(bind, args.peer_port)).await?;
@@ -147,6 +139,7 @@ async fn serve(watched: Watched, folder: PathBuf, args: NodeArgs, is_replica: bo
         is_replica,
         ordinal: args.ordinal()?,
         join_within: READY_WITHIN,
+        trust: security.trust.clone(),
     });
     tokio::pin!(stop);
     let node = tokio::select! {
@@ -160,14 +153,17 @@ async fn serve(watched: Watched, folder: PathBuf, args: NodeArgs, is_replica: bo
         // An error means that the sender is gone: then it is time too.
         let _ = closed.wait_for(|closed| *closed).await;
     };
+    let (data_door, peer_door) = security.member_doors.clone().unzip();
+    let scheme = security::scheme(data_door.as_ref());
     let doors = Doors::new(config.server.bounds())?;
-    let (door, back) = (doors.door(Kind::ROUTERS), doors.door(Kind::PEERS));
+    let front_door = doors.door(Kind::ROUTERS).behind(data_door);
+    let back_door = doors.door(Kind::PEERS).behind(peer_door);
     let routes = node.for_peers().into_axum_router();
     let until = told(closed.clone());
-    let behind = tokio::spawn(async move { back.listen(peers, routes, until).await });
-    let port = port::Port::new(&node, &doors)?;
+    let behind = tokio::spawn(async move { back_door.listen(peers, routes, until).await });
+    let port = port::Port::new(&node, &doors, &security)?;
     let following = tokio::spawn(watched.follow(move |config| doors.set(config.server.bounds())));
-    let front = tokio::spawn(port.clone().serve(door, data, node.clone(), told(closed)));
+    let front = tokio::spawn(port.clone().serve(front_door, data, node.clone(), told(closed)));
 
     let is_ready = tokio::select! {
         ready = node.ready(READY_WITHIN) => { ready?; true }
@@ -178,7 +174,10 @@ async fn serve(watched: Watched, folder: PathBuf, args: NodeArgs, is_replica: bo
         let role = if is_replica { "replica" } else { "node" };
         let mut out = std::io::stdout().lock();
         let (id, at) = (node.id(), folder.display());
-        writeln!(out, "flotilla {role} {id} ready on http://{data_at}, peers on {peers_at}, data in {at}")?;
+        writeln!(
+            out,
+            "flotilla {role} {id} ready on {scheme}://{data_at}, peers on {peers_at}, data in {at}"
+        )?;
         out.flush()?;
         drop(out);
         stop.await;
@@ -192,5 +191,6 @@ async fn serve(watched: Watched, folder: PathBuf, args: NodeArgs, is_replica: bo
     front.await.context("the data port's service ended")?;
     behind.await.context("the peer port's service ended")?;
     node.stop().await;
+    drop(security);
     Ok(())
 }

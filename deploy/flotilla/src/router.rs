@@ -11,12 +11,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use flotilla_router::{Router, server};
+use flotilla_security::tls::Role;
 use prometheus::Registry;
 use tokio::net::TcpListener;
 
 use crate::config::Config;
 use crate::config::live::Watched;
-use crate::{node, target, up};
+use crate::security::{self, Security};
+use crate::{target, up};
 
 /// Its port where nobody says another: that of a node may be on the same machine.
 const PORT: u16 = 15_010;
@@ -28,14 +30,14 @@ const READY_WITHIN: Duration = Duration::from_secs(600);
 #[command(after_help = "Examples:
   flotilla router --node 127.0.0.1:15002                        on 127.0.0.1:15010
   flotilla router --node db-0.db:15002 --node db-1.db:15002     any of them tells where the others are
-  flotilla router --node db-0.db:15002 --config router.yaml     with limits of its own; see `flotilla config show`
+  flotilla router --node db-0.db:15002 --config router.yaml     with limits, credentials and TLS: see `flotilla config show`
 
 Holds no data: run several, stop any.")]
 pub struct RouterArgs {
     /// Node to ask for the placement map, host:port of its data port; may be said several times
     #[arg(long, value_name = "HOST:PORT", required = true)]
     node: Vec<String>,
-    /// YAML file of settings
+    /// YAML file of settings: server.*, performance.threads and security.* concern a router
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Port of gRPC and HTTP [default: 15010]; 0 takes any free one
@@ -47,7 +49,7 @@ pub struct RouterArgs {
     /// Seconds that calls are still taken after health says NOT_SERVING
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     lame_duck: u64,
-    /// Listen beyond this machine although there are no credentials yet: anybody who reaches the port may do anything
+    /// Listen beyond this machine without credentials and TLS: anybody who reaches the port may do anything
     #[arg(long)]
     insecure_bind: bool,
 }
@@ -57,7 +59,8 @@ impl RouterArgs {
     pub fn run(self) -> anyhow::Result<()> {
         let watched = Watched::load(self.config.clone(), self.flags())?;
         let config = watched.config();
-        node::refuse_open_bind(config.server.bind, self.insecure_bind)?;
+        let is_guarded = config.security.guards_public();
+        security::refuse_open_bind(config.server.bind, is_guarded, self.insecure_bind)?;
         target::run(config.performance.threads, self.serve(watched))
     }
 
@@ -72,15 +75,22 @@ impl RouterArgs {
     async fn serve(self, watched: Watched) -> anyhow::Result<()> {
         let stop = up::stop_signal()?;
         let config = watched.config();
+        let security = Security::open(&config.security, Some(Role::Router))?;
         let port = if watched.names("server.port") { config.server.port } else { PORT };
         let at = SocketAddr::new(config.server.bind, port);
         let listener = TcpListener::bind(at).await.map_err(|why| up::plain(why.into(), at, Path::new("")))?;
         let at = listener.local_addr()?;
         let (limits, bounds) = (config.limits(), config.server.bounds());
-        let options = flotilla_router::Options { nodes: self.node, limits, bounds, ..Default::default() };
-        let router = Router::start(options, None, Registry::new())?;
-        let front =
+        let trust = security.trust.clone();
+        let options =
+            flotilla_router::Options { nodes: self.node, limits, bounds, trust, ..Default::default() };
+        let registry = Registry::new();
+        security.register(&registry)?;
+        let router = Router::start(options, None, registry)?;
+        let mut front =
             server::Options { lame_duck: Duration::from_secs(self.lame_duck), ..server::Options::default() };
+        security.guard(&mut front);
+        let scheme = security::scheme(security.door.as_ref());
         tokio::pin!(stop);
         let (told, telling) = tokio::sync::oneshot::channel::<()>();
         let until = async move {
@@ -94,7 +104,7 @@ impl RouterArgs {
             ready = router.ready(READY_WITHIN) => {
                 ready.map_err(|status| anyhow::anyhow!("no node told the placement map: {}", status.message()))?;
                 let mut out = std::io::stdout().lock();
-                writeln!(out, "flotilla router ready on http://{at}")?;
+                writeln!(out, "flotilla router ready on {scheme}://{at}")?;
                 out.flush()?;
                 drop(out);
                 stop.await;

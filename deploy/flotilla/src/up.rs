@@ -14,7 +14,7 @@ use flotilla_node::storage::Fault;
 
 use crate::config::live::Watched;
 use crate::embedded::{Embedded, Options};
-use crate::{node, target};
+use crate::{security, target};
 
 /// Arguments of `flotilla up`.
 #[derive(Args, Debug)]
@@ -38,7 +38,7 @@ pub struct UpArgs {
     /// Address to listen on [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     bind: Option<String>,
-    /// Listen beyond this machine although there are no credentials yet: anybody who reaches the port may do anything
+    /// Listen beyond this machine without credentials and TLS: anybody who reaches the port may do anything
     #[arg(long)]
     insecure_bind: bool,
 }
@@ -48,7 +48,7 @@ impl UpArgs {
     pub fn run(self) -> anyhow::Result<()> {
         let watched = Watched::load(self.config.clone(), self.flags())?;
         let config = watched.config();
-        node::refuse_open_bind(config.server.bind, self.insecure_bind)?;
+        security::refuse_open_bind(config.server.bind, config.security.guards_public(), self.insecure_bind)?;
         let Some(folder) = config.storage.data_dir.clone() else {
             anyhow::bail!(
                 "no data folder: name one with --data DIR, or as storage.data_dir in --config FILE"
@@ -72,10 +72,12 @@ async fn serve(watched: Watched, folder: PathBuf) -> anyhow::Result<()> {
     let stop = stop_signal()?;
     let config = watched.config();
     let listen = SocketAddr::new(config.server.bind, config.server.port);
-    let running = start(Options::from_config(&config, &folder), listen, &folder).await?;
+    let options = Options::from_config(&config, &folder)?;
+    let scheme = security::scheme(options.security.as_ref().and_then(|security| security.door.as_ref()));
+    let running = start(options, listen, &folder).await?;
     let address = running.address().unwrap_or(listen);
     let following = tokio::spawn(watched.follow(running.limiter()));
-    announce(address, &folder)?;
+    announce(&format!("{scheme}://{address}"), &folder)?;
     stop.await;
     tracing::info!("stopping");
     following.abort();
@@ -87,9 +89,9 @@ pub async fn start(options: Options, listen: SocketAddr, folder: &Path) -> anyho
     Embedded::start(options).await.map_err(|error| plain(error, listen, folder))
 }
 
-fn announce(address: SocketAddr, folder: &Path) -> std::io::Result<()> {
+fn announce(url: &str, folder: &Path) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "flotilla ready on http://{address}, data in {}", folder.display())?;
+    writeln!(out, "flotilla ready on {url}, data in {}", folder.display())?;
     out.flush()
 }
 

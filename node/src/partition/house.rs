@@ -103,7 +103,7 @@ impl House {
                 ..Default::default()
             },
             home: raft::Home {
-                peers: Arc::new(Peers::new(SELF, Uuid::nil())),
+                peers: Arc::new(Peers::new(SELF, Uuid::nil(), Default::default())),
                 throttle: Arc::default(),
                 options: raft::Options { heartbeat_ms: 80, ..Default::default() },
             },

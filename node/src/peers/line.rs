@@ -14,9 +14,9 @@ use flotilla_proto::ids::PartitionId;
 use flotilla_proto::limits::MESSAGE_BYTES_MAX;
 use flotilla_proto::peer;
 use flotilla_proto::peer::raft_client::RaftClient;
+use flotilla_security::Keyed;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use crate::env::{clock, task};
@@ -59,7 +59,7 @@ struct Call {
 
 impl Line {
     /// Over this channel, to whom `to` says. Nothing is sent before the first append.
-    pub fn new(channel: Channel, to: peer::To) -> Line {
+    pub fn new(channel: Keyed, to: peer::To) -> Line {
         let (queue, waiting) = mpsc::channel(QUEUE_MAX);
         task::spawn(run(channel, to, waiting));
         Line { queue }
@@ -88,7 +88,7 @@ impl Caller {
     }
 }
 
-async fn run(channel: Channel, to: peer::To, mut queue: mpsc::Receiver<Call>) {
+async fn run(channel: Keyed, to: peer::To, mut queue: mpsc::Receiver<Call>) {
     let client = RaftClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -116,7 +116,7 @@ impl Talk {
     /// Carries appends and answers until the stream ends; returns why.
     async fn hold(
         &mut self,
-        mut client: RaftClient<Channel>,
+        mut client: RaftClient<Keyed>,
         to: peer::To,
         queue: &mut mpsc::Receiver<Call>,
     ) -> Status {
@@ -290,7 +290,8 @@ mod tests {
         let address = listener.local_addr().unwrap().to_string();
         let serving = tonic::transport::Server::builder().add_service(RaftServer::new(echo.clone()));
         task::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
-        let channel = crate::peers::endpoint(&address).unwrap().connect_lazy();
+        let trust = flotilla_security::Trust::default();
+        let channel = trust.connect_lazy(&crate::peers::endpoint(&address, &trust).unwrap());
         (Line::new(channel, peer::To::default()), echo)
     }
 

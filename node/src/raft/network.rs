@@ -90,7 +90,7 @@ impl Connection {
         Some(self.network.peers.to(self.target, self.network.group))
     }
 
-    fn client(&self) -> Result<peer::raft_client::RaftClient<tonic::transport::Channel>, RPCError<Types>> {
+    fn client(&self) -> Result<peer::raft_client::RaftClient<flotilla_security::Keyed>, RPCError<Types>> {
         self.network.peers.raft(self.target).map_err(unreachable)
     }
 

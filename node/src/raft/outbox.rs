@@ -8,11 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use flotilla_proto::peer;
 use flotilla_proto::peer::raft_client::RaftClient;
+use flotilla_security::Keyed;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::network::encode;
 use super::state_machine::DurableState;
@@ -95,7 +95,7 @@ pub(super) type OfferHead = (Vote, Mark);
 
 /// Sends the state; the receiver's vote comes back.
 pub(super) async fn send(
-    client: RaftClient<Channel>,
+    client: RaftClient<Keyed>,
     to: peer::To,
     vote: Vote,
     state: DurableState,

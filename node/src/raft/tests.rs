@@ -69,7 +69,7 @@ fn lanes(folder: &Path) -> Arc<Lanes> {
 async fn open(lanes: &Lanes, machine: Tally) -> Group<Tally> {
     let log = lanes.group(7).expect("a healthy group");
     let options = Options { entries_kept: 10, ..Options::default() };
-    let peers = Arc::new(Peers::new(NodeId(1), uuid::Uuid::nil()));
+    let peers = Arc::new(Peers::new(NodeId(1), uuid::Uuid::nil(), Default::default()));
     let home = Home { peers, throttle: Arc::default(), options };
     let start = Start::Found(vec![NodeId(1)]);
     let folder = PathBuf::from("/nowhere");

@@ -8,6 +8,7 @@ use flotilla_proto::peer;
 use flotilla_proto::peer::peer_client::PeerClient;
 use flotilla_proto::placement::{Node, PlacementMap};
 use flotilla_proto::ring::HASH_VERSION;
+use flotilla_security::Trust;
 use tonic::Code;
 
 use super::folder::Membership;
@@ -49,15 +50,16 @@ pub(super) async fn ask(
     addresses: &[String],
     node: &Node,
     bound: Option<Membership>,
+    trust: &Trust,
 ) -> Result<Joined, Refused> {
     let mut last = "no seed was given".to_owned();
     for address in addresses {
-        let endpoint = match endpoint(address) {
+        let endpoint = match endpoint(address, trust) {
             Ok(endpoint) => endpoint,
             Err(why) => return Err(Refused::Never(format!("seed `{address}` is not host:port: {why}"))),
         };
         let call = async {
-            let mut client = PeerClient::new(net::connect_lazy(&endpoint));
+            let mut client = PeerClient::new(net::connect_lazy(&endpoint, trust));
             let mut message = tonic::Request::new(request(node, bound));
             message.set_timeout(ANSWER_MAX);
             client.join(message).await
@@ -81,11 +83,16 @@ fn joined(answer: peer::JoinResponse) -> Result<Joined, String> {
 }
 
 /// Asks until a member answers, for at most `within`.
-pub(super) async fn ask_until(addresses: &[String], node: &Node, within: Duration) -> Result<Joined, Fault> {
+pub(super) async fn ask_until(
+    addresses: &[String],
+    node: &Node,
+    trust: &Trust,
+    within: Duration,
+) -> Result<Joined, Fault> {
     let until = clock::now() + within;
     let mut is_told = false;
     loop {
-        match ask(addresses, node, None).await {
+        match ask(addresses, node, None, trust).await {
             Ok(joined) => return Ok(joined),
             Err(Refused::Never(why)) => return Err(refused(why)),
             Err(Refused::Nobody(why)) if clock::now() >= until => {

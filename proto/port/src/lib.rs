@@ -16,7 +16,6 @@
 
 mod body;
 mod guest;
-mod open;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +29,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::http::{Request, Response};
 use flotilla_proto::refusal::Refusal;
+use flotilla_security::tls;
 use futures::{Stream, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -38,10 +38,11 @@ use hyper_util::server::conn::auto;
 use prometheus::core::Collector;
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tonic::transport::server::Connected;
 use tower::ServiceExt as _;
 
 use crate::body::{Patient, Told};
@@ -194,20 +195,24 @@ impl Doors {
     pub fn door(&self, kind: Kind) -> Door {
         let open = self.0.open.with_label_values(&[kind.name]);
         REASONS.iter().for_each(|reason| drop(self.0.closed.with_label_values(&[kind.name, reason])));
-        Door(Arc::new(Port {
+        let port = Port {
             doors: self.0.clone(),
             kind,
             open,
             inside: AtomicUsize::new(0),
             overflow: AtomicUsize::new(0),
             is_full: AtomicBool::new(false),
-        }))
+        };
+        Door { port: Arc::new(port), tls: None }
     }
 }
 
 /// The accept side of one port.
 #[derive(Clone, Debug)]
-pub struct Door(Arc<Port>);
+pub struct Door {
+    port: Arc<Port>,
+    tls: Option<tls::Door>,
+}
 
 #[derive(Debug)]
 struct Port {
@@ -299,6 +304,11 @@ impl Port {
 }
 
 impl Door {
+    /// The same port behind encryption, if there is any.
+    pub fn behind(self, tls: Option<tls::Door>) -> Door {
+        Door { tls, ..self }
+    }
+
     /// Serves the connections of a TCP port until `shutdown`, then finishes what is under way.
     pub async fn listen(
         &self,
@@ -320,7 +330,11 @@ impl Door {
                 }
             }
         });
-        self.admit(incoming, open::open, routes, shutdown).await;
+        let open = |stream: TcpStream| {
+            let tls = self.tls.clone();
+            async move { tls::open(stream, tls.as_ref()).await }
+        };
+        self.admit(incoming, open, routes, shutdown).await;
     }
 
     /// Serves connections that are open already until `shutdown`, or until there are no more to come; then finishes what is
@@ -331,7 +345,7 @@ impl Door {
         routes: axum::Router,
         shutdown: impl Future<Output = ()>,
     ) where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
         let incoming = incoming.filter_map(|next| std::future::ready(next.ok()));
         self.admit(incoming, |io| std::future::ready(Ok(io)), routes, shutdown).await;
@@ -344,7 +358,7 @@ impl Door {
         routes: axum::Router,
         shutdown: impl Future<Output = ()>,
     ) where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         F: Future<Output = io::Result<IO>> + Send + 'static,
     {
         let (closing, closed) = watch::channel(false);
@@ -356,16 +370,16 @@ impl Door {
                     () = &mut shutdown => break,
                     next = incoming.next() => {
                         let Some(next) = next else { break };
-                        let Some(seat) = self.0.seat() else { continue };
+                        let Some(seat) = self.port.seat() else { continue };
                         crowd.add(seat, open(next), routes.clone(), closed.clone());
                     }
-                    () = crowd.look(&self.0) => {}
+                    () = crowd.look(&self.port) => {}
                 }
             }
         }
         closing.send_replace(true);
         while !crowd.tasks.is_empty() {
-            crowd.look(&self.0).await;
+            crowd.look(&self.port).await;
         }
     }
 }
@@ -389,7 +403,7 @@ struct Crowd {
 impl Crowd {
     fn add<IO, F>(&mut self, seat: Seat, open: F, routes: axum::Router, closed: watch::Receiver<bool>)
     where
-        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
         F: Future<Output = io::Result<IO>> + Send + 'static,
     {
         let guest = Arc::new(Guest::new(seat.port.doors.waiting.clone()));
@@ -428,7 +442,7 @@ async fn attend<IO, F>(
     routes: axum::Router,
     mut closed: watch::Receiver<bool>,
 ) where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     F: Future<Output = io::Result<IO>>,
 {
     let port = &*seat.port;
@@ -442,16 +456,19 @@ async fn attend<IO, F>(
         Err(_) => return port.closed("handshake"),
     };
     let http = port.http(&bounds);
+    let about = io.connect_info();
     let idle = (!port.kind.may_idle).then_some(bounds.stream_idle);
     let (is_overflow, answered) = (seat.is_overflow, Arc::new(Notify::new()));
     let service = service_fn(|request: Request<Incoming>| {
         guest.calls();
         let (routes, guest, answered) = (routes.clone(), guest.clone(), answered.clone());
+        let about = about.clone();
         async move {
             let response = match refusal(is_overflow, &guest).filter(|_| is_call(&request)) {
                 Some(refusal) => tonic::Status::from(refusal).into_http(),
                 None => {
-                    let request = request.map(|body| Patient::new(body, idle));
+                    let mut request = request.map(|body| Patient::new(body, idle));
+                    request.extensions_mut().insert(about);
                     let Ok(response) = routes.oneshot(request).await;
                     response
                 }

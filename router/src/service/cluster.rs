@@ -5,11 +5,12 @@ use flotilla_proto::v1;
 use flotilla_proto::v1::cluster_server::Cluster;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::Edge;
 use crate::Router;
 use crate::admission::Class;
+use crate::scope::Scope;
 
 #[tonic::async_trait]
 impl Cluster for Edge {
@@ -17,8 +18,9 @@ impl Cluster for Edge {
         &self,
         request: Request<v1::DescribeRequest>,
     ) -> Result<Response<v1::DescribeResponse>, Status> {
+        let scope = Scope::of(&request);
         let work = |_, by| async move {
-            let placement = Some(map_to_wire(&*self.0.placement.known(by).await?));
+            let placement = Some(scope.map(map_to_wire(&*self.0.placement.known(by).await?)));
             Ok(v1::DescribeResponse { placement, version: env!("CARGO_PKG_VERSION").to_owned() })
         };
         self.0.run((Class::System, "describe"), request, work).await
@@ -35,9 +37,13 @@ impl Cluster for Edge {
     }
 
     async fn moves(&self, request: Request<v1::MovesRequest>) -> Result<Response<v1::MovesResponse>, Status> {
-        self.0
-            .run((Class::System, "moves"), request, |moves, by| crate::cluster::moves(&self.0, moves, by))
-            .await
+        let scope = Scope::of(&request);
+        let work = |moves, by| async move {
+            let mut answer = crate::cluster::moves(&self.0, moves, by).await?;
+            answer.moves.retain(|moved| scope.sees(&moved.collection));
+            Ok(answer)
+        };
+        self.0.run((Class::System, "moves"), request, work).await
     }
 
     async fn control(
@@ -58,19 +64,25 @@ impl Cluster for Edge {
         request: Request<v1::VerifyRequest>,
     ) -> Result<Response<Self::VerifyStream>, Status> {
         let by = self.0.deadline(request.metadata());
-        let answers = crate::cluster::verify(self.0.clone(), request.into_inner(), by).await?;
-        Ok(Response::new(Box::pin(answers)))
+        let scope = Scope::of(&request);
+        scope.check(request.get_ref())?;
+        let noted = scope.noted(request.get_ref());
+        let begun = crate::cluster::verify(self.0.clone(), request.into_inner(), by).await;
+        scope.ended(noted.as_deref(), begun.as_ref().err().map_or(Code::Ok, Status::code));
+        Ok(Response::new(Box::pin(begun?)))
     }
 
     type WatchStream = BoxStream<'static, Result<v1::PlacementMap, Status>>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let scope = Scope::of(&request);
         let after = request.into_inner().after_epoch;
         let watching = Watching {
             installed: self.0.placement.installed(),
             draining: self.0.draining(),
             router: std::sync::Arc::downgrade(&self.0),
             after,
+            scope,
         };
         Ok(Response::new(Box::pin(futures::stream::unfold(watching, |mut watching| async move {
             let map = watching.next().await?;
@@ -85,6 +97,7 @@ struct Watching {
     installed: watch::Receiver<u64>,
     draining: watch::Receiver<bool>,
     after: u64,
+    scope: Scope,
 }
 
 impl Watching {
@@ -94,7 +107,7 @@ impl Watching {
             let map = self.router.upgrade()?.placement.map();
             if let Some(map) = map.filter(|map| map.epoch.0 > self.after) {
                 self.after = map.epoch.0;
-                return Some(map_to_wire(&map));
+                return Some(self.scope.map(map_to_wire(&map)));
             }
             tokio::select! {
                 changed = self.installed.changed() => changed.ok()?,

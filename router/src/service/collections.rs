@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::Edge;
 use crate::admission::Class;
+use crate::scope::Scope;
 use crate::{collections, read};
 
 #[tonic::async_trait]
@@ -35,7 +36,13 @@ impl Collections for Edge {
         &self,
         request: Request<v1::ListCollectionsRequest>,
     ) -> Result<Response<v1::ListCollectionsResponse>, Status> {
-        self.0.run((Class::System, "list_collections"), request, |_, by| collections::list(&self.0, by)).await
+        let scope = Scope::of(&request);
+        let work = |_, by| async move {
+            let mut answer = collections::list(&self.0, by).await?;
+            answer.collections.retain(|c| c.spec.as_ref().is_some_and(|spec| scope.sees(&spec.name)));
+            Ok(answer)
+        };
+        self.0.run((Class::System, "list_collections"), request, work).await
     }
 
     async fn update(

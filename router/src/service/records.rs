@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Edge;
 use crate::admission::Class;
 use crate::read::{self, scan};
+use crate::scope::Scope;
 use crate::{aggregate, write};
 use crate::{patch, replace};
 
@@ -24,8 +25,9 @@ impl Records for Edge {
         &self,
         request: Request<Streaming<v1::UpsertRequest>>,
     ) -> Result<Response<v1::UpsertStreamResponse>, Status> {
+        let scope = Scope::of(&request);
         let (metadata, _, batches) = request.into_parts();
-        self.0.stream("upsert_stream", &metadata, write::upsert_stream(&self.0, batches)).await
+        self.0.stream("upsert_stream", &metadata, write::upsert_stream(&self.0, scope.each(batches))).await
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
@@ -47,8 +49,9 @@ impl Records for Edge {
         &self,
         request: Request<Streaming<v1::ReplaceRequest>>,
     ) -> Result<Response<v1::ReplaceResponse>, Status> {
+        let scope = Scope::of(&request);
         let (metadata, _, parts) = request.into_parts();
-        self.0.stream("replace", &metadata, replace::replace(&self.0, parts)).await
+        self.0.stream("replace", &metadata, replace::replace(&self.0, scope.first(parts))).await
     }
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {
@@ -61,6 +64,7 @@ impl Records for Edge {
         &self,
         request: Request<v1::ScanRequest>,
     ) -> Result<Response<Self::ScanStreamStream>, Status> {
+        Scope::of(&request).check(request.get_ref())?;
         let work = scan::scan_stream(self.0.clone(), request.into_inner());
         let pages = self.0.metrics.measure("scan_stream", work).await?;
         Ok(Response::new(Box::pin(pages)))

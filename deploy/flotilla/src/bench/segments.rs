@@ -48,6 +48,8 @@ pub struct SegmentsArgs {
     /// Address of a running server
     #[arg(long, value_name = "URL")]
     to: Option<String>,
+    #[command(flatten)]
+    access: target::Access,
     /// Collection to make; uploads get another one, NAME-uploads
     #[arg(long, value_name = "NAME", default_value = "segments")]
     collection: String,
@@ -117,7 +119,7 @@ impl SegmentsArgs {
         let mut clients = Vec::with_capacity(most);
         if let Some(url) = &self.to {
             for _ in 0..most {
-                clients.push(Client::connect(url).await.context("is `flotilla up` running? see --to")?);
+                clients.push(self.access.client(url).await?);
             }
             return self.measure(&clients, &mut print).await;
         }

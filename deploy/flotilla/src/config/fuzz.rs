@@ -18,7 +18,7 @@ pub fn config(bytes: &[u8]) {
             (Some(Kind::Flag { .. }), Setting::Flag(_)) => true,
             (Some(Kind::Word { of, .. }), Setting::Text(text)) => of.contains(&text.as_str()),
             (Some(Kind::Address { .. }), Setting::Text(text)) => text.parse::<std::net::IpAddr>().is_ok(),
-            (Some(Kind::Folder), Setting::Text(text)) => !text.is_empty(),
+            (Some(Kind::Path | Kind::Text), Setting::Text(text)) => !text.is_empty(),
             _ => false,
         };
         assert!(fits, "{name}: {setting:?}");

@@ -30,8 +30,10 @@ pub enum Kind {
         /// Value of a key that is not set.
         default: &'static str,
     },
-    /// A folder; no default.
-    Folder,
+    /// A folder or a file; no default.
+    Path,
+    /// Any text; no default.
+    Text,
 }
 
 impl Kind {
@@ -41,7 +43,7 @@ impl Kind {
             Kind::Number { default, .. } => default.to_string(),
             Kind::Flag { default } => default.to_string(),
             Kind::Word { default, .. } | Kind::Address { default } => (*default).to_owned(),
-            Kind::Folder => String::new(),
+            Kind::Path | Kind::Text => String::new(),
         }
     }
 
@@ -52,7 +54,8 @@ impl Kind {
             Kind::Flag { .. } => "true | false".to_owned(),
             Kind::Word { of, .. } => of.join(" | "),
             Kind::Address { .. } => "an IP address".to_owned(),
-            Kind::Folder => "a path".to_owned(),
+            Kind::Path => "a path".to_owned(),
+            Kind::Text => "a text".to_owned(),
         }
     }
 }
@@ -86,13 +89,17 @@ const fn live(key: Key) -> Key {
     Key { is_live: true, ..key }
 }
 
+const fn path(name: &'static str, doc: &'static str) -> Key {
+    Key { name, kind: Kind::Path, unit: "", doc, is_live: false }
+}
+
 /// Every key that this version gives effect to, in the order of `config show`.
 pub const KEYS: &[Key] = &[
     Key {
         name: "server.bind",
         kind: Kind::Address { default: "127.0.0.1" },
         unit: "",
-        doc: "Address to listen on; other than loopback needs --insecure-bind, there are no credentials yet.",
+        doc: "Address to listen on; other than loopback needs credentials and TLS, or --insecure-bind.",
         is_live: false,
     },
     number("server.port", [15_002, 0, 65_535], "", "Port of gRPC and HTTP; 0 takes any free one."),
@@ -140,7 +147,7 @@ pub const KEYS: &[Key] = &[
     )),
     Key {
         name: "storage.data_dir",
-        kind: Kind::Folder,
+        kind: Kind::Path,
         unit: "",
         doc: "Folder that holds everything; created if it is not there. The flag --data goes before it.",
         is_live: false,
@@ -307,6 +314,63 @@ pub const KEYS: &[Key] = &[
         "bytes",
         "Stored bytes at which a single node advises a cluster in its log; 0: never.",
     ),
+    path(
+        "security.api_keys_file",
+        "API keys, as `flotilla keys` writes them: whoever calls must have one. Of up and router.",
+    ),
+    path("security.jwt.hs_secret_file", "Shared secret of tokens signed by HS256, at least 32 bytes."),
+    path("security.jwt.rs_public_key_file", "Public key (PEM) of tokens signed by RS256."),
+    path("security.jwt.es_public_key_file", "Public key (PEM) of tokens signed by ES256."),
+    Key {
+        name: "security.jwt.audience",
+        kind: Kind::Text,
+        unit: "",
+        is_live: false,
+        doc: "Whom tokens must be meant for (aud); needed for tokens.",
+    },
+    Key {
+        name: "security.jwt.issuer",
+        kind: Kind::Text,
+        unit: "",
+        is_live: false,
+        doc: "Who must have made tokens (iss); anybody with the key, if it is not set.",
+    },
+    path(
+        "security.cluster_key_file",
+        "Key that nodes and routers of a cluster show each other; the first line is sent, each is taken.",
+    ),
+    path(
+        "security.audit_file",
+        "File to which administrative and refused calls are written, one JSON line each.",
+    ),
+    number(
+        "security.audit_bytes_max",
+        [64 << 20, 1 << 12, 1 << 40],
+        "bytes",
+        "Size at which the audit file becomes FILE.1 and a new one is begun.",
+    ),
+    Key {
+        name: "security.metrics_open",
+        kind: Kind::Flag { default: true },
+        unit: "",
+        is_live: false,
+        doc: "Whether /metrics takes no credentials; /livez and /readyz never do.",
+    },
+    path(
+        "security.tls.cert_file",
+        "Certificate (PEM) of the public API: with it, connections are encrypted. Of up and router.",
+    ),
+    path("security.tls.key_file", "Key (PEM) of that certificate."),
+    path(
+        "security.tls.client_ca_file",
+        "Authorities (PEM) of clients: with it, every call needs a certificate of theirs.",
+    ),
+    path(
+        "security.peer_tls.cert_file",
+        "Certificate (PEM) between members of a cluster; names flotilla://node or flotilla://router as a URI.",
+    ),
+    path("security.peer_tls.key_file", "Key (PEM) of that certificate."),
+    path("security.peer_tls.ca_file", "Authority (PEM) of the cluster's members."),
 ];
 
 /// Keys that are planned and not there yet. A file that names one is refused instead of being half obeyed. A name

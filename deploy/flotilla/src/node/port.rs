@@ -11,12 +11,15 @@ use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use flotilla_node::server::{Node, guarded};
 use flotilla_port::{Door, Doors};
-use flotilla_proto::access::Rights;
+use flotilla_proto::access::{Authenticator, Rights};
+use flotilla_router::server::may_see_metrics;
 use prometheus::{Registry, TextEncoder};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+
+use crate::security::Security;
 
 /// Calls under way may go on for this long when the node goes down.
 const DRAIN_MAX: Duration = Duration::from_secs(15);
@@ -27,6 +30,8 @@ pub struct Port {
     registry: Registry,
     health: HealthReporter,
     readiness: Arc<watch::Sender<bool>>,
+    members: Option<Arc<dyn Authenticator>>,
+    readers: Option<Arc<dyn Authenticator>>,
 }
 
 impl Port {
@@ -34,11 +39,16 @@ impl Port {
     ///
     /// # Errors
     /// If the node's metrics contradict each other.
-    pub fn new(node: &Node, doors: &Doors) -> anyhow::Result<Port> {
+    pub fn new(node: &Node, doors: &Doors, security: &Security) -> anyhow::Result<Port> {
         let registry = Registry::new();
         doors.collectors().into_iter().try_for_each(|one| registry.register(one))?;
         registry.register(Box::new(node.gauges()))?;
-        Ok(Port { registry, health: HealthReporter::new(), readiness: Arc::new(watch::Sender::new(false)) })
+        security.register(&registry)?;
+        let members = security.trust.members_all();
+        // Who reads metrics is no member: its credentials are those of the public API, where there are some.
+        let readers = security.callers.clone().or(members.clone()).filter(|_| !security.metrics_open);
+        let (health, readiness) = (HealthReporter::new(), Arc::new(watch::Sender::new(false)));
+        Ok(Port { registry, health, readiness, members, readers })
     }
 
     /// Tells health and `/readyz`.
@@ -59,7 +69,7 @@ impl Port {
         let health = tonic_health::pb::health_server::HealthServer::new(
             tonic_health::server::HealthService::from_health_reporter(self.health.clone()),
         );
-        let calls = guarded(node.routes().add_service(health), Rights::DATA);
+        let calls = guarded(node.routes().add_service(health), Rights::DATA, self.members.clone());
         let routes = calls.into_axum_router().merge(self.pages());
         let (closing, closed) = watch::channel(false);
         let told = async move {
@@ -74,7 +84,11 @@ impl Port {
 
     fn pages(&self) -> axum::Router {
         let registry = self.registry.clone();
-        let text = move || async move {
+        let readers = self.readers.clone();
+        let text = move |request: axum::extract::Request| async move {
+            if let Err(refused) = may_see_metrics(readers.as_deref(), &request) {
+                return (StatusCode::UNAUTHORIZED, [(CONTENT_TYPE, "text/plain")], format!("{refused}\n"));
+            }
             match TextEncoder::new().encode_to_string(&registry.gather()) {
                 Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4")], text),
                 Err(e) => {
