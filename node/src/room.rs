@@ -16,8 +16,8 @@ use flotilla_proto::refusal::Refusal;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-pub use self::ladder::Step;
 use self::ladder::STEPS;
+pub use self::ladder::Step;
 pub use self::usage::{Purpose, Usage};
 use crate::env::{clock, memory};
 

@@ -78,7 +78,10 @@ fn is_told(status: &Status, why: &str) {
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     assert!(status.message().contains(why), "{}", status.message());
     let retry = status.get_details_retry_info().and_then(|info| info.retry_delay);
-    assert!(retry.is_some_and(|delay| delay > Duration::ZERO), "it does not say when to come back: {status:?}");
+    assert!(
+        retry.is_some_and(|delay| delay > Duration::ZERO),
+        "it does not say when to come back: {status:?}"
+    );
 }
 
 async fn reads(client: &Api) {
@@ -94,7 +97,8 @@ fn metric(server: &Server, name: &str) -> f64 {
 }
 
 async fn taken_again(client: &Api, from: u64) {
-    let taken = eventually("writes are taken again", SOON, async || client.put(COLLECTION, batch(from)).await.ok());
+    let taken =
+        eventually("writes are taken again", SOON, async || client.put(COLLECTION, batch(from)).await.ok());
     taken.await.unwrap();
 }
 
@@ -116,7 +120,10 @@ async fn a_server_short_of_memory_refuses_writes_and_goes_on() {
     create(&client).await;
     let (offered, refused) = until_refused(&client).await;
     is_told(&refused, "short of memory");
-    println!("refused after {offered} records, at a pressure of {}", metric(&server, "flotilla_memory_pressure"));
+    println!(
+        "refused after {offered} records, at a pressure of {}",
+        metric(&server, "flotilla_memory_pressure")
+    );
     assert_eq!(metric(&server, "flotilla_memory_limit_bytes"), (MEMORY_MIB << 20) as f64);
     reads(&client).await;
     let gone = client.remove(COLLECTION, (0..BATCH).map(api::number_key).collect()).await.unwrap();
@@ -147,7 +154,10 @@ async fn a_server_short_of_disk_keeps_its_reserve_and_goes_on() {
     let (offered, refused) = until_refused(&client).await;
     is_told(&refused, "short of disk");
     assert!(refused.message().contains("storage.reserve_bytes"), "{}", refused.message());
-    println!("refused after {offered} records, with {} bytes free", metric(&server, "flotilla_disk_free_bytes"));
+    println!(
+        "refused after {offered} records, with {} bytes free",
+        metric(&server, "flotilla_disk_free_bytes")
+    );
     reads(&client).await;
     let gone = client.remove(COLLECTION, (0..BATCH).map(api::number_key).collect()).await.unwrap();
     assert!(gone > 0, "deletions are taken");

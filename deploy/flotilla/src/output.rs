@@ -138,8 +138,18 @@ pub fn coverage_table(coverage: &Coverage) -> String {
 /// How each partition went about a search.
 pub fn plans_table(plans: &[PartitionPlan]) -> String {
     let right = Align::Right;
-    let counts =
-        ["segments", "rounds", "ef", "visited", "distances", "unindexed", "matches", "wait ms", "ms", "cached"];
+    let counts = [
+        "segments",
+        "rounds",
+        "ef",
+        "visited",
+        "distances",
+        "unindexed",
+        "matches",
+        "wait ms",
+        "ms",
+        "cached",
+    ];
     let mut columns = vec![("partition", right, 20), ("plan", Align::Left, 60)];
     columns.extend(counts.map(|name| (name, right, 12)));
     let mut table = Table::new(&columns);

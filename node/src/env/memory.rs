@@ -72,7 +72,9 @@ fn folders(mounted: &Path, groups: &str) -> Vec<PathBuf> {
         };
         // In a container the path may be that of the host, and its own group be mounted as the root.
         let own = root.join(path.trim_start_matches('/'));
-        files.extend(own.ancestors().take_while(|above| above.starts_with(&root)).map(|above| above.join(name)));
+        files.extend(
+            own.ancestors().take_while(|above| above.starts_with(&root)).map(|above| above.join(name)),
+        );
     }
     files
 }

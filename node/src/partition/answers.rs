@@ -249,7 +249,13 @@ impl Answers {
         self.misses.fetch_add(1, Ordering::Relaxed);
         let (tell, told) = watch::channel(None);
         let (number, alive) = (self.flights.fetch_add(1, Ordering::Relaxed), Arc::new(()));
-        let waiting = Waiting { question: question.clone(), scene: scene.clone(), number, told, alive: Arc::downgrade(&alive) };
+        let waiting = Waiting {
+            question: question.clone(),
+            scene: scene.clone(),
+            number,
+            told,
+            alive: Arc::downgrade(&alive),
+        };
         if !shelf.depart(waiting) {
             return Found::Nothing(None);
         }

@@ -36,7 +36,10 @@ impl Replica {
     pub fn usage(&self) -> Usage {
         let reads = self.computing.load(Ordering::Relaxed);
         let each = SCRATCH_LEAST + self.store.status().records / SCRATCH_RECORDS;
-        self.store.usage().with(Purpose::Scratch, reads * each).with(Purpose::Caches, self.answers.bytes_of(self.id))
+        self.store
+            .usage()
+            .with(Purpose::Scratch, reads * each)
+            .with(Purpose::Caches, self.answers.bytes_of(self.id))
     }
 
     /// Bytes of the segment that grows.

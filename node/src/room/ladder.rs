@@ -20,14 +20,8 @@ pub enum Step {
 }
 
 /// Every step, in order.
-pub const STEPS: [Step; 6] = [
-    Step::Normal,
-    Step::SealEarly,
-    Step::RefuseWrites,
-    Step::StopBuilds,
-    Step::DropCaches,
-    Step::FromDisk,
-];
+pub const STEPS: [Step; 6] =
+    [Step::Normal, Step::SealEarly, Step::RefuseWrites, Step::StopBuilds, Step::DropCaches, Step::FromDisk];
 
 /// How far the pressure falls below where a step was taken until it is taken back.
 const BACK: f64 = 0.1;

@@ -24,14 +24,8 @@ pub enum Purpose {
 }
 
 /// Every purpose.
-pub const PURPOSES: [Purpose; 6] = [
-    Purpose::Vectors,
-    Purpose::Graph,
-    Purpose::Payload,
-    Purpose::Log,
-    Purpose::Scratch,
-    Purpose::Caches,
-];
+pub const PURPOSES: [Purpose; 6] =
+    [Purpose::Vectors, Purpose::Graph, Purpose::Payload, Purpose::Log, Purpose::Scratch, Purpose::Caches];
 
 impl Purpose {
     /// As metrics name it.

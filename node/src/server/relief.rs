@@ -109,7 +109,8 @@ impl Relief {
             let age_max = if is_last { Duration::ZERO } else { VIEW_AGE_MAX };
             replicas.iter().for_each(|replica| replica.let_go_of_views(age_max, is_last));
         }
-        let largest = replicas.iter().map(|replica| (replica.growing_bytes(), replica)).max_by_key(|(bytes, _)| *bytes);
+        let largest =
+            replicas.iter().map(|replica| (replica.growing_bytes(), replica)).max_by_key(|(bytes, _)| *bytes);
         if let Some((bytes, replica)) = largest.filter(|(bytes, _)| *bytes >= SEAL_LEAST) {
             seal(replica, bytes).await;
         }

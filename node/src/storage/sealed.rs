@@ -442,7 +442,8 @@ impl Sealed {
     /// Bytes that building its graphs takes, about.
     pub fn build_bytes(&self) -> u64 {
         let Header { shapes, columns, .. } = &self.files.header;
-        let each = shapes.iter().zip(columns).map(|(shape, column)| shape.build_bytes() * u64::from(column.count));
+        let each =
+            shapes.iter().zip(columns).map(|(shape, column)| shape.build_bytes() * u64::from(column.count));
         each.sum()
     }
 

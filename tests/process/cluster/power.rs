@@ -14,7 +14,8 @@ use super::{COLLECTION, PARTITIONS, PROGRESS_WITHIN, Scene, none_failed, rounds}
 
 const DISK_MIB: u64 = 1_024;
 /// Small log files, so that a disk is soon full, and segments that are sealed while the test looks; no reserve, so that it is full.
-const SETTINGS: &str = "storage:\n  seal_rows: 200\n  reserve_bytes: 0\nlog:\n  lanes: 2\n  segment_bytes: 262144\n";
+const SETTINGS: &str =
+    "storage:\n  seal_rows: 200\n  reserve_bytes: 0\nlog:\n  lanes: 2\n  segment_bytes: 262144\n";
 const VICTIM: usize = 2;
 /// A collection besides the clients'.
 const OTHER: &str = "other";

@@ -167,12 +167,7 @@ pub const KEYS: &[Key] = &[
         "MiB",
         "Memory that the process may use, mapped files not counted; 0: what its control group or the machine allows.",
     ),
-    number(
-        "memory.cache_size_mb",
-        [2_048, 0, 1 << 30],
-        "MiB",
-        "Memory of all caches together, at most.",
-    ),
+    number("memory.cache_size_mb", [2_048, 0, 1 << 30], "MiB", "Memory of all caches together, at most."),
     Key {
         name: "cache.enabled",
         kind: Kind::Flag { default: true },
@@ -185,12 +180,7 @@ pub const KEYS: &[Key] = &[
         "MiB",
         "Memory for answers of searches, at most; never more than an eighth of what the process may use.",
     ),
-    number(
-        "cache.query_cache.ttl_seconds",
-        [300, 0, 1_000_000],
-        "s",
-        "How long an answer is kept.",
-    ),
+    number("cache.query_cache.ttl_seconds", [300, 0, 1_000_000], "s", "How long an answer is kept."),
     number("performance.threads", [0, 0, 1_024], "", "Worker threads; 0 takes one per core."),
     Key {
         name: "index.type",

@@ -124,8 +124,13 @@ fn nothing_is_kept_while_memory_is_short() {
 async fn one_computes_and_the_others_wait_whoever_began() {
     let asker = Asker::new(cache(1 << 20, TTL));
     let flight = asker.flight(1, 7);
-    let Found::Coming(coming) = asker.answers.find(&asker.question(1), &scene(7)) else { panic!("it is coming") };
-    assert!(matches!(asker.answers.find(&asker.question(1), &scene(8)), Found::Nothing(None)), "another state");
+    let Found::Coming(coming) = asker.answers.find(&asker.question(1), &scene(7)) else {
+        panic!("it is coming")
+    };
+    assert!(
+        matches!(asker.answers.find(&asker.question(1), &scene(8)), Found::Nothing(None)),
+        "another state"
+    );
     let alive = Arc::downgrade(&flight.alive());
     let begun = flight.begun();
     assert_eq!(alive.strong_count(), 1, "who began it is gone, who waits is not");
@@ -139,10 +144,15 @@ async fn one_computes_and_the_others_wait_whoever_began() {
 async fn a_flight_that_fails_sends_those_who_wait_to_begin_anew() {
     let asker = Asker::new(cache(1 << 20, TTL));
     let begun = asker.flight(1, 7).begun();
-    assert!(matches!(asker.answers.find(&asker.question(1), &scene(7)), Found::Nothing(Some(_))), "nobody waits for it");
+    assert!(
+        matches!(asker.answers.find(&asker.question(1), &scene(7)), Found::Nothing(Some(_))),
+        "nobody waits for it"
+    );
     drop(begun);
     let flight = asker.flight(1, 7);
-    let Found::Coming(coming) = asker.answers.find(&asker.question(1), &scene(7)) else { panic!("it is coming") };
+    let Found::Coming(coming) = asker.answers.find(&asker.question(1), &scene(7)) else {
+        panic!("it is coming")
+    };
     drop(flight.begun());
     assert_eq!(coming.answer().await, None);
     drop(asker.flight(1, 7));

@@ -52,7 +52,8 @@ async fn no_graph_is_begun_while_memory_is_short() {
     let waiting = replica.status().waiting_vectors;
     assert_eq!(waiting, 40, "they are sealed and have no graph");
     house.room.take_memory(10, 100);
-    let built = eventually("graphs are built", SOON, async || (replica.status().waiting_vectors == 0).then_some(()));
+    let built =
+        eventually("graphs are built", SOON, async || (replica.status().waiting_vectors == 0).then_some(()));
     built.await.unwrap();
     // A worker that waits for memory stops all the same.
     house.room.take_memory(99, 100);

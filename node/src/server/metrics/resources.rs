@@ -58,7 +58,8 @@ impl Resources {
             registry,
             lanes,
             memory: IntGaugeVec::new(options("memory_bytes", help), &["collection", "purpose"]).ok()?,
-            pressure: Gauge::with_opts(options("memory_pressure", "memory used, of what may be: 0 to 1")).ok()?,
+            pressure: Gauge::with_opts(options("memory_pressure", "memory used, of what may be: 0 to 1"))
+                .ok()?,
             retreat: gauge("memory_retreat", "steps that the node retreated for want of memory: 0 to 5")?,
             usage: gauge("memory_usage_bytes", "bytes of memory of the process that belong to no file")?,
             limit: gauge("memory_limit_bytes", "bytes of memory that the process may use; 0: not known")?,
@@ -113,7 +114,8 @@ impl Resources {
         largest.sort_by_key(|(_, usage)| std::cmp::Reverse(usage.total()));
         largest.drain(COLLECTIONS_MAX.min(largest.len())..).for_each(|(_, usage)| node += usage);
         self.memory.reset();
-        for (name, usage) in largest.iter().map(|(name, usage)| (name.as_str(), usage)).chain([(NODE, &node)]) {
+        for (name, usage) in largest.iter().map(|(name, usage)| (name.as_str(), usage)).chain([(NODE, &node)])
+        {
             for purpose in PURPOSES {
                 self.memory.with_label_values(&[name, purpose.word()]).set(bytes(usage.of(purpose)));
             }
