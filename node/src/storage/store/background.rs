@@ -15,6 +15,10 @@ use crate::storage::plan::{self, Limits, Standing, Step};
 use crate::storage::sealed::{Draft, Plan, Sealed, Source};
 use crate::storage::view::{Part, Published};
 
+/// Of a disk, the part that a merge leaves free, and bytes of it at most.
+const SPARE_PART: u64 = 40;
+const SPARE_MAX: u64 = 64 << 20;
+
 /// A change of the set of segments.
 struct Change {
     /// Numbers that go: sealed segments, or the frozen one.
@@ -89,6 +93,7 @@ impl Store {
     }
 
     fn merge(&self, claim: Claim<'_>, progress: &Progress) -> Result<bool, Fault> {
+        self.has_space_for(&claim.segments)?;
         let (floor, number) = {
             let mut state = self.state.lock();
             (state.durable, state.take_number())
@@ -107,6 +112,23 @@ impl Store {
         drop(claim);
         self.sweep();
         Ok(true)
+    }
+
+    /// Refuses to write what would leave the log no space: a merge that fails for want of it fails everybody meanwhile.
+    fn has_space_for(&self, segments: &[Arc<Sealed>]) -> Result<(), Fault> {
+        let io = |error: std::io::Error| Fault::io(&self.dir, &error);
+        let part = |segment: &Arc<Sealed>| {
+            let kept =
+                segment.disk_bytes() as f64 * f64::from(segment.live()) / f64::from(segment.rows().max(1));
+            kept as u64
+        };
+        let needed: u64 = segments.iter().map(part).sum();
+        let (free, whole) = (fs::free_bytes(&self.dir).map_err(io)?, fs::whole_bytes(&self.dir).map_err(io)?);
+        if needed.saturating_add(SPARE_MAX.min(whole / SPARE_PART)) <= free {
+            return Ok(());
+        }
+        let reason = format!("merging needs {needed} bytes, {free} are free");
+        Err(Fault::Io { file: self.dir.clone(), reason, is_full: true })
     }
 
     /// What was done for the segment with this number; if it failed for want of space or was cancelled, without the folder
