@@ -176,11 +176,7 @@ async fn forget(mut health: HealthReporter) {
 }
 
 /// All services, behind the table of access rules, and pages.
-fn routes(
-    router: &Arc<Router>,
-    health: &HealthReporter,
-    options: &Options,
-) -> Result<axum::Router, Failure> {
+fn routes(router: &Arc<Router>, health: &HealthReporter, options: &Options) -> Result<axum::Router, Failure> {
     let edge = Edge(router.clone());
     macro_rules! service {
         ($server:ident) => {

@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 
 use flotilla_proto::refusal::Refusal;
-use futures::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::codegen::http::Uri;
