@@ -46,7 +46,7 @@ impl House {
         let (connector, listener) = inproc::pair();
         fake.serve(listener);
         let router =
-            Router::start(Options::default(), Some(Line::Wire(connector.channel())), Registry::new())
+            Router::start(Options::default(), Some(Line::Wire(connector.channel().into())), Registry::new())
                 .unwrap();
         router.ready(SOON).await.unwrap();
         let channel = server::in_process(router.clone(), server::Options::default());
