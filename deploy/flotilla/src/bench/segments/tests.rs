@@ -8,6 +8,7 @@ use super::*;
 fn args(seed: u64) -> SegmentsArgs {
     SegmentsArgs {
         to: None,
+        access: target::Access::default(),
         collection: "segments".into(),
         rows: 2_000,
         seed,
