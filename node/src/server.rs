@@ -28,6 +28,7 @@ use flotilla_proto::placement::{Node as Member, PlacementMap, Role};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::shard::meta_server::MetaServer;
 use flotilla_proto::shard::shard_server::ShardServer;
+use flotilla_proto::tenant::Classes;
 use flotilla_security::Trust;
 use futures::{Future, Stream};
 use parking_lot::Mutex;
@@ -92,6 +93,8 @@ pub struct Options {
     pub growth: Thresholds,
     /// How much of a move of slots is done in one go.
     pub slots: worker::slots::Pace,
+    /// The limits of tenants by class, to be those of the cluster. Default: none, they stay as they are.
+    pub tenants: Option<Classes>,
 }
 
 /// How a node belongs to a cluster.
@@ -135,6 +138,7 @@ impl Options {
             defaults: Defaults::default(),
             growth: Thresholds::default(),
             slots: worker::slots::Pace::default(),
+            tenants: None,
         }
     }
 
@@ -229,7 +233,7 @@ impl Node {
         let keeper = Keeper::new(registry.clone(), meta.clone(), peers.clone(), options.slots);
         tasks.push(task::spawn(keeper.run()));
         let steward =
-            Steward::new(registry.clone(), meta.clone(), peers.clone(), mover.clone(), options.growth);
+            Steward::new(registry.clone(), meta.clone(), peers.clone(), mover.clone(), (options.growth, options.tenants));
         tasks.push(task::spawn(steward.run()));
         tasks.push(task::spawn(lag::follow(registry.clone(), peers.clone(), options.lag)));
         tasks.push(task::spawn(follow_rate(meta.clone(), home.throttle)));

@@ -52,6 +52,7 @@ impl Options {
         let mut options = Options::new(data_dir.to_owned());
         options.listen = Some(SocketAddr::new(config.server.bind, config.server.port));
         configure(&mut options.node, config);
+        options.router.hub = config.hub.clone();
         options.security = Some(Security::open(&config.security, None)?);
         Ok(options)
     }
@@ -80,6 +81,7 @@ pub fn configure(node: &mut flotilla_node::server::Options, config: &Config) {
         index: config.index,
         quantization: config.quantization,
     };
+    node.tenants = config.hub.as_ref().map(|hub| hub.classes.clone());
     node.growth.grow_bytes = config.cluster.grow_bytes;
     node.growth.advise_bytes = config.cluster.advise_bytes;
 }

@@ -36,7 +36,7 @@ pub struct RouterArgs {
     /// Node to ask for the placement map, host:port of its data port; may be said several times
     #[arg(long, value_name = "HOST:PORT", required = true)]
     node: Vec<String>,
-    /// YAML file of settings: server.bind, server.port, performance.threads and security.* concern a router
+    /// YAML file of settings: server.bind, server.port, performance.threads, security.* and hub.* concern a router
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Port of gRPC and HTTP [default: 15010]; 0 takes any free one
@@ -69,6 +69,7 @@ impl RouterArgs {
         }
         let is_guarded = config.security.guards_public();
         security::refuse_open_bind(config.server.bind, is_guarded, self.insecure_bind)?;
+        security::refuse_nameless(&config)?;
         target::run(config.performance.threads, self.serve(config))
     }
 
@@ -79,7 +80,8 @@ impl RouterArgs {
         let listener = TcpListener::bind(at).await.map_err(|why| up::plain(why.into(), at, Path::new("")))?;
         let at = listener.local_addr()?;
         let trust = security.trust.clone();
-        let options = flotilla_router::Options { nodes: self.node, trust, ..Default::default() };
+        let hub = config.hub.clone();
+        let options = flotilla_router::Options { nodes: self.node, trust, hub, ..Default::default() };
         let registry = Registry::new();
         security.register(&registry)?;
         let router = Router::start(options, None, registry)?;

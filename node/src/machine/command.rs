@@ -100,6 +100,13 @@ pub enum Body {
     },
     /// A step of a replacement of a generation.
     Replace(ReplaceStep),
+    /// A write of rows, unless the partition had more records than this after it.
+    Within {
+        /// How many it may have.
+        records_max: u64,
+        /// What to do.
+        body: Box<Body>,
+    },
 }
 
 /// What the payloads of a collection must be, as the leader knew it.

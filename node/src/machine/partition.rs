@@ -10,6 +10,7 @@ mod expire;
 mod patch;
 mod replace;
 mod steps;
+mod within;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -126,8 +127,11 @@ impl PartitionMachine {
         if command.collection != self.collection {
             return Ok(Reply::Rejected(Rejection::OtherIncarnation));
         }
-        let request = command.request;
-        match command.body {
+        self.act(index, command.request, command.body)
+    }
+
+    fn act(&mut self, index: LogIndex, request: Option<RequestId>, body: Body) -> Result<Reply, Fault> {
+        match body {
             Body::Upsert(rows) => self.upsert(index, request, rows),
             Body::Delete(keys) => self.delete(index, request, keys),
             Body::DeleteFilter { filter, fields } => {
@@ -149,6 +153,7 @@ impl PartitionMachine {
             }
             Body::Expire { until_ms, keys } => self.expire(index, until_ms, keys),
             Body::Replace(step) => self.replace(index, step),
+            Body::Within { records_max, body } => self.within(index, request, records_max, *body),
         }
     }
 

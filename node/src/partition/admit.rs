@@ -60,6 +60,26 @@ pub(super) fn admit(
     })
 }
 
+/// The same, within what its tenant may have by the newest map that this node knows. Deletes always are.
+///
+/// What a tenant stores in all its partitions is added up by the leader of the meta group, every few seconds, and the map says
+/// whether that is as much as it may be. How many records there are only the log tells: the machine decides that.
+pub(super) fn limited(body: Body, owned: &Owned) -> Result<Body, Refusal> {
+    let Some(tenancy) = &owned.tenancy else { return Ok(body) };
+    let is_growth = match &body {
+        Body::Upsert(_) | Body::UpsertIf(_) => true,
+        Body::Patch { .. } | Body::PatchMatching { .. } => false,
+        _ => return Ok(body),
+    };
+    if tenancy.is_full {
+        return Err(tenancy.full());
+    }
+    Ok(match owned.records_max {
+        Some(records_max) if is_growth => Body::Within { records_max, body: Box::new(body) },
+        _ => body,
+    })
+}
+
 /// Refuses a condition that says nothing here, or that the caller's map is too old or too new for. The machine refuses it if the
 /// layout is another one by then.
 fn check_matching(

@@ -58,6 +58,7 @@ impl Replica {
             self.settle(owned).await?;
         }
         let body = admit::admit(&self.store.spec(), &self.ledger.moves(), owned, write)?;
+        let body = admit::limited(body, &self.owned())?;
         self.worker.wait_while_behind().await.map_err(|why| self.serves().err().unwrap_or(why))?;
         let proposed = self.propose(request, body).await;
         match proposed.map_err(|why| self.serves().err().unwrap_or(why))? {
@@ -68,6 +69,7 @@ impl Replica {
                 Ok(Written { affected, log_index, refused, unnamed })
             }
             Reply::Rejected(Rejection::Moved) => Err(owned.stale()),
+            Reply::Rejected(Rejection::Crowded) => Err(self.crowded()),
             Reply::Rejected(rejection) => Err(self.rejected(rejection)),
             other => Err(Refusal::Internal(format!("partition {} answered {other:?}", self.id))),
         }
@@ -89,6 +91,14 @@ impl Replica {
         self.group.propose(command).await
     }
 
+    /// The refusal of records beyond the partition's share.
+    pub(super) fn crowded(&self) -> Refusal {
+        match &self.owned().tenancy {
+            Some(tenancy) => tenancy.crowded(),
+            None => Refusal::Unavailable(format!("partition {} was a tenant's until now", self.id)),
+        }
+    }
+
     pub(super) fn rejected(&self, rejection: Rejection) -> Refusal {
         match rejection {
             Rejection::OtherIncarnation => Refusal::NotFound("collection", self.collection.to_string()),
@@ -101,6 +111,7 @@ impl Replica {
             )),
             Rejection::TooMuch { field, why } => Violation::new(field, why).into(),
             Rejection::Unreadable(why) => Refusal::Internal(format!("the command was refused: {why}")),
+            Rejection::Crowded => self.crowded(),
             Rejection::Moved | Rejection::Step(_) | Rejection::Replace(_) => {
                 Refusal::Unavailable(format!("slots of partition {} are moving: {rejection:?}", self.id))
             }

@@ -2,12 +2,14 @@
 
 use flotilla_proto::v1;
 use flotilla_proto::v1::records_server::Records;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, Stream};
+use futures::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Edge;
 use crate::read::{self, scan};
-use crate::scope::Scope;
+use crate::Router;
+use crate::scope::{Names, Scope};
 use crate::{aggregate, write};
 use crate::{patch, replace};
 
@@ -24,9 +26,14 @@ impl Records for Edge {
         &self,
         request: Request<Streaming<v1::UpsertRequest>>,
     ) -> Result<Response<v1::UpsertStreamResponse>, Status> {
-        let scope = Scope::of(&request);
-        let work = write::upsert_stream(&self.0, scope.each(request.into_inner()));
-        self.0.metrics.measure("upsert_stream", work).await.map(Response::new)
+        let scope = self.0.scope(&request)?;
+        let work = async {
+            let _share = self.0.tenants.share(&scope, self.0.deadline(request.metadata())).await?;
+            let batches = entering(&self.0, &scope, request.into_inner(), Entering::Each);
+            write::upsert_stream(&self.0, batches).await
+        };
+        let ended = self.0.metrics.measure("upsert_stream", work).await;
+        ended.map(Response::new).map_err(|why| self.0.tenants.told(&scope, why))
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
@@ -48,9 +55,14 @@ impl Records for Edge {
         &self,
         request: Request<Streaming<v1::ReplaceRequest>>,
     ) -> Result<Response<v1::ReplaceResponse>, Status> {
-        let scope = Scope::of(&request);
-        let work = replace::replace(&self.0, scope.first(request.into_inner()));
-        self.0.metrics.measure("replace", work).await.map(Response::new)
+        let scope = self.0.scope(&request)?;
+        let work = async {
+            let _share = self.0.tenants.share(&scope, self.0.deadline(request.metadata())).await?;
+            let messages = entering(&self.0, &scope, request.into_inner(), Entering::First);
+            replace::replace(&self.0, messages).await
+        };
+        let ended = self.0.metrics.measure("replace", work).await;
+        ended.map(Response::new).map_err(|why| self.0.tenants.told(&scope, why))
     }
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {
@@ -63,9 +75,20 @@ impl Records for Edge {
         &self,
         request: Request<v1::ScanRequest>,
     ) -> Result<Response<Self::ScanStreamStream>, Status> {
-        Scope::of(&request).check(request.get_ref())?;
-        let work = scan::scan_stream(self.0.clone(), request.into_inner());
-        let pages = self.0.metrics.measure("scan_stream", work).await?;
+        let scope = self.0.scope(&request)?;
+        let by = self.0.deadline(request.metadata());
+        let mut message = request.into_inner();
+        let work = async {
+            scope.enter(&mut message)?;
+            let share = self.0.enter(&scope, by).await?;
+            Ok((scan::scan_stream(self.0.clone(), message).await?, share))
+        };
+        let begun = self.0.metrics.measure("scan_stream", work).await;
+        let (pages, share) = begun.map_err(|why| self.0.tenants.told(&scope, why))?;
+        let pages = pages.map(move |page| {
+            let _held = &share;
+            page.map_err(|why| scope.told(why))
+        });
         Ok(Response::new(Box::pin(pages)))
     }
 
@@ -79,4 +102,31 @@ impl Records for Edge {
     ) -> Result<Response<v1::AggregateResponse>, Status> {
         self.0.run("aggregate", request, |message, by| aggregate::aggregate(&self.0, message, by)).await
     }
+}
+
+/// Which messages of a stream say what it is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entering {
+    /// Each for itself.
+    Each,
+    /// The first, for all of them.
+    First,
+}
+
+/// The messages of a stream: checked, with the cluster's names, and each counted as a request of its tenant's.
+fn entering<'a, M: Names + Send + 'a>(
+    router: &'a Router,
+    scope: &'a Scope,
+    messages: Streaming<M>,
+    entering: Entering,
+) -> impl Stream<Item = Result<M, Status>> + Unpin + 'a {
+    let state = (messages, false);
+    Box::pin(futures::stream::try_unfold(state, move |(mut messages, is_begun)| async move {
+        let Some(mut message) = messages.next().await.transpose()? else { return Ok(None) };
+        if entering == Entering::Each || !is_begun {
+            scope.enter(&mut message)?;
+        }
+        router.counted(scope).await?;
+        Ok(Some((message, (messages, true))))
+    }))
 }
