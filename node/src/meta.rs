@@ -207,12 +207,7 @@ impl Meta {
     ///
     /// # Errors
     /// [`Refusal::NotLeader`] if it does not lead.
-    pub async fn lease(
-        &self,
-        tenant: &str,
-        class: Class,
-        wanted: u64,
-    ) -> Result<(Granted, Limits), Refusal> {
+    pub async fn lease(&self, tenant: &str, class: Class, wanted: u64) -> Result<(Granted, Limits), Refusal> {
         let group = self.group();
         if !group.leads() {
             let leader = group.leader().map(|node| node.0);

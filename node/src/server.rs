@@ -232,8 +232,13 @@ impl Node {
         tasks.push(task::spawn(registry.clone().follow(meta.watch())));
         let keeper = Keeper::new(registry.clone(), meta.clone(), peers.clone(), options.slots);
         tasks.push(task::spawn(keeper.run()));
-        let steward =
-            Steward::new(registry.clone(), meta.clone(), peers.clone(), mover.clone(), (options.growth, options.tenants));
+        let steward = Steward::new(
+            registry.clone(),
+            meta.clone(),
+            peers.clone(),
+            mover.clone(),
+            (options.growth, options.tenants),
+        );
         tasks.push(task::spawn(steward.run()));
         tasks.push(task::spawn(lag::follow(registry.clone(), peers.clone(), options.lag)));
         tasks.push(task::spawn(follow_rate(meta.clone(), home.throttle)));

@@ -313,7 +313,9 @@ mod tests {
         let (limit, retry_after) = (Limit::Collections, Duration::from_secs(60));
         let status = Status::from(Refusal::Quota { tenant: "acme".into(), limit, max: 100, retry_after });
         assert_eq!(status.code(), Code::ResourceExhausted);
-        assert!(status.message().contains("tenant `acme`") && status.message().contains("max_collections, 100"));
+        assert!(
+            status.message().contains("tenant `acme`") && status.message().contains("max_collections, 100")
+        );
         let quota = status.get_details_quota_failure().unwrap();
         assert_eq!(quota.violations[0].subject, "tenant:acme");
         assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(retry_after));

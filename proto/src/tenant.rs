@@ -38,7 +38,9 @@ pub fn check_tenant(field: &str, tenant: &str) -> Result<(), Violation> {
     }
     at_most(field, "bytes", TENANT_BYTES_MAX, tenant.len())?;
     match tenant.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-')) {
-        None if tenant == TENANT_OTHER => Err(Violation::new(field, "`other` is no tenant's name: it stands for all others")),
+        None if tenant == TENANT_OTHER => {
+            Err(Violation::new(field, "`other` is no tenant's name: it stands for all others"))
+        }
         None => Ok(()),
         Some(bad) => Err(Violation::new(
             field,

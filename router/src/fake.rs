@@ -104,15 +104,14 @@ impl Fake {
         };
         let nodes = addresses.iter().enumerate().map(node).collect();
         let map = PlacementMap { epoch: Epoch(1), nodes, ..Default::default() };
-        let common =
-            Common {
-                maps: watch::Sender::new(map),
-                stores: Mutex::default(),
-                leaders: Mutex::default(),
-                limits: Mutex::new(Class::Default.limits()),
-                buckets: Mutex::default(),
-                began: tokio::time::Instant::now(),
-            };
+        let common = Common {
+            maps: watch::Sender::new(map),
+            stores: Mutex::default(),
+            leaders: Mutex::default(),
+            limits: Mutex::new(Class::Default.limits()),
+            buckets: Mutex::default(),
+            began: tokio::time::Instant::now(),
+        };
         Fake::of(id, Arc::new(common))
     }
 

@@ -199,7 +199,8 @@ impl Scope {
         }
         let Some(name) = message.name_mut() else { return Ok(()) };
         if name.contains(SEPARATOR) {
-            let why = format!("character {SEPARATOR:?} is not allowed in a name; allowed are A-Z a-z 0-9 _ - .");
+            let why =
+                format!("character {SEPARATOR:?} is not allowed in a name; allowed are A-Z a-z 0-9 _ - .");
             return Err(Violation::new("collection", why).into());
         }
         if let Some(tenant) = self.namer() {

@@ -8,6 +8,7 @@ mod groups;
 mod life;
 mod pages;
 mod prefixes;
+mod tenants;
 mod words;
 mod writes;
 
@@ -46,7 +47,7 @@ impl House {
         let (connector, listener) = inproc::pair();
         fake.serve(listener);
         let router =
-            Router::start(Options::default(), Some(Line::Wire(connector.channel())), Registry::new())
+            Router::start(Options::default(), Some(Line::Wire(connector.channel().into())), Registry::new())
                 .unwrap();
         router.ready(SOON).await.unwrap();
         let channel = server::in_process(router.clone(), server::Options::default());

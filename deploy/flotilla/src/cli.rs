@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    aggregate, bench, collections, config, ctl, demo, export, grow, import, keys, node, patch, query, router, scan,
-    search, tenants, up, verify,
+    aggregate, bench, collections, config, ctl, demo, export, grow, import, keys, node, patch, query, router,
+    scan, search, tenants, up, verify,
 };
 
 /// A distributed vector and record database in one binary.

@@ -161,7 +161,8 @@ fn read_file(file: &Path) -> Result<Option<State>, Fault> {
 fn decode(bytes: &[u8]) -> Result<State, postcard::Error> {
     let (mut state, behind): (State, _) = postcard::take_from_bytes(bytes)?;
     if !behind.is_empty() {
-        let (mut replaces, behind): (BTreeMap<CollectionId, Replaces>, _) = postcard::take_from_bytes(behind)?;
+        let (mut replaces, behind): (BTreeMap<CollectionId, Replaces>, _) =
+            postcard::take_from_bytes(behind)?;
         let mut tenants = Tenants::default();
         if !behind.is_empty() {
             tenants = postcard::from_bytes(behind)?;
@@ -322,7 +323,10 @@ mod tests {
         }
         let without = postcard::to_extend(&replaces(&state), postcard::to_stdvec(&state).unwrap()).unwrap();
         let read = decode(&without).unwrap().catalogue;
-        assert_eq!((read.map.collections[1].replaces.generation, &read.map.collections[1].tenancy), (1, &None));
+        assert_eq!(
+            (read.map.collections[1].replaces.generation, &read.map.collections[1].tenancy),
+            (1, &None)
+        );
         let less = Limits { max_collections: 3, ..Class::Default.limits() };
         state.catalogue.classes.0.insert(Class::Default, less);
         let bytes = encode(&state).unwrap();

@@ -203,7 +203,8 @@ fn named(stored: BTreeMap<String, u64>) -> Vec<(String, u64)> {
 impl Collector for Gauges {
     fn desc(&self) -> Vec<&Desc> {
         let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.desc());
-        let node = self.log.iter().chain(&self.quarantined).chain(&self.tenants).flat_map(|gauge| gauge.desc());
+        let node =
+            self.log.iter().chain(&self.quarantined).chain(&self.tenants).flat_map(|gauge| gauge.desc());
         let node = node.chain(self.recall.iter().flat_map(|gauge| gauge.desc()));
         partition.chain(node).chain(self.divergences.iter().flat_map(|counter| counter.desc())).collect()
     }
@@ -211,7 +212,8 @@ impl Collector for Gauges {
     fn collect(&self) -> Vec<MetricFamily> {
         self.read();
         let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.collect());
-        let node = self.log.iter().chain(&self.quarantined).chain(&self.tenants).flat_map(|gauge| gauge.collect());
+        let node =
+            self.log.iter().chain(&self.quarantined).chain(&self.tenants).flat_map(|gauge| gauge.collect());
         let node = node.chain(self.recall.iter().flat_map(|gauge| gauge.collect()));
         partition.chain(node).chain(self.divergences.iter().flat_map(|counter| counter.collect())).collect()
     }

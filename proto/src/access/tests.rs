@@ -118,7 +118,12 @@ struct Trusting(Mutex<Vec<String>>);
 
 fn only(role: Role, patterns: &[&str]) -> Caller {
     let collections = Collections::Named(patterns.iter().map(|name| (*name).to_owned()).collect());
-    Caller { name: role.name().to_owned(), tenant: None, class: Default::default(), grants: vec![Grant { rights: role.rights(), collections }] }
+    Caller {
+        name: role.name().to_owned(),
+        tenant: None,
+        class: Default::default(),
+        grants: vec![Grant { rights: role.rights(), collections }],
+    }
 }
 
 impl Authenticator for Trusting {

@@ -68,7 +68,8 @@ impl Meta for Fake {
         let slots = ring::propose(&partitions.iter().map(|p| (p.id.0, 1.0)).collect::<Vec<_>>());
         let id = uuid::Uuid::from_u128(epoch.0.into());
         let (slot_move, replaces) = (None, Default::default());
-        let placement = CollectionPlacement { id, spec, epoch, partitions, slots, slot_move, replaces, tenancy };
+        let placement =
+            CollectionPlacement { id, spec, epoch, partitions, slots, slot_move, replaces, tenancy };
         let collection = Some(collection_to_wire(&placement));
         self.change(true, |map| {
             map.epoch = epoch;
@@ -114,18 +115,14 @@ impl Meta for Fake {
         Ok(Response::new(v1::DeleteCollectionResponse {}))
     }
 
-    async fn lease(
-        &self,
-        r: Request<shard::LeaseRequest>,
-    ) -> Result<Response<shard::LeaseResponse>, Status> {
+    async fn lease(&self, r: Request<shard::LeaseRequest>) -> Result<Response<shard::LeaseResponse>, Status> {
         self.strike("lease").await?;
         let shard::LeaseRequest { tenant, wanted, .. } = r.into_inner();
         let limits = *self.0.common.limits.lock();
         let mut buckets = self.0.common.buckets.lock();
         let now = self.0.common.began.elapsed();
         let per_minute = limits.max_requests_per_minute;
-        let (bucket, total) =
-            buckets.entry(tenant).or_insert_with(|| (Bucket::new(per_minute, now), 0));
+        let (bucket, total) = buckets.entry(tenant).or_insert_with(|| (Bucket::new(per_minute, now), 0));
         let granted = bucket.take(wanted, now);
         *total += granted;
         let wait = if granted == 0 { bucket.wait(wanted) } else { Duration::ZERO };

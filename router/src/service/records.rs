@@ -2,13 +2,13 @@
 
 use flotilla_proto::v1;
 use flotilla_proto::v1::records_server::Records;
-use futures::stream::{BoxStream, Stream};
 use futures::StreamExt as _;
+use futures::stream::{BoxStream, Stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Edge;
-use crate::read::{self, scan};
 use crate::Router;
+use crate::read::{self, scan};
 use crate::scope::{Names, Scope};
 use crate::{aggregate, write};
 use crate::{patch, replace};

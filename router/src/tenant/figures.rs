@@ -80,8 +80,7 @@ mod tests {
         let families = registry.gather();
         assert_eq!(families[0].get_metric().len(), TENANTS_NAMED_MAX + 1);
         let limit = Limit::Storage;
-        let refusal =
-            Refusal::Quota { tenant: "t1".into(), limit, max: 5, retry_after: limit.retry_after() };
+        let refusal = Refusal::Quota { tenant: "t1".into(), limit, max: 5, retry_after: limit.retry_after() };
         figures.refused("t1", &refusal.into());
         figures.refused("t1", &Refusal::Unavailable("x".into()).into());
         assert_eq!(figures.refused.with_label_values(&["t1", "max_storage_bytes"]).get(), 1);

@@ -116,7 +116,8 @@ impl Purse {
     ) -> Result<Result<(), Duration>, Status> {
         loop {
             let turn = tokio::time::timeout_at(by.at(), self.asking.lock()).await;
-            let _turn = turn.map_err(|_| exceeded("the time was up while the tenant's requests were counted"))?;
+            let _turn =
+                turn.map_err(|_| exceeded("the time was up while the tenant's requests were counted"))?;
             if let Some(taken) = self.held.lock().take(Instant::now()) {
                 return Ok(taken);
             }
@@ -153,4 +154,75 @@ pub(super) async fn lease(
     let message = shard::LeaseRequest { tenant, class, wanted };
     let send = |mut meta: MetaClient<Line>, request| async move { meta.lease(request).await };
     by.bound(fanout.meta(by, Resend::Freely, message, send)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use flotilla_proto::convert::limits_to_wire;
+    use flotilla_proto::tenant::Class;
+
+    use super::*;
+
+    /// The leader of the meta group, as far as routers see it.
+    fn leader(bucket: &mut Bucket, limits: &Limits, wanted: u64, now: Duration) -> shard::LeaseResponse {
+        let granted = bucket.take(wanted, now);
+        let wait = if granted == 0 { bucket.wait(wanted) } else { Duration::ZERO };
+        shard::LeaseResponse {
+            granted,
+            retry_after_ms: wait.as_millis() as u64,
+            limits: Some(limits_to_wire(limits)),
+            last_minute: 0,
+        }
+    }
+
+    /// What routers together admit within a minute in which each is asked every `every`, and how often they ask the leader.
+    fn minute(routers: usize, per_minute: u64, every: Duration) -> (u64, u64) {
+        let limits = Limits { max_requests_per_minute: per_minute, ..Class::Default.limits() };
+        let (start, mut bucket) = (Instant::now(), Bucket::new(per_minute, Duration::ZERO));
+        let mut routers: Vec<Held> = (0..routers).map(|_| Held::default()).collect();
+        let (mut admitted, mut asked, mut at) = (0, 0, Duration::ZERO);
+        while at < Duration::from_secs(60) {
+            for held in &mut routers {
+                let mut taken = held.take(start + at);
+                if taken.is_none() {
+                    asked += 1;
+                    held.granted(&leader(&mut bucket, &limits, slice(per_minute), at), start + at);
+                    taken = held.take(start + at);
+                }
+                admitted += u64::from(taken == Some(Ok(())));
+            }
+            at += every;
+        }
+        (admitted, asked)
+    }
+
+    #[test]
+    fn however_many_routers_there_are_a_minute_sees_the_limit_within_a_twentieth() {
+        for per_minute in [1_000, 10_000] {
+            for routers in [1, 2, 5] {
+                let (admitted, asked) = minute(routers, per_minute, Duration::from_micros(1_700));
+                let allowed = per_minute - per_minute / 20..=per_minute + per_minute / 20;
+                assert!(allowed.contains(&admitted), "{admitted} of {per_minute} by {routers}");
+                assert!(asked <= 300 * routers as u64, "{asked} questions by {routers} of {per_minute}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tenant_within_its_limit_is_not_refused() {
+        let (admitted, _) = minute(2, 1_000, Duration::from_millis(150));
+        assert_eq!(admitted, 800);
+    }
+
+    #[test]
+    fn while_the_leader_is_silent_a_router_counts_by_itself_and_asks_again_later() {
+        let (start, mut held) = (Instant::now(), Held { per_minute: 600, ..Held::default() });
+        held.counts_alone(start);
+        let admitted = (0..100).filter(|_| held.take(start) == Some(Ok(()))).count();
+        assert_eq!(admitted, 20);
+        assert!(matches!(held.take(start), Some(Err(_))));
+        assert_eq!(held.take(start + ALONE), None);
+        held.counts_alone(start + ALONE);
+        assert_eq!(held.take(start + ALONE), Some(Ok(())), "it goes on where it was, not anew");
+    }
 }

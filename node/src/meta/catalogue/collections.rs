@@ -32,7 +32,8 @@ impl Catalogue {
         let slots = slots(&spec);
         let epoch = self.next_epoch();
         let (slot_move, replaces) = (None, Default::default());
-        let placement = CollectionPlacement { id, spec, epoch, partitions, slots, slot_move, replaces, tenancy };
+        let placement =
+            CollectionPlacement { id, spec, epoch, partitions, slots, slot_move, replaces, tenancy };
         self.map.collections.push(placement.clone());
         self.map.collections.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         Ok(Outcome::Placement(placement))

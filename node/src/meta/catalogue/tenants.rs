@@ -116,8 +116,7 @@ mod tests {
         assert!(matches!(create(&mut catalogue, "acme/a", acme()), Err(Refused::Exists(_))));
         create(&mut catalogue, "acme/b", acme()).unwrap();
         let third = create(&mut catalogue, "acme/c", acme());
-        let expected =
-            Refused::Limited { tenant: "acme".into(), limit: Limit::Collections, max: 2 };
+        let expected = Refused::Limited { tenant: "acme".into(), limit: Limit::Collections, max: 2 };
         assert_eq!(third, Err(expected));
         create(&mut catalogue, "beta/a", owner("beta", Class::Default)).unwrap();
         catalogue.change(Change::Delete { name: "acme/a".into() }).unwrap();

@@ -16,7 +16,9 @@ fn grants(all: &[&str]) -> Vec<GrantRow> {
 fn a_key_holds_until_it_ends_or_is_revoked_and_only_its_hash_is_kept() {
     let folder = Folder::new();
     let mut file = KeyFile::default();
-    let first = file.create("app", grants(&["write:docs,logs-*", "read"]), (Some("acme".into()), None), None).unwrap();
+    let first = file
+        .create("app", grants(&["write:docs,logs-*", "read"]), (Some("acme".into()), None), None)
+        .unwrap();
     let second = file.create("app", grants(&["write:docs"]), (None, None), Some(100)).unwrap();
     let other = file.create("ops", grants(&["admin"]), (None, None), None).unwrap();
     let path = folder.at("keys.json");
