@@ -104,9 +104,18 @@ pub enum Body {
     Within {
         /// How many it may have.
         records_max: u64,
-        /// What to do.
-        body: Box<Body>,
+        /// What to write.
+        rows: Rows,
     },
+}
+
+/// Rows to write.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum Rows {
+    /// As with [`Body::Upsert`].
+    All(Vec<StoredRow>),
+    /// As with [`Body::UpsertIf`].
+    If(Vec<(Expect, StoredRow)>),
 }
 
 /// What the payloads of a collection must be, as the leader knew it.

@@ -127,11 +127,8 @@ impl PartitionMachine {
         if command.collection != self.collection {
             return Ok(Reply::Rejected(Rejection::OtherIncarnation));
         }
-        self.act(index, command.request, command.body)
-    }
-
-    fn act(&mut self, index: LogIndex, request: Option<RequestId>, body: Body) -> Result<Reply, Fault> {
-        match body {
+        let request = command.request;
+        match command.body {
             Body::Upsert(rows) => self.upsert(index, request, rows),
             Body::Delete(keys) => self.delete(index, request, keys),
             Body::DeleteFilter { filter, fields } => {
@@ -153,7 +150,7 @@ impl PartitionMachine {
             }
             Body::Expire { until_ms, keys } => self.expire(index, until_ms, keys),
             Body::Replace(step) => self.replace(index, step),
-            Body::Within { records_max, body } => self.within(index, request, records_max, *body),
+            Body::Within { records_max, rows } => self.within(index, request, records_max, rows),
         }
     }
 

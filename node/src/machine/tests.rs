@@ -13,7 +13,7 @@ use flotilla_proto::ids::CollectionId;
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::schema::CollectionSpec;
 
-use super::command::{Body, Command};
+use super::command::{Body, Command, Rows};
 use super::*;
 use crate::storage::digest::recount;
 use crate::storage::store::{Options, Store};
@@ -152,7 +152,10 @@ fn a_manifest_of_before_the_digest_opens_and_counts_its_rows() {
 fn records_beyond_the_most_are_rejected_by_every_replica_alike_and_what_takes_no_room_is_not() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let mut machines = dirs.each_ref().map(|dir| open(dir.path()));
-    let within = |body: Body| Body::Within { records_max: 10, body: Box::new(body) };
+    let within = |body: Body| match body {
+        Body::Upsert(rows) => Body::Within { records_max: 10, rows: Rows::All(rows) },
+        other => other,
+    };
     let full = Reply::Rejected(Rejection::Crowded);
     let steps: [(Body, Option<u64>); 8] = [
         (within(upsert(0..8)), Some(8)),

@@ -9,7 +9,7 @@ use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::schema::{CollectionSpec, at_most, check_key};
 
 use super::{Owned, Write};
-use crate::machine::command::{Body, Expect, PatchRow, Rules};
+use crate::machine::command::{Body, Expect, PatchRow, Rows, Rules};
 use crate::machine::moves::{Cursor, Moves, Step};
 use crate::storage::StoredRow;
 use crate::storage::row::stored_vectors;
@@ -66,17 +66,17 @@ pub(super) fn admit(
 /// whether that is as much as it may be. How many records there are only the log tells: the machine decides that.
 pub(super) fn limited(body: Body, owned: &Owned) -> Result<Body, Refusal> {
     let Some(tenancy) = &owned.tenancy else { return Ok(body) };
-    let is_growth = match &body {
-        Body::Upsert(_) | Body::UpsertIf(_) => true,
-        Body::Patch { .. } | Body::PatchMatching { .. } => false,
-        _ => return Ok(body),
-    };
-    if tenancy.is_full {
+    let is_write = matches!(
+        body,
+        Body::Upsert(_) | Body::UpsertIf(_) | Body::Patch { .. } | Body::PatchMatching { .. }
+    );
+    if is_write && tenancy.is_full {
         return Err(tenancy.full());
     }
-    Ok(match owned.records_max {
-        Some(records_max) if is_growth => Body::Within { records_max, body: Box::new(body) },
-        _ => body,
+    Ok(match (body, owned.records_max) {
+        (Body::Upsert(rows), Some(records_max)) => Body::Within { records_max, rows: Rows::All(rows) },
+        (Body::UpsertIf(rows), Some(records_max)) => Body::Within { records_max, rows: Rows::If(rows) },
+        (body, _) => body,
     })
 }
 

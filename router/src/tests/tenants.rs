@@ -128,7 +128,7 @@ async fn streams_enter_as_single_calls_do() {
     let mut pages = house.records.scan_stream(by("acme", scan(0))).await.unwrap().into_inner();
     let mut seen = 0;
     while let Some(page) = pages.message().await.unwrap() {
-        seen += page.records.len();
+        seen += page.items.len();
     }
     assert_eq!(seen, 9);
     assert_eq!(house.records.scan_stream(by("beta", scan(0))).await.unwrap_err().code(), Code::NotFound);

@@ -80,7 +80,8 @@ fn settings(keys: &Path, isolation: &str, requests: u64) -> String {
     format!(
         "security:\n  api_keys_file: {}\ncluster:\n  partitions: 2\nhub:\n  enabled: true\n  \
          tenant_isolation: {isolation}\n  tenant_limits:\n    default:\n      max_collections: 2\n      \
-         max_vectors_per_collection: 40\n      max_requests_per_minute: {requests}\n",
+         max_vectors_per_collection: 40\n      max_requests_per_minute: {requests}\n    \
+         enterprise:\n      max_storage_bytes: 100000\n",
         utf8(keys)
     )
 }
@@ -148,6 +149,17 @@ async fn tenants_share_a_server_and_neither_names_nor_limits_nor_folders() {
     a.put("docs", 0..1).await.unwrap();
     assert_eq!(a.count("docs").await.unwrap(), 40);
     l.put("docs", 0..100).await.unwrap();
+    // What is stored is added up now and then: soon nothing more is taken, and deletes still are.
+    let mut next = 100;
+    let full = async || {
+        let wrote = l.put("docs", next..next + 100).await;
+        next += 100;
+        wrote.err()
+    };
+    let refused = eventually("the storage is used up", SEEN_WITHIN, full).await.unwrap();
+    assert_eq!(tenant_limit(&refused).as_deref(), Some("max_storage_bytes"), "{refused:?}");
+    l.delete("docs", 0).await;
+    assert!(l.count("docs").await.unwrap() >= 99);
 
     let tenants = dir.path().join("data/tenants");
     let found = |tenant: &str| folders(&tenants.join(tenant));

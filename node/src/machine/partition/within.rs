@@ -6,34 +6,33 @@ use std::collections::BTreeSet;
 use flotilla_proto::ids::LogIndex;
 
 use super::PartitionMachine;
-use crate::machine::command::{Body, Expect, RequestId};
+use crate::machine::command::{Expect, RequestId, Rows};
 use crate::machine::{Rejection, Reply};
 use crate::storage::Fault;
 
 impl PartitionMachine {
-    /// Carries out `body`, unless it would leave more records than this and adds any.
+    /// Writes the rows, unless they would leave more records than this and add any.
     pub(super) fn within(
         &mut self,
         index: LogIndex,
         request: Option<RequestId>,
         records_max: u64,
-        body: Body,
+        rows: Rows,
     ) -> Result<Reply, Fault> {
-        let keys: Vec<&[u8]> = match &body {
-            Body::Upsert(rows) => rows.iter().map(|row| row.key.as_slice()).collect(),
-            Body::UpsertIf(rows) => {
+        let keys: Vec<&[u8]> = match &rows {
+            Rows::All(rows) => rows.iter().map(|row| row.key.as_slice()).collect(),
+            Rows::If(rows) => {
                 let adds = rows.iter().filter(|(expect, _)| *expect == Expect::Absent);
                 adds.map(|(_, row)| row.key.as_slice()).collect()
             }
-            Body::Within { .. } => {
-                return Ok(Reply::Rejected(Rejection::Unreadable("a limit within a limit".to_owned())));
-            }
-            _ => Vec::new(),
         };
         if self.is_crowded(request, records_max, keys)? {
             return Ok(Reply::Rejected(Rejection::Crowded));
         }
-        self.act(index, request, body)
+        match rows {
+            Rows::All(rows) => self.upsert(index, request, rows),
+            Rows::If(rows) => self.upsert_if(index, request, rows),
+        }
     }
 
     /// Whether these keys would add more records than there is room for. Keys of a request that was carried out before add none.
