@@ -31,6 +31,13 @@ impl Client {
         self.once(message, send).await.map(drop)
     }
 
+    /// What tenants have and did: of the caller's tenant, for an operator of all; or of the one that is named.
+    pub async fn usage(&self, tenant: Option<&str>) -> Result<Vec<v1::TenantUsage>> {
+        let message = v1::UsageRequest { tenant: tenant.unwrap_or_default().to_owned() };
+        let send = |channel, request| async move { Client::cluster(channel).usage(request).await };
+        Ok(self.repeated(message, ReadPreference::Master, send).await?.tenants)
+    }
+
     /// Compares the replicas of each partition at one log index: of one collection, or of all where none is named. `deep`
     /// reads every record. One answer per collection; all of it within [`crate::Options::timeout`].
     pub async fn verify(

@@ -91,6 +91,8 @@ pub enum Rejection {
     },
     /// The step of a replacement does not fit.
     Replace(replaces::ReplaceRejection),
+    /// There would be more records than the partition may have.
+    Crowded,
 }
 
 /// What a Raft group replicates: see the module's story.

@@ -10,6 +10,7 @@
 pub mod catalogue;
 pub mod derived;
 pub mod growth;
+pub mod leases;
 mod machine;
 pub mod plan;
 
@@ -27,9 +28,11 @@ use flotilla_proto::peer;
 use flotilla_proto::placement::{CollectionPlacement, Node, PlacementMap};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, FieldType};
+use flotilla_proto::tenant::{Class, Limits};
 use tokio::sync::watch;
 
-use self::catalogue::{Catalogue, Change, Outcome};
+use self::catalogue::{Catalogue, Change, Outcome, Owner};
+use self::leases::{Granted, Leases};
 use self::machine::{MetaMachine, Published};
 use crate::env::{self, clock, task};
 use crate::log::Lanes;
@@ -53,6 +56,7 @@ pub struct Meta {
     home: Home,
     published: Published,
     checkpointed: AtomicU64,
+    leases: Leases,
     reopening: tokio::sync::Mutex<()>,
     is_over: watch::Sender<bool>,
 }
@@ -70,6 +74,7 @@ impl Meta {
             home,
             published,
             checkpointed,
+            leases: Leases::default(),
             reopening: tokio::sync::Mutex::new(()),
             is_over: watch::Sender::new(false),
         })
@@ -177,8 +182,12 @@ impl Meta {
         }
     }
 
-    /// Creates a collection.
-    pub async fn create(&self, mut spec: CollectionSpec) -> Result<CollectionPlacement, Refusal> {
+    /// Creates a collection; with an owner, a tenant's.
+    pub async fn create(
+        &self,
+        mut spec: CollectionSpec,
+        owner: Option<Owner>,
+    ) -> Result<CollectionPlacement, Refusal> {
         spec.check()?;
         let alive = self.alive_enough(spec.replication_factor).await;
         if spec.replication_factor == 0 {
@@ -187,7 +196,32 @@ impl Meta {
             spec.replication_factor = u32::try_from(open).unwrap_or(1).clamp(1, REPLICATION_FACTOR_DEFAULT);
         }
         let id = env::random::uuid();
-        self.placement(Change::Create { id, spec, alive }).await
+        let change = match owner {
+            Some(owner) => Change::CreateFor { id, spec, alive, owner },
+            None => Change::Create { id, spec, alive },
+        };
+        self.placement(change).await
+    }
+
+    /// Grants requests to a tenant of this class, if this node leads the group; tells the limits of the class besides.
+    ///
+    /// # Errors
+    /// [`Refusal::NotLeader`] if it does not lead.
+    pub async fn lease(&self, tenant: &str, class: Class, wanted: u64) -> Result<(Granted, Limits), Refusal> {
+        let group = self.group();
+        if !group.leads() {
+            let leader = group.leader().map(|node| node.0);
+            return Err(Refusal::NotLeader { partition: META_GROUP.0, leader });
+        }
+        let (limits, is_other) = self.look(|catalogue| {
+            let mut owners = catalogue.map.collections.iter().filter_map(|c| c.tenancy.as_ref());
+            let is_other = owners.any(|owner| owner.tenant == tenant && owner.class != class);
+            (catalogue.classes.limits(class), is_other && wanted > 0)
+        });
+        if is_other && self.leases.may_classify(tenant) {
+            self.change(Change::Classify { tenant: tenant.to_owned(), class }).await?;
+        }
+        Ok((self.leases.take(tenant, limits.max_requests_per_minute, wanted), limits))
     }
 
     /// Adds declared fields and changes search defaults.

@@ -29,6 +29,7 @@ use flotilla_proto::placement::{Node as Member, PlacementMap, Role};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::shard::meta_server::MetaServer;
 use flotilla_proto::shard::shard_server::ShardServer;
+use flotilla_proto::tenant::Classes;
 use flotilla_security::Trust;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -97,6 +98,8 @@ pub struct Options {
     pub room: room::Options,
     /// Which answers are kept.
     pub answers: answers::Options,
+    /// The limits of tenants by class, to be those of the cluster. Default: none, they stay as they are.
+    pub tenants: Option<Classes>,
 }
 
 /// How a node belongs to a cluster.
@@ -142,6 +145,7 @@ impl Options {
             slots: worker::slots::Pace::default(),
             room: room::Options::default(),
             answers: answers::Options::default(),
+            tenants: None,
         }
     }
 
@@ -242,8 +246,13 @@ impl Node {
         tasks.push(task::spawn(registry.clone().follow(meta.watch())));
         let keeper = Keeper::new(registry.clone(), meta.clone(), peers.clone(), options.slots);
         tasks.push(task::spawn(keeper.run()));
-        let steward =
-            Steward::new(registry.clone(), meta.clone(), peers.clone(), mover.clone(), options.growth);
+        let steward = Steward::new(
+            registry.clone(),
+            meta.clone(),
+            peers.clone(),
+            mover.clone(),
+            (options.growth, options.tenants),
+        );
         tasks.push(task::spawn(steward.run()));
         tasks.push(task::spawn(lag::follow(registry.clone(), peers.clone(), options.lag)));
         tasks.push(task::spawn(follow_rate(meta.clone(), home.throttle)));

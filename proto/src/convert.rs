@@ -9,6 +9,7 @@ mod patch;
 mod placement;
 mod record;
 mod search;
+mod tenant;
 
 pub use aggregate::{aggregations_from_wire, counted_to_wire};
 pub use collection::{
@@ -25,3 +26,4 @@ pub use record::{
     vector_from_wire, vector_to_wire, write_mode_from_wire,
 };
 pub use search::check_effort;
+pub use tenant::{limits_from_wire, limits_to_wire, tenancy_from_wire, tenancy_to_wire};

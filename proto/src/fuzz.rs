@@ -306,6 +306,7 @@ mod tests {
                 slots: vec![0],
             }),
             replaces: Default::default(),
+            tenancy: None,
         };
         seed("placement", 3, &|| placement_to_wire(&ranges).encode_to_vec());
         let node = crate::placement::Node::new(

@@ -27,6 +27,7 @@ pub mod record;
 pub mod refusal;
 pub mod ring;
 pub mod schema;
+pub mod tenant;
 
 /// The modules as the generator names them, so that its relative paths hold.
 #[allow(missing_docs, clippy::all)]

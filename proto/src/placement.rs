@@ -7,6 +7,7 @@ use crate::area::Area;
 use crate::ids::{CollectionId, Epoch, NodeId, PartitionId};
 use crate::record::Key;
 use crate::schema::CollectionSpec;
+use crate::tenant::Tenancy;
 
 /// A node as others reach it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -154,6 +155,9 @@ pub struct CollectionPlacement {
     /// Sets of records that replace others; known to nodes alone, and stored behind the catalogue.
     #[serde(skip)]
     pub replaces: Replaces,
+    /// Whose it is, if it is a tenant's; stored behind the catalogue, too.
+    #[serde(skip)]
+    pub tenancy: Option<Tenancy>,
 }
 
 /// Who asked to replace a generation, and how many-th request of theirs it was.

@@ -7,9 +7,11 @@ use prost::Message as _;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::tenant::Limit;
 use crate::v1;
 
 const DOMAIN: &str = "flotilla";
+const TENANT_LIMIT: &str = "TENANT_LIMIT";
 /// The trailer that carries the newer placement of the collection with a refusal of a stale epoch.
 pub const PLACEMENT_TRAILER: &str = "flotilla-placement-bin";
 
@@ -83,6 +85,17 @@ pub enum Refusal {
         /// When to try again.
         retry_after: Duration,
     },
+    /// A tenant has, or does, as much as it may.
+    Quota {
+        /// Which tenant.
+        tenant: String,
+        /// What of it.
+        limit: Limit,
+        /// How much it may.
+        max: u64,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// Nothing changed; run the operation again from its start.
     Aborted(String),
     /// The time was up; a write may still happen.
@@ -110,6 +123,10 @@ impl std::fmt::Display for Refusal {
             }
             Refusal::Exhausted { what, retry_after } => {
                 write!(f, "{what}; try again in {} ms", retry_after.as_millis())
+            }
+            Refusal::Quota { tenant, limit, max, retry_after } => {
+                let (limit, millis) = (limit.name(), retry_after.as_millis());
+                write!(f, "tenant `{tenant}` has reached its limit {limit}, {max}; try again in {millis} ms")
             }
             Refusal::Unauthenticated(why)
             | Refusal::Denied(why)
@@ -142,6 +159,7 @@ impl Refusal {
             Refusal::Denied(_) => (Code::PermissionDenied, "PERMISSION_DENIED"),
             Refusal::Unavailable(_) => (Code::Unavailable, "UNAVAILABLE"),
             Refusal::Exhausted { .. } => (Code::ResourceExhausted, "RESOURCE_EXHAUSTED"),
+            Refusal::Quota { .. } => (Code::ResourceExhausted, TENANT_LIMIT),
             Refusal::Aborted(_) => (Code::Aborted, "ABORTED"),
             Refusal::DeadlineExceeded(_) => (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
             Refusal::DataLoss(_) => (Code::DataLoss, "DATA_LOSS"),
@@ -163,6 +181,11 @@ impl Refusal {
             Refusal::NotFound(kind, name) | Refusal::AlreadyExists(kind, name) => {
                 facts.insert((*kind).to_owned(), name.clone());
             }
+            Refusal::Quota { tenant, limit, max, .. } => {
+                facts.insert("tenant".to_owned(), tenant.clone());
+                facts.insert("limit".to_owned(), limit.name().to_owned());
+                facts.insert("max".to_owned(), max.to_string());
+            }
             _ => {}
         }
         let mut details = ErrorDetails::new();
@@ -174,6 +197,11 @@ impl Refusal {
             Refusal::Exhausted { what, retry_after } => {
                 details.set_retry_info(Some(*retry_after));
                 details.add_quota_failure_violation(DOMAIN, what.clone());
+            }
+            Refusal::Quota { tenant, limit, max, retry_after } => {
+                details.set_retry_info(Some(*retry_after));
+                let what = format!("{} of tenant `{tenant}` is {max}", limit.name());
+                details.add_quota_failure_violation(format!("tenant:{tenant}"), what);
             }
             Refusal::Unavailable(_) => {
                 details.set_retry_info(Some(Duration::from_millis(100)));
@@ -200,6 +228,32 @@ impl From<Violation> for Status {
     fn from(violation: Violation) -> Status {
         Refusal::Invalid(violation).into()
     }
+}
+
+/// The limit of a tenant for whose sake a status refuses, if it does.
+pub fn tenant_limit(status: &Status) -> Option<String> {
+    let info = status.get_details_error_info().filter(|info| info.reason == TENANT_LIMIT)?;
+    info.metadata.get("limit").cloned()
+}
+
+/// A status whose texts, and whose facts of this name, are put otherwise.
+pub fn reworded(
+    status: &Status,
+    text: impl Fn(&str) -> String,
+    (fact, value): (&str, impl Fn(&str) -> String),
+) -> Status {
+    let mut details = status.get_error_details();
+    if let Some(mut info) = details.error_info().cloned() {
+        if let Some(told) = info.metadata.get_mut(fact) {
+            *told = value(told);
+        }
+        details.set_error_info(info.reason, info.domain, info.metadata);
+    }
+    if let Some(mut bad) = details.bad_request().cloned() {
+        bad.field_violations.iter_mut().for_each(|one| one.description = text(&one.description));
+        details.set_bad_request(bad.field_violations);
+    }
+    Status::with_error_details(status.code(), text(status.message()), details)
 }
 
 /// What a router does about a node's refusal.
@@ -252,6 +306,31 @@ mod tests {
         let status = Status::from(refusal);
         assert_eq!(status.code(), Code::FailedPrecondition);
         assert_eq!(advice(&status), Advice::Reroute(Some(Box::new(placement))));
+    }
+
+    #[test]
+    fn a_tenants_limit_is_named_with_its_value_and_when_to_retry() {
+        let (limit, retry_after) = (Limit::Collections, Duration::from_secs(60));
+        let status = Status::from(Refusal::Quota { tenant: "acme".into(), limit, max: 100, retry_after });
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(
+            status.message().contains("tenant `acme`") && status.message().contains("max_collections, 100")
+        );
+        let quota = status.get_details_quota_failure().unwrap();
+        assert_eq!(quota.violations[0].subject, "tenant:acme");
+        assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(retry_after));
+        assert_eq!(tenant_limit(&status).as_deref(), Some("max_collections"));
+    }
+
+    #[test]
+    fn a_reworded_status_keeps_what_it_does_not_name() {
+        let text = |text: &str| text.replace("acme/", "");
+        let there = Refusal::NotFound("collection", "acme/docs".into());
+        let status = reworded(&there.into(), text, ("collection", text));
+        assert_eq!((status.code(), status.message()), (Code::NotFound, "there is no collection `docs`"));
+        assert_eq!(status.get_details_error_info().unwrap().metadata["collection"], "docs");
+        let waits = Refusal::Unavailable("acme/x".into());
+        assert!(reworded(&waits.into(), text, ("collection", text)).get_details_retry_info().is_some());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::limits::*;
 use crate::record::{Key, Payload, Record, Value, Vector};
 use crate::refusal::Violation;
 use crate::ring::{shard_key, slot_of};
+use crate::tenant::check_collection;
 
 pub use field::{FieldType, datetime_micros, uuid_of, uuid_text};
 pub use vector::{Datatype, Form, VectorSpec};
@@ -302,7 +303,7 @@ impl CollectionSpec {
 
     /// Refuses a description that breaks a limit or contradicts itself.
     pub fn check(&self) -> Result<(), Violation> {
-        check_name("spec.name", &self.name)?;
+        check_collection("spec.name", &self.name)?;
         at_most("spec.vectors", "vectors", VECTORS_MAX, self.vectors.len())?;
         at_most("spec.fields", "fields", FIELDS_MAX, self.fields.len())?;
         if self.partitions == 0 || self.partitions > PARTITIONS_MAX {

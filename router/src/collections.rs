@@ -5,21 +5,23 @@ use flotilla_proto::ids::Epoch;
 use flotilla_proto::limits::EF_MAX;
 use flotilla_proto::refusal::Violation;
 use flotilla_proto::schema::check_path;
-use flotilla_proto::v1;
+use flotilla_proto::{shard, v1};
 use tonic::Status;
 
 use crate::Router;
 use crate::admission::Deadline;
 use crate::fanout::Resend;
 
-/// Makes a collection.
+/// Makes a collection, a tenant's if it is said whose.
 pub(crate) async fn create(
     router: &Router,
     request: v1::CreateCollectionRequest,
+    tenancy: Option<v1::Tenancy>,
     deadline: Deadline,
 ) -> Result<v1::CreateCollectionResponse, Status> {
     let spec = request.spec.clone().ok_or_else(|| Violation::new("spec", "is missing"))?;
     spec_from_wire(spec)?.check()?;
+    let request = shard::CreateRequest { spec: request.spec, tenancy };
     let send = |mut meta: Meta, request| async move { meta.create(request).await };
     let answer: v1::CreateCollectionResponse =
         router.fanout.meta(deadline, Resend::IfRefused, request, send).await?;

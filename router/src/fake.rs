@@ -20,6 +20,7 @@ use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::shard::meta_server::MetaServer;
 use flotilla_proto::shard::shard_server::{Shard, ShardServer};
+use flotilla_proto::tenant::{Bucket, Class, Limits};
 use flotilla_proto::{shard, v1};
 use futures::Stream;
 use parking_lot::Mutex;
@@ -68,6 +69,11 @@ struct Common {
     stores: Mutex<BTreeMap<PartitionId, Store>>,
     /// Who leads each partition; one that is not named is led by whoever is asked.
     leaders: Mutex<BTreeMap<PartitionId, Option<NodeId>>>,
+    /// Of every class.
+    limits: Mutex<Limits>,
+    /// Requests of each tenant, and how many were granted.
+    buckets: Mutex<BTreeMap<String, (Bucket, u64)>>,
+    began: tokio::time::Instant,
 }
 
 struct Inner {
@@ -98,8 +104,14 @@ impl Fake {
         };
         let nodes = addresses.iter().enumerate().map(node).collect();
         let map = PlacementMap { epoch: Epoch(1), nodes, ..Default::default() };
-        let common =
-            Common { maps: watch::Sender::new(map), stores: Mutex::default(), leaders: Mutex::default() };
+        let common = Common {
+            maps: watch::Sender::new(map),
+            stores: Mutex::default(),
+            leaders: Mutex::default(),
+            limits: Mutex::new(Class::Default.limits()),
+            buckets: Mutex::default(),
+            began: tokio::time::Instant::now(),
+        };
         Fake::of(id, Arc::new(common))
     }
 
@@ -113,6 +125,11 @@ impl Fake {
             kill: Mutex::default(),
             cancelled: Notify::new(),
         }))
+    }
+
+    /// What tenants may have and do from now on.
+    pub(crate) fn limit(&self, limits: Limits) {
+        *self.0.common.limits.lock() = limits;
     }
 
     /// Another node of the same cluster.

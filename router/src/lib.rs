@@ -41,8 +41,10 @@ mod hedge;
 mod router;
 mod scope;
 mod service;
+mod tenant;
 
 pub use router::{Options, Router};
+pub use tenant::Hub;
 
 #[cfg(test)]
 mod fake;

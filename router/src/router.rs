@@ -17,7 +17,9 @@ use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::pool::{INPROC, Pool};
-use crate::scope::{Names, Scope};
+use crate::scope::{Names, Scope, Tells};
+use crate::tenant::figures::Figures;
+use crate::tenant::{Hub, Share, Tenants};
 use crate::write::ids::Ids;
 
 /// What a router can be told.
@@ -41,6 +43,8 @@ pub struct Options {
     pub seed: Option<u64>,
     /// What it shows the nodes. Default: nothing.
     pub trust: Trust,
+    /// Whose callers are, and what that means. Default: none, nobody is a tenant.
+    pub hub: Option<Hub>,
 }
 
 impl Default for Options {
@@ -54,6 +58,7 @@ impl Default for Options {
             patience: Duration::from_secs(1),
             seed: None,
             trust: Trust::default(),
+            hub: None,
         }
     }
 }
@@ -66,6 +71,7 @@ pub struct Router {
     pub(crate) admission: Admission,
     pub(crate) doors: Doors,
     pub(crate) metrics: Metrics,
+    pub(crate) tenants: Tenants,
     pub(crate) chance: Arc<Chance>,
     pub(crate) ids: Ids,
     deadline_default: Duration,
@@ -86,6 +92,7 @@ impl Router {
     ) -> Result<Arc<Router>, prometheus::Error> {
         let doors = Doors::new(options.bounds)?;
         doors.collectors().into_iter().try_for_each(|one| registry.register(one))?;
+        let figures = Figures::new(&registry)?;
         let metrics = Metrics::new(registry)?;
         let pool = Arc::new(Pool::new(inproc, options.trust.clone()));
         let chance = Arc::new(Chance::new(options.seed));
@@ -99,6 +106,7 @@ impl Router {
             admission: Admission::new(limits, deadline_default, deadline_max, metrics.queues.clone()),
             doors,
             metrics,
+            tenants: Tenants::new(options.hub, figures, &limits),
             chance,
             ids: Ids::default(),
             deadline_default,
@@ -135,6 +143,25 @@ impl Router {
         self.is_draining.subscribe()
     }
 
+    /// Who calls.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` if it should be a tenant's and is not.
+    pub(crate) fn scope<M>(&self, request: &Request<M>) -> Result<Scope, Status> {
+        Scope::of(request, self.tenants.hub.as_ref())
+    }
+
+    /// Lets a tenant's request in that is measured and admitted piece by piece: its share is held as long as the request.
+    pub(crate) async fn enter(&self, scope: &Scope, by: Deadline) -> Result<Option<Share>, Status> {
+        self.tenants.count(scope, &self.fanout, by).await?;
+        self.tenants.share(scope, by).await
+    }
+
+    /// Counts one message of a stream as a request of its tenant's.
+    pub(crate) async fn counted(&self, scope: &Scope) -> Result<(), Status> {
+        self.tenants.count(scope, &self.fanout, Deadline::after(self.deadline_default)).await
+    }
+
     /// Runs one request: its caller's right to what it is about checked, measured, admitted, within its deadline.
     pub(crate) async fn run<M: Names, T, F>(
         &self,
@@ -144,19 +171,24 @@ impl Router {
     ) -> Result<Response<T>, Status>
     where
         F: Future<Output = Result<T, Status>>,
+        T: Tells,
     {
         let deadline = self.deadline(request.metadata());
-        let scope = Scope::of(&request);
-        let message = request.into_inner();
+        let scope = match self.scope(&request) {
+            Ok(scope) => scope,
+            Err(why) => return self.metrics.measure(operation, std::future::ready(Err(why))).await,
+        };
+        let mut message = request.into_inner();
         let noted = scope.noted(&message);
         let measured = self.metrics.measure(operation, async {
-            scope.check(&message)?;
+            scope.enter(&mut message)?;
+            let _share = self.enter(&scope, deadline).await?;
             let _permit = self.admission.enter(class, deadline).await?;
             deadline.bound(work(message, deadline)).await
         });
-        let ended = measured.await;
+        let ended = measured.await.map_err(|why| self.tenants.told(&scope, why));
         scope.ended(noted.as_deref(), ended.as_ref().err().map_or(Code::Ok, Status::code));
-        ended.map(Response::new)
+        ended.map(|answer| Response::new(scope.tell(answer)))
     }
 
     /// Runs one piece of a stream: admitted, within the default time.

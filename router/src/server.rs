@@ -240,7 +240,7 @@ fn pages(router: &Arc<Router>, options: &Options) -> axum::Router {
         .route("/readyz", get(ready))
 }
 
-/// Whether a page that tells of every collection may be shown: to who may read all of them.
+/// Whether a page that tells of every collection may be shown: to who may read all of them, and is no tenant's.
 ///
 /// # Errors
 /// Why not.
@@ -249,7 +249,12 @@ pub fn may_see_metrics(
     request: &axum::extract::Request,
 ) -> Result<(), Refusal> {
     let Some(guard) = guard else { return Ok(()) };
-    guard.caller(request.headers(), request.extensions())?.check(Right::Read, None)
+    let caller = guard.caller(request.headers(), request.extensions())?;
+    if caller.tenant.is_some() {
+        let why = format!("{}: belongs to a tenant, and this page tells of all", caller.name);
+        return Err(Refusal::Denied(why));
+    }
+    caller.check(Right::Read, None)
 }
 
 /// Serves `router` to this process alone and gives the channel to it. The server's task ends with the last channel.

@@ -8,6 +8,7 @@ mod groups;
 mod life;
 mod pages;
 mod prefixes;
+mod tenants;
 mod words;
 mod writes;
 

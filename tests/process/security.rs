@@ -6,6 +6,7 @@
 mod certificates;
 mod cluster;
 mod keys;
+mod tenants;
 mod wires;
 
 use std::net::SocketAddr;

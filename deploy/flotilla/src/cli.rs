@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     aggregate, bench, collections, config, ctl, demo, export, grow, import, keys, node, patch, query, router,
-    scan, search, up, verify,
+    scan, search, tenants, up, verify,
 };
 
 /// A distributed vector and record database in one binary.
@@ -66,6 +66,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Measures the index alone, or a running server
     Bench(bench::BenchArgs),
+    /// Shows what tenants have, did and may
+    Tenants(tenants::TenantsArgs),
     /// Makes, lists and revokes API keys
     Keys(keys::KeysArgs),
     /// Checks and shows the configuration
@@ -104,6 +106,7 @@ impl Cli {
             Command::Grow(args) => args.run(),
             Command::Verify(args) => args.run(),
             Command::Bench(args) => args.run(),
+            Command::Tenants(args) => args.run(),
             Command::Keys(args) => args.run(),
             Command::Config(args) => args.run(),
         }

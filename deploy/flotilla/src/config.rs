@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use flotilla_node::storage::Compression;
 use flotilla_proto::schema::{Hnsw, IndexKind, Lsh, Quantization};
+use flotilla_proto::tenant::{self, Class, Classes, Isolation};
+use flotilla_router::Hub;
 use flotilla_router::admission::Limits;
 
 use crate::security;
@@ -184,6 +186,26 @@ impl Settings {
 impl Settings {
     fn path(&self, name: &str) -> Option<PathBuf> {
         Some(self.text(name)).filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+
+    fn hub(&self) -> Option<Hub> {
+        let limits = |class: Class| {
+            let limit = |name: &str| self.number(&format!("hub.tenant_limits.{}.{name}", class.name()));
+            let limits = tenant::Limits {
+                max_collections: limit("max_collections"),
+                max_vectors_per_collection: limit("max_vectors_per_collection"),
+                max_storage_bytes: limit("max_storage_bytes"),
+                max_requests_per_minute: limit("max_requests_per_minute"),
+            };
+            (class, limits)
+        };
+        let said = self.text("hub.tenant_isolation");
+        let isolation = Isolation::ALL.into_iter().find(|isolation| isolation.name() == said);
+        let hub = Hub {
+            isolation: isolation.unwrap_or_default(),
+            classes: Classes(Class::ALL.into_iter().map(limits).collect()),
+        };
+        self.flag("hub.enabled").then_some(hub)
     }
 
     fn security(&self) -> security::Options {
@@ -409,6 +431,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Who may call, and over which connections.
     pub security: security::Options,
+    /// What it means to be a tenant's; none, if nobody is.
+    pub hub: Option<Hub>,
 }
 
 impl Default for Config {
@@ -498,6 +522,7 @@ impl From<&Settings> for Config {
                 advise_bytes: settings.number("cluster.advise_bytes"),
             },
             security: settings.security(),
+            hub: settings.hub(),
         }
     }
 }

@@ -55,6 +55,7 @@ impl Options {
         configure(&mut options.node, config);
         options.router.limits = config.limits();
         options.router.bounds = config.server.bounds();
+        options.router.hub = config.hub.clone();
         options.security = Some(Security::open(&config.security, None)?);
         Ok(options)
     }
@@ -91,6 +92,7 @@ pub fn configure(node: &mut flotilla_node::server::Options, config: &Config) {
         bytes_max: config.cache.query_size_mb.min(config.memory.cache_size_mb) << 20,
         ttl: Duration::from_secs(config.cache.query_ttl_seconds),
     };
+    node.tenants = config.hub.as_ref().map(|hub| hub.classes.clone());
     node.growth.grow_bytes = config.cluster.grow_bytes;
     node.growth.advise_bytes = config.cluster.advise_bytes;
 }

@@ -17,6 +17,7 @@ const DAY: u64 = 86_400;
 #[command(after_help = "Examples:
   flotilla keys create --file keys.json --name ops --grant admin
   flotilla keys create --file keys.json --name app --grant 'write:orders,logs-*' --grant read:products --days 90
+  flotilla keys create --file keys.json --name shop --grant admin --tenant acme --class enterprise
   flotilla keys list --file keys.json
   flotilla keys revoke --file keys.json app
 
@@ -44,6 +45,9 @@ enum Action {
         /// Tenant that it belongs to
         #[arg(long)]
         tenant: Option<String>,
+        /// Class of that tenant, by which it is limited: default or enterprise [default: default]
+        #[arg(long, requires = "tenant")]
+        class: Option<String>,
         /// Days for which it holds [default: until it is revoked]
         #[arg(long)]
         days: Option<u32>,
@@ -71,10 +75,10 @@ impl KeysArgs {
     pub fn run(self) -> anyhow::Result<()> {
         let mut out = std::io::stdout().lock();
         match self.action {
-            Action::Create { file, name, grant, tenant, days } => {
+            Action::Create { file, name, grant, tenant, class, days } => {
                 let mut keys = KeyFile::load(&file)?;
                 let expires = days.map(|days| unix_seconds().saturating_add(u64::from(days) * DAY));
-                let key = keys.create(&name, grant, tenant, expires).map_err(anyhow::Error::msg)?;
+                let key = keys.create(&name, grant, (tenant, class), expires).map_err(anyhow::Error::msg)?;
                 keys.save(&file)?;
                 writeln!(out, "{}", key.expose())?;
             }

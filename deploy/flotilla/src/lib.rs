@@ -72,6 +72,7 @@ pub mod search;
 pub mod security;
 pub mod table;
 pub mod target;
+pub mod tenants;
 pub mod up;
 pub mod verify;
 

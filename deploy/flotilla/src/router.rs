@@ -37,7 +37,7 @@ pub struct RouterArgs {
     /// Node to ask for the placement map, host:port of its data port; may be said several times
     #[arg(long, value_name = "HOST:PORT", required = true)]
     node: Vec<String>,
-    /// YAML file of settings: server.*, performance.threads and security.* concern a router
+    /// YAML file of settings: server.*, performance.threads, security.* and hub.* concern a router
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Port of gRPC and HTTP [default: 15010]; 0 takes any free one
@@ -61,6 +61,7 @@ impl RouterArgs {
         let config = watched.config();
         let is_guarded = config.security.guards_public();
         security::refuse_open_bind(config.server.bind, is_guarded, self.insecure_bind)?;
+        security::refuse_nameless(&config)?;
         target::run(config.performance.threads, self.serve(watched))
     }
 
@@ -82,8 +83,9 @@ impl RouterArgs {
         let at = listener.local_addr()?;
         let (limits, bounds) = (config.limits(), config.server.bounds());
         let trust = security.trust.clone();
+        let hub = config.hub.clone();
         let options =
-            flotilla_router::Options { nodes: self.node, limits, bounds, trust, ..Default::default() };
+            flotilla_router::Options { nodes: self.node, limits, bounds, trust, hub, ..Default::default() };
         let registry = Registry::new();
         security.register(&registry)?;
         let router = Router::start(options, None, registry)?;

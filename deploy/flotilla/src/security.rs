@@ -19,6 +19,8 @@ use flotilla_security::watched::{Keeper, Refresh, keep};
 use flotilla_security::{Callers, Metrics, Trust, Watched, jwt};
 use prometheus::Registry;
 
+use crate::config::Config;
+
 /// `security.*`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
@@ -81,6 +83,11 @@ impl Options {
         has_credentials && self.tls.cert_file.is_some()
     }
 
+    /// Whether callers of the public API say who they are by keys or tokens.
+    pub fn names_callers(&self) -> bool {
+        self.api_keys_file.is_some() || self.jwt().is_wanted()
+    }
+
     /// Whether a node knows the members of its cluster and is encrypted.
     pub fn guards_members(&self) -> bool {
         self.peer_tls.cert_file.is_some()
@@ -104,6 +111,16 @@ pub fn refuse_open_bind(bind: IpAddr, is_guarded: bool, is_wanted: bool) -> anyh
             "refusing to listen on {bind}: without credentials anybody who reaches the port may do anything, and without \
              TLS anybody on the way may read along; set security.api_keys_file and security.tls (a node: \
              security.peer_tls), bind to 127.0.0.1, or say --insecure-bind"
+        );
+    }
+    Ok(())
+}
+
+/// Refuses tenants where nobody has to say who it is.
+pub fn refuse_nameless(config: &Config) -> anyhow::Result<()> {
+    if config.hub.is_some() && !config.security.names_callers() {
+        anyhow::bail!(
+            "hub.enabled: nobody would be a tenant's: set security.api_keys_file, or a key of security.jwt"
         );
     }
     Ok(())

@@ -49,6 +49,7 @@ impl UpArgs {
         let watched = Watched::load(self.config.clone(), self.flags())?;
         let config = watched.config();
         security::refuse_open_bind(config.server.bind, config.security.guards_public(), self.insecure_bind)?;
+        security::refuse_nameless(&config)?;
         let Some(folder) = config.storage.data_dir.clone() else {
             anyhow::bail!(
                 "no data folder: name one with --data DIR, or as storage.data_dir in --config FILE"

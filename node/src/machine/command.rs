@@ -100,6 +100,22 @@ pub enum Body {
     },
     /// A step of a replacement of a generation.
     Replace(ReplaceStep),
+    /// A write of rows, unless the partition had more records than this after it.
+    Within {
+        /// How many it may have.
+        records_max: u64,
+        /// What to write.
+        rows: Rows,
+    },
+}
+
+/// Rows to write.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub enum Rows {
+    /// As with [`Body::Upsert`].
+    All(Vec<StoredRow>),
+    /// As with [`Body::UpsertIf`].
+    If(Vec<(Expect, StoredRow)>),
 }
 
 /// What the payloads of a collection must be, as the leader knew it.

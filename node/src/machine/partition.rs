@@ -10,6 +10,7 @@ mod expire;
 mod patch;
 mod replace;
 mod steps;
+mod within;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -149,6 +150,7 @@ impl PartitionMachine {
             }
             Body::Expire { until_ms, keys } => self.expire(index, until_ms, keys),
             Body::Replace(step) => self.replace(index, step),
+            Body::Within { records_max, rows } => self.within(index, request, records_max, rows),
         }
     }
 

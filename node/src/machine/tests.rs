@@ -13,7 +13,7 @@ use flotilla_proto::ids::CollectionId;
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::schema::CollectionSpec;
 
-use super::command::{Body, Command};
+use super::command::{Body, Command, Rows};
 use super::*;
 use crate::storage::digest::recount;
 use crate::storage::store::{Options, Store};
@@ -146,4 +146,44 @@ fn a_manifest_of_before_the_digest_opens_and_counts_its_rows() {
     drop(one);
     let one = open(dir.path());
     assert_eq!(one.store.digest(), recount(&one.store.view(), &|| false).unwrap());
+}
+
+#[test]
+fn records_beyond_the_most_are_rejected_by_every_replica_alike_and_what_takes_no_room_is_not() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let mut machines = dirs.each_ref().map(|dir| open(dir.path()));
+    let within = |body: Body| match body {
+        Body::Upsert(rows) => Body::Within { records_max: 10, rows: Rows::All(rows) },
+        other => other,
+    };
+    let full = Reply::Rejected(Rejection::Crowded);
+    let steps: [(Body, Option<u64>); 8] = [
+        (within(upsert(0..8)), Some(8)),
+        (within(upsert(6..11)), None),
+        (within(upsert(6..10)), Some(4)),
+        (within(upsert(0..10)), Some(10)),
+        (within(upsert(10..11)), None),
+        (Body::Delete(vec![Key::Number(3)]), Some(1)),
+        (within(upsert(10..12)), None),
+        (within(upsert(10..11)), Some(1)),
+    ];
+    for (index, (body, affected)) in (1..).zip(steps) {
+        let bytes = Command { collection: COLLECTION, request: None, body }.encode().unwrap();
+        for (n, machined) in machines.iter_mut().enumerate() {
+            let reply = machined.machine.apply(index, &bytes).unwrap();
+            let expected = match affected {
+                Some(affected) => Reply::Written { affected, log_index: index },
+                None => full.clone(),
+            };
+            assert_eq!(reply, expected, "command {index}");
+            // Batches, and segments, end at moments of each replica's own.
+            if index % (n as u64 + 1) == 0 {
+                machined.publish(index);
+            }
+            if n == 1 && index == 4 {
+                machined.seal();
+            }
+        }
+    }
+    assert_eq!(machines.each_ref().map(|machined| machined.store.live()), [10, 10]);
 }

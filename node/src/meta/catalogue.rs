@@ -5,21 +5,23 @@
 //! partition is, what a new id is, all that stands in the change. Every change of the map is a new epoch.
 //!
 //! Parts: [`nodes`] (who is a member), [`collections`] (what there is), [`moves`] (what is on its way), and [`spread`], which
-//! chooses nodes for replicas; and [`replaces`] (which generations there are).
+//! chooses nodes for replicas; [`replaces`] (which generations there are), and [`tenants`] (whose they are).
 
 mod collections;
 pub mod moves;
 mod nodes;
 pub mod replaces;
 pub mod spread;
+mod tenants;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use flotilla_proto::ids::{CollectionId, Epoch, NodeId};
 use flotilla_proto::placement::{CollectionPlacement, Node, NodeState, PlacementMap, ReplaceId};
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::schema::{CollectionSpec, FieldType};
+use flotilla_proto::tenant::{Class, Classes, Isolation, Limit};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -122,6 +124,39 @@ pub enum Change {
         /// What becomes of it.
         turn: Turn,
     },
+    /// A collection of a tenant under a fresh incarnation.
+    CreateFor {
+        /// Its incarnation.
+        id: CollectionId,
+        /// What it is; its replication factor is said.
+        spec: CollectionSpec,
+        /// The nodes that were heard of lately: only they get replicas.
+        alive: Vec<NodeId>,
+        /// Whose it is to be.
+        owner: Owner,
+    },
+    /// The limits of each class, as they are configured.
+    Classes(Classes),
+    /// The class that a tenant is of.
+    Classify {
+        /// Which tenant.
+        tenant: String,
+        /// Of which class.
+        class: Class,
+    },
+    /// The tenants that store as much as they may; no others do.
+    Full(BTreeSet<String>),
+}
+
+/// Whose a new collection is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Whose.
+    pub tenant: String,
+    /// By what that tenant is limited.
+    pub class: Class,
+    /// How far it is kept apart.
+    pub isolation: Isolation,
 }
 
 /// What a change that was made leads to.
@@ -155,6 +190,7 @@ enum Refused {
     Invalid(String, String),
     Full(String),
     Stale(String),
+    Limited { tenant: String, limit: Limit, max: u64 },
 }
 
 impl From<Violation> for Refused {
@@ -175,6 +211,9 @@ impl From<Refused> for Refusal {
                 Refusal::Exhausted { what, retry_after: std::time::Duration::from_secs(60) }
             }
             Refused::Stale(why) => Refusal::Aborted(why),
+            Refused::Limited { tenant, limit, max } => {
+                Refusal::Quota { tenant, limit, max, retry_after: limit.retry_after() }
+            }
         }
     }
 }
@@ -186,6 +225,9 @@ pub struct Catalogue {
     pub map: PlacementMap,
     /// What is on its way.
     pub moves: Moves,
+    /// The limits of each class of tenants; stored behind the catalogue.
+    #[serde(skip)]
+    pub classes: Classes,
     next_partition: u64,
     next_node: u64,
     /// Nodes that left: they never come back under that identity.
@@ -197,6 +239,7 @@ impl Default for Catalogue {
         Catalogue {
             map: PlacementMap::default(),
             moves: Moves::default(),
+            classes: Classes::default(),
             next_partition: 1,
             next_node: 1,
             gone: BTreeMap::new(),
@@ -235,7 +278,7 @@ impl Catalogue {
     fn change(&mut self, change: Change) -> Result<Outcome, Refused> {
         match change {
             Change::Introduce(node) => self.introduce(node),
-            Change::Create { id, spec, alive } => self.create(id, spec, &alive),
+            Change::Create { id, spec, alive } => self.create(id, spec, &alive, None),
             Change::Update { name, add_fields, ef_search } => self.update(&name, add_fields, ef_search),
             Change::Delete { name } => self.delete(&name),
             Change::SetState { node, state } => self.set_state(node, state),
@@ -249,6 +292,10 @@ impl Catalogue {
             Change::Touch => Ok(Outcome::Epoch(self.map.epoch)),
             Change::Grow { name, partitions, alive, splits } => self.grow(&name, partitions, &alive, splits),
             Change::Replace { collection, id, turn } => self.replace(collection, id, turn),
+            Change::CreateFor { id, spec, alive, owner } => self.create(id, spec, &alive, Some(owner)),
+            Change::Classes(classes) => Ok(self.set_classes(classes)),
+            Change::Classify { tenant, class } => Ok(self.classify(&tenant, class)),
+            Change::Full(tenants) => Ok(self.set_full(&tenants)),
         }
     }
 

@@ -72,6 +72,7 @@ mod tests {
             slots: Vec::new(),
             slot_move: None,
             replaces: Default::default(),
+            tenancy: None,
         };
         let node = |id| Node::new(NodeId(id), uuid::Uuid::from_u128(id.into()), "inproc");
         let nodes = (1..=nodes).map(node).collect();

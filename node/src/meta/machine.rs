@@ -5,7 +5,8 @@
 //! the latter two that is whole is taken, the derived store only if it does not run ahead of the log; the log tells the
 //! rest. Deleting the derived store therefore loses nothing.
 //!
-//! Layout of the state: postcard, and behind it, since format 3, the replacements of each collection that has any.
+//! Layout of the state: postcard, and behind it, since format 3, the replacements of each collection that has any, and behind
+//! those, since format 4, whose each collection is that is a tenant's, and the limits of each class.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flotilla_proto::ids::{CollectionId, LogIndex};
 use flotilla_proto::placement::{PlacementMap, Replaces};
+use flotilla_proto::tenant::{Classes, Tenancy};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -24,7 +26,7 @@ use crate::env::fs;
 use crate::machine::{Machine, Reply};
 use crate::storage::Fault;
 
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// The oldest one that is read.
 const FORMAT_MIN: u32 = 2;
 const MAGIC: &[u8; 8] = b"FLOTCATA";
@@ -159,21 +161,43 @@ fn read_file(file: &Path) -> Result<Option<State>, Fault> {
 fn decode(bytes: &[u8]) -> Result<State, postcard::Error> {
     let (mut state, behind): (State, _) = postcard::take_from_bytes(bytes)?;
     if !behind.is_empty() {
-        let mut replaces: BTreeMap<CollectionId, Replaces> = postcard::from_bytes(behind)?;
+        let (mut replaces, behind): (BTreeMap<CollectionId, Replaces>, _) =
+            postcard::take_from_bytes(behind)?;
+        let mut tenants = Tenants::default();
+        if !behind.is_empty() {
+            tenants = postcard::from_bytes(behind)?;
+        }
+        state.catalogue.classes = tenants.classes;
         for placement in &mut state.catalogue.map.collections {
             placement.replaces = replaces.remove(&placement.id).unwrap_or_default();
+            placement.tenancy = tenants.owners.remove(&placement.id);
         }
     }
     Ok(state)
 }
 
-fn encode(state: &State) -> Result<Vec<u8>, Fault> {
+/// What the catalogue says of tenants, as stored.
+#[derive(Default, Serialize, Deserialize)]
+struct Tenants {
+    classes: Classes,
+    owners: BTreeMap<CollectionId, Tenancy>,
+}
+
+fn replaces(state: &State) -> BTreeMap<CollectionId, &Replaces> {
     let collections = state.catalogue.map.collections.iter();
-    let replaces: BTreeMap<CollectionId, &Replaces> = collections
+    collections
         .filter(|placement| placement.replaces != Replaces::default())
         .map(|placement| (placement.id, &placement.replaces))
-        .collect();
-    let encoded = postcard::to_stdvec(state).and_then(|bytes| postcard::to_extend(&replaces, bytes));
+        .collect()
+}
+
+fn encode(state: &State) -> Result<Vec<u8>, Fault> {
+    let collections = state.catalogue.map.collections.iter();
+    let owners = collections.filter_map(|placement| Some((placement.id, placement.tenancy.clone()?)));
+    let tenants = Tenants { classes: state.catalogue.classes.clone(), owners: owners.collect() };
+    let encoded = postcard::to_stdvec(state)
+        .and_then(|bytes| postcard::to_extend(&replaces(state), bytes))
+        .and_then(|bytes| postcard::to_extend(&tenants, bytes));
     encoded.map_err(|e| Fault::Io { file: "catalogue".into(), reason: e.to_string(), is_full: false })
 }
 
@@ -271,9 +295,10 @@ mod tests {
     }
 
     #[test]
-    fn replacements_stand_behind_the_catalogue_and_a_state_without_them_is_read() {
+    fn replacements_and_tenants_stand_behind_the_catalogue_and_a_state_without_them_is_read() {
         use flotilla_proto::placement::CollectionPlacement;
         use flotilla_proto::schema::CollectionSpec;
+        use flotilla_proto::tenant::{Class, Isolation, Limits};
 
         let mut state = State { applied: 5, ..State::default() };
         let former = postcard::to_stdvec(&state).unwrap();
@@ -287,8 +312,23 @@ mod tests {
                 slots: Vec::new(),
                 slot_move: None,
                 replaces: Replaces { generation: n as u64 - 1, ..Replaces::default() },
+                tenancy: (n == 2).then(|| Tenancy {
+                    tenant: "acme".into(),
+                    class: Class::Enterprise,
+                    isolation: Isolation::Storage,
+                    limits: Class::Default.limits(),
+                    is_full: true,
+                }),
             });
         }
+        let without = postcard::to_extend(&replaces(&state), postcard::to_stdvec(&state).unwrap()).unwrap();
+        let read = decode(&without).unwrap().catalogue;
+        assert_eq!(
+            (read.map.collections[1].replaces.generation, &read.map.collections[1].tenancy),
+            (1, &None)
+        );
+        let less = Limits { max_collections: 3, ..Class::Default.limits() };
+        state.catalogue.classes.0.insert(Class::Default, less);
         let bytes = encode(&state).unwrap();
         assert_eq!(decode(&bytes).unwrap().catalogue, state.catalogue);
         assert!(decode(&bytes[..bytes.len() - 1]).is_err());

@@ -318,6 +318,7 @@ mod tests {
             slots: Vec::new(),
             slot_move: None,
             replaces: Default::default(),
+            tenancy: None,
         };
         PlacementMap { nodes, collections: vec![collection], ..Default::default() }
     }

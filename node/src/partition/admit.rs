@@ -9,7 +9,7 @@ use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::schema::{CollectionSpec, at_most, check_key};
 
 use super::{Owned, Write};
-use crate::machine::command::{Body, Expect, PatchRow, Rules};
+use crate::machine::command::{Body, Expect, PatchRow, Rows, Rules};
 use crate::machine::moves::{Cursor, Moves, Step};
 use crate::storage::StoredRow;
 use crate::storage::row::stored_vectors;
@@ -57,6 +57,24 @@ pub(super) fn admit(
             check_matching(spec, moves, owned, &filter)?;
             Body::DeleteMatching { filter, fields: spec.fields.clone(), layout: moves.layout }
         }
+    })
+}
+
+/// The same, within what its tenant may have by the newest map that this node knows. Deletes always are.
+///
+/// What a tenant stores in all its partitions is added up by the leader of the meta group, every few seconds, and the map says
+/// whether that is as much as it may be. How many records there are only the log tells: the machine decides that.
+pub(super) fn limited(body: Body, owned: &Owned) -> Result<Body, Refusal> {
+    let Some(tenancy) = &owned.tenancy else { return Ok(body) };
+    let is_write =
+        matches!(body, Body::Upsert(_) | Body::UpsertIf(_) | Body::Patch { .. } | Body::PatchMatching { .. });
+    if is_write && tenancy.is_full {
+        return Err(tenancy.full());
+    }
+    Ok(match (body, owned.records_max) {
+        (Body::Upsert(rows), Some(records_max)) => Body::Within { records_max, rows: Rows::All(rows) },
+        (Body::UpsertIf(rows), Some(records_max)) => Body::Within { records_max, rows: Rows::If(rows) },
+        (body, _) => body,
     })
 }
 

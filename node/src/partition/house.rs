@@ -61,6 +61,7 @@ pub fn placement(partitions: u64) -> PlacementMap {
         slots: vec![0; 1024],
         slot_move: None,
         replaces: Default::default(),
+        tenancy: None,
     };
     PlacementMap { epoch: Epoch(1), collections: vec![collection], ..Default::default() }
 }

@@ -16,6 +16,7 @@ use flotilla_proto::ids::{Epoch, PartitionId};
 use flotilla_proto::placement::{CollectionPlacement, Replaces};
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::Refusal;
+use flotilla_proto::tenant::{Tenancy, share};
 
 use crate::env::clock::{self, Instant};
 use crate::query::Curtain;
@@ -30,13 +31,23 @@ pub struct Owned {
     pub area: Area,
     /// The replacements of generations that the collection had by then.
     pub replaces: Arc<Replaces>,
+    /// Whose the collection is, if it is a tenant's.
+    pub tenancy: Option<Arc<Tenancy>>,
+    /// The partition's share of the records that the tenant may have in the collection.
+    pub records_max: Option<u64>,
 }
 
 impl Owned {
     /// What `placement` says of the partition.
     pub fn of(placement: &CollectionPlacement, partition: PartitionId) -> Owned {
         let replaces = Arc::new(placement.replaces.clone());
-        Owned { epoch: placement.epoch, area: placement.area(partition), replaces }
+        Owned {
+            epoch: placement.epoch,
+            area: placement.area(partition),
+            replaces,
+            tenancy: placement.tenancy.clone().map(Arc::new),
+            records_max: share(placement, partition),
+        }
     }
 
     /// The refusal of a request that this does not fit any more.

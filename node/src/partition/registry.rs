@@ -1,8 +1,12 @@
 //! The one map from partition to its replica on this node, kept equal to the placement map.
 //!
 //! A task follows the map: partitions that name this node are opened, those that no longer do are stopped and their files
-//! removed. A partition that does not open is **quarantined**: it is named, with its reason, to whoever asks for it,
+//! removed. Where a replica's folder is stands in [`folders`]: a tenant's may be a folder of its own.
+//!
+//! A partition that does not open is **quarantined**: it is named, with its reason, to whoever asks for it,
 //! and the others serve.
+
+mod folders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,6 +21,7 @@ use futures::StreamExt as _;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use self::folders::{Folders, dropped};
 use super::answers::Answers;
 use super::{Replica, Shared};
 use crate::env::{clock, fs, task};
@@ -30,9 +35,6 @@ use crate::storage::Fault;
 /// Partitions opened at one time.
 const OPENS_AT_ONCE: usize = 4;
 
-/// Behind the name of a folder that is on its way out.
-const DROPPED: &str = ".dropped";
-
 #[derive(Clone)]
 enum Held {
     Opening,
@@ -43,7 +45,7 @@ enum Held {
 /// See the module.
 pub struct Registry {
     node: NodeId,
-    folder: PathBuf,
+    folders: Folders,
     lanes: Arc<Lanes>,
     shared: Shared,
     held: RwLock<BTreeMap<PartitionId, Held>>,
@@ -55,13 +57,14 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry over `folder`, where each partition has a folder of its number.
+    /// An empty registry over `folder`, where each partition has a folder of its number, and over `tenants` beside it.
     pub fn new(folder: PathBuf, lanes: Arc<Lanes>, shared: Shared) -> Registry {
         let node = shared.home.peers.node();
         let (followed, _) = watch::channel(Epoch(0));
         let (is_fresh, _) = watch::channel(false);
         let changing = tokio::sync::Mutex::new(());
-        Registry { node, folder, lanes, shared, held: RwLock::default(), followed, is_fresh, changing }
+        let folders = Folders::new(folder);
+        Registry { node, folders, lanes, shared, held: RwLock::default(), followed, is_fresh, changing }
     }
 
     /// This node.
@@ -151,7 +154,7 @@ impl Registry {
             }
             Some(_) => {}
             None => {
-                let folder = self.folder.join(id.to_string());
+                let folder = self.folders.choose(id, collection.tenancy.as_ref());
                 // An old map may name a replica that has since gone elsewhere.
                 let is_there = fs::exists(&folder).unwrap_or(true);
                 if is_fresh {
@@ -179,7 +182,7 @@ impl Registry {
 
     async fn open(&self, id: PartitionId, collection: CollectionId, spec: Arc<CollectionSpec>, start: Start) {
         self.held.write().insert(id, Held::Opening);
-        let folder = self.folder.join(id.to_string());
+        let folder = self.folder_of(id);
         let opened = Replica::open(id, start, collection, spec, folder, &self.lanes, &self.shared).await;
         let held = match opened {
             Ok(replica) => Held::Serving(Arc::new(replica)),
@@ -200,7 +203,7 @@ impl Registry {
         };
         self.held.write().insert(id, Held::Opening);
         replica.stop().await;
-        let folder = self.folder.join(id.to_string());
+        let folder = self.folder_of(id);
         let placed = task::spawn_cpu(move || inbox::put_in_place(&folder)).await;
         if let Ok(Err(why)) = &placed {
             tracing::error!(partition = id.0, %why, "a snapshot is not put in place");
@@ -228,7 +231,7 @@ impl Registry {
 
     /// The folder of a partition's replica.
     pub fn folder_of(&self, id: PartitionId) -> PathBuf {
-        self.folder.join(id.to_string())
+        self.folders.of(id)
     }
 
     async fn close_all_but(&self, wanted: &BTreeSet<PartitionId>) {
@@ -241,16 +244,9 @@ impl Registry {
             }
             self.remove_files(id).await;
         }
-        for id in self.folders_on_disk().into_iter().filter(|id| !wanted.contains(id)) {
+        for id in self.folders.on_disk().into_iter().filter(|id| !wanted.contains(id)) {
             self.remove_files(id).await;
         }
-    }
-
-    /// Partitions that have a folder here, be it one that is on its way out.
-    fn folders_on_disk(&self) -> BTreeSet<PartitionId> {
-        let names = fs::read_dir(&self.folder).unwrap_or_default();
-        let id = |name: &String| name.strip_suffix(DROPPED).unwrap_or(name).parse().ok().map(PartitionId);
-        names.iter().filter_map(id).collect()
     }
 
     /// Gives up what is here of a partition. The folder loses its name before the log goes, and for good: a folder that is found
@@ -342,6 +338,17 @@ impl Registry {
         held.values().filter_map(serving).collect()
     }
 
+    /// What the replicas here store for each tenant.
+    pub fn stored_by_tenant(&self) -> BTreeMap<String, u64> {
+        let mut stored: BTreeMap<String, u64> = BTreeMap::new();
+        for replica in self.serving() {
+            if let Some(tenancy) = &replica.owned().tenancy {
+                *stored.entry(tenancy.tenant.clone()).or_default() += replica.status().disk_bytes;
+            }
+        }
+        stored
+    }
+
     /// Partitions that do not serve here, and why.
     pub fn quarantined(&self) -> Vec<(PartitionId, String)> {
         let held = self.held.read();
@@ -377,12 +384,6 @@ impl Held {
             Held::Quarantined(why) => Err(quarantined(id, &why)),
         }
     }
-}
-
-fn dropped(folder: &Path) -> PathBuf {
-    let mut name = folder.as_os_str().to_owned();
-    name.push(DROPPED);
-    PathBuf::from(name)
 }
 
 /// Makes sure that no folder has the name, whatever happens from now on.

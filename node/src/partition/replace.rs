@@ -112,6 +112,7 @@ impl Replica {
     ) -> Result<(u64, LogIndex), Refusal> {
         at_most("records", "records", BATCH_MAX, records.len())?;
         let rows = admit::rows(&self.store.spec(), owned, records)?;
+        self.check_room()?;
         self.has_room().await?;
         self.replace_step(ReplaceStep::Stage { id, sequence, rows }).await
     }
@@ -126,6 +127,19 @@ impl Replica {
     /// These will not be committed.
     pub(crate) async fn replace_forget(&self, ids: Vec<ReplaceId>) -> Result<(), Refusal> {
         self.replace_step(ReplaceStep::Forget { ids }).await.map(drop)
+    }
+
+    /// Refuses more records of a tenant that has too many, or stores too much. What a replacement adds counts once it is taken
+    /// up, since it may remove as many: one may go beyond the limit, and the next write does not.
+    fn check_room(&self) -> Result<(), Refusal> {
+        let owned = self.owned();
+        match &owned.tenancy {
+            Some(tenancy) if tenancy.is_full => Err(tenancy.full()),
+            Some(tenancy) if owned.records_max.is_some_and(|max| self.store.live() > max) => {
+                Err(tenancy.crowded())
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn replace_step(&self, step: ReplaceStep) -> Result<(u64, LogIndex), Refusal> {

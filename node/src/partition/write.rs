@@ -75,6 +75,7 @@ impl Replica {
         }
         let write_grows = write.grows();
         let body = admit::admit(&self.store.spec(), &self.ledger.moves(), owned, write)?;
+        let body = admit::limited(body, &self.owned())?;
         if write_grows {
             self.has_room().await?;
         }
@@ -87,6 +88,7 @@ impl Replica {
                 Ok(Written { affected, log_index, refused, unnamed })
             }
             Reply::Rejected(Rejection::Moved) => Err(owned.stale()),
+            Reply::Rejected(Rejection::Crowded) => Err(self.crowded()),
             Reply::Rejected(rejection) => Err(self.rejected(rejection)),
             other => Err(Refusal::Internal(format!("partition {} answered {other:?}", self.id))),
         }
@@ -108,6 +110,14 @@ impl Replica {
         self.group.propose(command).await
     }
 
+    /// The refusal of records beyond the partition's share.
+    pub(super) fn crowded(&self) -> Refusal {
+        match &self.owned().tenancy {
+            Some(tenancy) => tenancy.crowded(),
+            None => Refusal::Unavailable(format!("partition {} was a tenant's until now", self.id)),
+        }
+    }
+
     pub(super) fn rejected(&self, rejection: Rejection) -> Refusal {
         match rejection {
             Rejection::OtherIncarnation => Refusal::NotFound("collection", self.collection.to_string()),
@@ -120,6 +130,7 @@ impl Replica {
             )),
             Rejection::TooMuch { field, why } => Violation::new(field, why).into(),
             Rejection::Unreadable(why) => Refusal::Internal(format!("the command was refused: {why}")),
+            Rejection::Crowded => self.crowded(),
             Rejection::Moved | Rejection::Step(_) | Rejection::Replace(_) => {
                 Refusal::Unavailable(format!("slots of partition {} are moving: {rejection:?}", self.id))
             }

@@ -2,6 +2,7 @@
 
 mod resources;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prometheus::core::{Collector, Desc};
@@ -9,6 +10,8 @@ use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 
 use self::resources::Resources;
+use flotilla_proto::tenant::{TENANT_OTHER, TENANTS_NAMED_MAX};
+
 use crate::log::Lanes;
 use crate::partition::registry::Registry;
 
@@ -22,6 +25,7 @@ pub struct Gauges {
     divergences: Option<IntCounterVec>,
     recall: Option<GaugeVec>,
     resources: Option<Resources>,
+    tenants: Option<IntGaugeVec>,
 }
 
 #[derive(Clone, Copy)]
@@ -103,7 +107,9 @@ impl Gauges {
         let help = "share of the nearest records that searches of the replica find, a mean over the last ones compared with scans";
         let recall = GaugeVec::new(Opts::new("flotilla_recall_at_k", help), &["partition"]).ok();
         let resources = Resources::new(registry.clone(), lanes.clone());
-        Gauges { registry, lanes, partition, log, quarantined, divergences, recall, resources }
+        let help = "bytes that the tenant's replicas on this node store; of the 100 that store most, of all others together";
+        let tenants = gauge("tenant_storage_bytes", help, "tenant");
+        Gauges { registry, lanes, partition, log, quarantined, divergences, recall, resources, tenants }
     }
 
     fn read(&self) {
@@ -154,6 +160,12 @@ impl Gauges {
                 }
             }
         }
+        if let Some(gauge) = &self.tenants {
+            gauge.reset();
+            for (tenant, bytes) in named(self.registry.stored_by_tenant()) {
+                gauge.with_label_values(&[&tenant]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            }
+        }
         if let Some(gauge) = &self.quarantined {
             gauge.reset();
             for replica in self.registry.serving() {
@@ -182,10 +194,22 @@ impl Gauges {
     }
 }
 
+/// The tenants that store most, and how much; the others as one.
+fn named(stored: BTreeMap<String, u64>) -> Vec<(String, u64)> {
+    let mut stored: Vec<(String, u64)> = stored.into_iter().collect();
+    stored.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    let others = stored.split_off(stored.len().min(TENANTS_NAMED_MAX));
+    if !others.is_empty() {
+        stored.push((TENANT_OTHER.to_owned(), others.iter().map(|(_, bytes)| bytes).sum()));
+    }
+    stored
+}
+
 impl Collector for Gauges {
     fn desc(&self) -> Vec<&Desc> {
         let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.desc());
-        let node = self.log.iter().chain(&self.quarantined).flat_map(|gauge| gauge.desc());
+        let node =
+            self.log.iter().chain(&self.quarantined).chain(&self.tenants).flat_map(|gauge| gauge.desc());
         let node = node.chain(self.recall.iter().flat_map(|gauge| gauge.desc()));
         let node = node.chain(self.resources.iter().flat_map(|resources| resources.desc()));
         partition.chain(node).chain(self.divergences.iter().flat_map(|counter| counter.desc())).collect()
@@ -194,7 +218,8 @@ impl Collector for Gauges {
     fn collect(&self) -> Vec<MetricFamily> {
         self.read();
         let partition = self.partition.iter().flat_map(|(_, gauge)| gauge.collect());
-        let node = self.log.iter().chain(&self.quarantined).flat_map(|gauge| gauge.collect());
+        let node =
+            self.log.iter().chain(&self.quarantined).chain(&self.tenants).flat_map(|gauge| gauge.collect());
         let node = node.chain(self.recall.iter().flat_map(|gauge| gauge.collect()));
         let node = node.chain(self.resources.iter().flat_map(|resources| resources.collect()));
         partition.chain(node).chain(self.divergences.iter().flat_map(|counter| counter.collect())).collect()

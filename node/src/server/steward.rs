@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::ids::{NodeId, PartitionId};
-use flotilla_proto::placement::Role;
+use flotilla_proto::placement::{PlacementMap, Role};
 use flotilla_proto::refusal::Refusal;
+use flotilla_proto::tenant::Classes;
 
 use crate::env::clock;
 use crate::meta::Meta;
@@ -35,6 +36,7 @@ pub(super) struct Steward {
     peers: Arc<Peers>,
     mover: Arc<Mover>,
     growth: Thresholds,
+    classes: Option<Classes>,
 }
 
 /// What is remembered while this node leads.
@@ -53,9 +55,9 @@ impl Steward {
         meta: Arc<Meta>,
         peers: Arc<Peers>,
         mover: Arc<Mover>,
-        growth: Thresholds,
+        (growth, classes): (Thresholds, Option<Classes>),
     ) -> Steward {
-        Steward { registry, meta, peers, mover, growth }
+        Steward { registry, meta, peers, mover, growth, classes }
     }
 
     /// Runs until the task is aborted.
@@ -75,9 +77,12 @@ impl Steward {
                 is_advised: false,
                 free: Default::default(),
             });
-            for done in
-                [self.keep_group(reign).await, self.start_moves(reign).await, self.survey(reign).await]
-            {
+            for done in [
+                self.keep_group(reign).await,
+                self.keep_classes().await,
+                self.start_moves(reign).await,
+                self.survey(reign).await,
+            ] {
                 match done {
                     Ok(()) => {}
                     Err(
@@ -179,6 +184,22 @@ impl Steward {
         Ok(())
     }
 
+    /// The limits of tenants are those that this node was told, if it was.
+    async fn keep_classes(&self) -> Result<(), Refusal> {
+        match &self.classes {
+            Some(classes) if self.meta.look(|catalogue| catalogue.classes != *classes) => {
+                self.meta.change(Change::Classes(classes.clone())).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells which tenants store as much as they may.
+    async fn keep_full(&self, bytes: &BTreeMap<PartitionId, u64>) -> Result<(), Refusal> {
+        let (is, wanted) = stored(&self.meta.map(), bytes);
+        if is == wanted { Ok(()) } else { self.meta.change(Change::Full(wanted)).await.map(drop) }
+    }
+
     /// Spreads what has become large over more partitions, and says when one node is not enough.
     async fn grow(&self, reign: &mut Reign, bytes: &BTreeMap<PartitionId, u64>) -> Result<(), Refusal> {
         let advice = growth::advise(&self.meta.map(), bytes, &self.growth);
@@ -200,6 +221,7 @@ impl Steward {
         }
         reign.surveyed = Some(clock::now());
         let (facts, broken) = facts::gather(&self.registry, &self.meta, &self.peers).await;
+        self.keep_full(&facts.bytes).await?;
         self.grow(reign, &facts.bytes).await?;
         reign.free = facts.free;
         let map = self.meta.map();
@@ -228,4 +250,22 @@ impl Steward {
         }
         Ok(())
     }
+}
+
+/// The tenants that are known to store as much as they may, and those that do. Of a partition the largest replica counts.
+fn stored(map: &PlacementMap, bytes: &BTreeMap<PartitionId, u64>) -> (BTreeSet<String>, BTreeSet<String>) {
+    let mut is = BTreeSet::new();
+    let mut stored: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for collection in &map.collections {
+        let Some(tenancy) = &collection.tenancy else { continue };
+        let held: u64 = collection.partitions.iter().filter_map(|p| bytes.get(&p.id)).sum();
+        let max = tenancy.limits.max_storage_bytes;
+        let (sum, _) = stored.entry(&tenancy.tenant).or_insert((0, max));
+        *sum = sum.saturating_add(held);
+        if tenancy.is_full {
+            is.insert(tenancy.tenant.clone());
+        }
+    }
+    let wanted = stored.into_iter().filter(|(_, (sum, max))| sum >= max);
+    (is, wanted.map(|(tenant, _)| tenant.to_owned()).collect())
 }

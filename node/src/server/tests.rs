@@ -111,7 +111,7 @@ impl House {
         let members = vec![first, second, third];
         let spec =
             CollectionSpec { name: "vms".into(), partitions: 1, replication_factor: 3, ..Default::default() };
-        let request = v1::CreateCollectionRequest { spec: Some(spec_to_wire(&spec)) };
+        let request = shard::CreateRequest { spec: Some(spec_to_wire(&spec)), tenancy: None };
         changed(&members, async |mut meta| meta.create(request.clone()).await.map(drop)).await;
         let mut maps = members[0].node.meta.watch();
         let has_one = |map: &Arc<PlacementMap>| map.collections.len() == 1;

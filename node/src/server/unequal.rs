@@ -73,7 +73,7 @@ impl Cluster {
             if leads.meta.alive().len() < 3 {
                 return None;
             }
-            leads.meta.create(spec.clone()).await.ok()
+            leads.meta.create(spec.clone(), None).await.ok()
         })
         .await;
         Cluster { _dirs: dirs, nodes }

@@ -3,12 +3,15 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use flotilla_proto::convert::{collection_to_wire, fields_from_wire, map_to_wire, spec_from_wire};
+use flotilla_proto::convert::{
+    collection_to_wire, fields_from_wire, limits_to_wire, map_to_wire, spec_from_wire, tenancy_from_wire,
+};
 use flotilla_proto::limits::PARTITIONS_DEFAULT;
 use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::schema::{Hnsw, IndexKind, Quantization};
 use flotilla_proto::shard::{self, meta_server};
+use flotilla_proto::tenant::{Class, Tenancy, check_tenant};
 use flotilla_proto::v1;
 use futures::{Stream, StreamExt as _};
 use tokio_stream::wrappers::WatchStream;
@@ -18,7 +21,7 @@ use super::moves::Mover;
 use super::replace::change_from_wire;
 use super::{time_left, within};
 use crate::meta::Meta;
-use crate::meta::catalogue::Outcome;
+use crate::meta::catalogue::{Outcome, Owner};
 use crate::partition::registry::Registry;
 
 /// See the module.
@@ -125,14 +128,17 @@ impl meta_server::Meta for MetaService {
 
     async fn create(
         &self,
-        request: Request<v1::CreateCollectionRequest>,
+        request: Request<shard::CreateRequest>,
     ) -> Result<Response<v1::CreateCollectionResponse>, Status> {
         let left = time_left(&request);
-        let mut spec = request.into_inner().spec.ok_or_else(|| Violation::new("spec", "is missing"))?;
+        let shard::CreateRequest { spec, tenancy } = request.into_inner();
+        let mut spec = spec.ok_or_else(|| Violation::new("spec", "is missing"))?;
         self.defaults.fill(&mut spec);
         let spec = spec_from_wire(spec)?;
+        let owner = tenancy.map(tenancy_from_wire).transpose()?;
+        let owner = owner.map(|Tenancy { tenant, class, isolation, .. }| Owner { tenant, class, isolation });
         let placement = within(left, async {
-            let placement = self.meta.create(spec).await?;
+            let placement = self.meta.create(spec, owner).await?;
             self.registry.wait_for(placement.epoch, left).await?;
             Ok(placement)
         })
@@ -184,6 +190,23 @@ impl meta_server::Meta for MetaService {
         })
         .await?;
         Ok(Response::new(shard::ReplaceResponse { epoch: epoch.0, generation }))
+    }
+
+    async fn lease(
+        &self,
+        request: Request<shard::LeaseRequest>,
+    ) -> Result<Response<shard::LeaseResponse>, Status> {
+        let left = time_left(&request);
+        let shard::LeaseRequest { tenant, class, wanted } = request.into_inner();
+        check_tenant("tenant", &tenant)?;
+        let class = Class::of_text("class", &class)?;
+        let (granted, limits) = within(left, self.meta.lease(&tenant, class, wanted)).await?;
+        Ok(Response::new(shard::LeaseResponse {
+            granted: granted.count,
+            retry_after_ms: u64::try_from(granted.retry_after.as_millis()).unwrap_or(u64::MAX),
+            limits: Some(limits_to_wire(&limits)),
+            last_minute: granted.last_minute,
+        }))
     }
 
     async fn describe(

@@ -190,6 +190,7 @@ mod tests {
             slots: vec![0, 0, 1],
             slot_move: None,
             replaces: Default::default(),
+            tenancy: None,
         };
         let mut facts = Facts::default();
         facts.bytes.extend([(PartitionId(1), 100), (PartitionId(2), 900)]);

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use flotilla_proto::access::{Caller, Collections, Grant, Role};
+use flotilla_proto::tenant::{Class, check_tenant};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
@@ -61,6 +62,9 @@ pub struct KeyRow {
     /// The tenant that it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
+    /// The class of that tenant; `default`, if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// When it was made, in seconds since 1970.
     pub created: u64,
     /// When it ends, in seconds since 1970; never, if it is not said.
@@ -131,6 +135,16 @@ fn named(field: &str, name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The class of a tenant; without a tenant, nobody's.
+pub(crate) fn belongs(tenant: Option<&str>, class: Option<&str>) -> Result<Class, String> {
+    if let Some(tenant) = tenant {
+        check_tenant("tenant", tenant).map_err(|why| why.to_string())?;
+    } else if class.is_some() {
+        return Err("class: goes with a tenant only".to_owned());
+    }
+    Class::of_text("class", class.unwrap_or_default()).map_err(|why| why.to_string())
+}
+
 impl Default for KeyFile {
     fn default() -> KeyFile {
         KeyFile { version: VERSION, keys: Vec::new(), revoked_tokens: Vec::new() }
@@ -193,7 +207,7 @@ impl KeyFile {
         &mut self,
         name: &str,
         grants: Vec<GrantRow>,
-        tenant: Option<String>,
+        (tenant, class): (Option<String>, Option<String>),
         expires: Option<u64>,
     ) -> Result<Secret, String> {
         bounded("keys", self.keys.len() + 1, KEYS_MAX)?;
@@ -205,6 +219,7 @@ impl KeyFile {
             name: name.to_owned(),
             grants,
             tenant,
+            class,
             created: crate::unix_seconds(),
             expires,
             revoked: false,
@@ -226,12 +241,12 @@ impl KeyRow {
     fn known(&self) -> Result<Known, String> {
         named("name", &self.name)?;
         named("id", &self.id)?;
-        self.tenant.iter().try_for_each(|tenant| named("tenant", tenant))?;
+        let class = belongs(self.tenant.as_deref(), self.class.as_deref())?;
         bounded("grants", self.grants.len(), GRANTS_MAX)?;
         let grants = self.grants.iter().map(GrantRow::grant).collect::<Result<_, _>>()?;
         let hash = unhex(&self.sha256).ok_or("sha256: must be 64 hexadecimal digits")?;
         let name = format!("key {} ({})", self.id, self.name);
-        let caller = Arc::new(Caller { name, tenant: self.tenant.clone(), grants });
+        let caller = Arc::new(Caller { name, tenant: self.tenant.clone(), class, grants });
         Ok(Known { hash, caller, expires: self.expires.unwrap_or(u64::MAX), is_revoked: self.revoked })
     }
 }

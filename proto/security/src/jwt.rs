@@ -3,7 +3,8 @@
 //! HS256, RS256 and ES256, each only with its own configured key: a token names its algorithm, and the key follows from the
 //! algorithm, so that no public key can be taken for a shared secret. Whatever else a token names (`none`, another
 //! algorithm, a key of its own) is refused. `exp` and the audience must be there, `nbf` is kept to, the issuer is compared if
-//! one is configured. Claims: `sub`, `role`, `collections` (all, if it is not there), `tenant`, `jti`.
+//! one is configured. Claims: `sub`, `role`, `collections` (all, if it is not there), `tenant`,
+//! `class`, `jti`.
 //!
 //! The library parses and validates; the signatures are checked by *ring*, which TLS uses, too.
 
@@ -21,7 +22,7 @@ use serde::Deserialize;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use crate::credentials::{GrantRow, Keys};
+use crate::credentials::{GrantRow, Keys, belongs};
 use crate::{Fault, Secret, Watched};
 
 /// Bytes of a token, at most.
@@ -63,6 +64,8 @@ struct Claims {
     collections: Option<Vec<String>>,
     #[serde(default)]
     tenant: Option<String>,
+    #[serde(default)]
+    class: Option<String>,
     #[serde(default)]
     jti: Option<String>,
 }
@@ -135,7 +138,9 @@ impl Tokens {
             return Err("the token's sub is missing or too long".to_owned());
         }
         let name = format!("token of {}", claims.sub);
-        Ok(Arc::new(Caller { name, tenant: claims.tenant, grants: vec![grant] }))
+        let class = belongs(claims.tenant.as_deref(), claims.class.as_deref());
+        let class = class.map_err(|why| format!("the token's {why}"))?;
+        Ok(Arc::new(Caller { name, tenant: claims.tenant, class, grants: vec![grant] }))
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {

@@ -5,6 +5,7 @@
 
 use super::{Right, Rights};
 use crate::refusal::Refusal;
+use crate::tenant::Class;
 
 /// A set of rights that has a name: each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +85,8 @@ pub struct Caller {
     pub name: String,
     /// The tenant that it belongs to.
     pub tenant: Option<String>,
+    /// The class of that tenant, by which it is limited.
+    pub class: Class,
     /// What it may do.
     pub grants: Vec<Grant>,
 }
@@ -94,6 +97,7 @@ impl Caller {
         Caller {
             name: name.into(),
             tenant: None,
+            class: Class::Default,
             grants: vec![Grant { rights, collections: Collections::All }],
         }
     }

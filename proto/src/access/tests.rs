@@ -121,6 +121,7 @@ fn only(role: Role, patterns: &[&str]) -> Caller {
     Caller {
         name: role.name().to_owned(),
         tenant: None,
+        class: Default::default(),
         grants: vec![Grant { rights: role.rights(), collections }],
     }
 }

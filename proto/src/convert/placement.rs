@@ -1,6 +1,7 @@
 //! The placement map.
 
 use super::collection::{collection_from_wire, collection_to_wire};
+use super::tenant::{tenancy_from_wire, tenancy_to_wire};
 use crate::ids::{Epoch, NodeId, PartitionId};
 use crate::placement::{
     Change, CollectionPlacement, Node, NodeState, Partition, PlacementMap, Replaces, Role, SlotMove,
@@ -29,6 +30,7 @@ pub fn placement_to_wire(placement: &CollectionPlacement) -> v1::CollectionPlace
         partitions: placement.partitions.iter().map(partition).collect(),
         slots: placement.slots.iter().map(|owner| u32::from(*owner)).collect(),
         slot_move: placement.slot_move.as_ref().map(slot_move),
+        tenancy: placement.tenancy.as_ref().map(tenancy_to_wire),
     }
 }
 
@@ -71,7 +73,9 @@ pub fn placement_from_wire(placement: v1::CollectionPlacement) -> Result<Collect
         })
     });
     let slot_move = slot_move.transpose()?;
-    Ok(CollectionPlacement { id, spec, epoch, partitions, slots, slot_move, replaces: Replaces::default() })
+    let tenancy = placement.tenancy.map(tenancy_from_wire).transpose()?;
+    let replaces = Replaces::default();
+    Ok(CollectionPlacement { id, spec, epoch, partitions, slots, slot_move, replaces, tenancy })
 }
 
 fn node_id(id: u64) -> Option<NodeId> {

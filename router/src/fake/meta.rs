@@ -1,10 +1,13 @@
 //! The meta group of the fake cluster: a map that changes when told to.
 
+use std::time::Duration;
+
 use flotilla_proto::convert::*;
 use flotilla_proto::ids::{Epoch, NodeId, PartitionId};
 use flotilla_proto::placement::{CollectionPlacement, Partition};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::shard::meta_server::Meta;
+use flotilla_proto::tenant::Bucket;
 use flotilla_proto::{ring, shard, v1};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -43,10 +46,12 @@ impl Meta for Fake {
 
     async fn create(
         &self,
-        r: Request<v1::CreateCollectionRequest>,
+        r: Request<shard::CreateRequest>,
     ) -> Result<Response<v1::CreateCollectionResponse>, Status> {
         self.strike("create").await?;
-        let spec = spec_from_wire(r.into_inner().spec.unwrap())?;
+        let shard::CreateRequest { spec, tenancy } = r.into_inner();
+        let spec = spec_from_wire(spec.unwrap())?;
+        let tenancy = tenancy.map(tenancy_from_wire).transpose()?;
         let known = self.map();
         if known.collection(&spec.name).is_some() {
             return Err(Refusal::AlreadyExists("collection", spec.name).into());
@@ -63,7 +68,8 @@ impl Meta for Fake {
         let slots = ring::propose(&partitions.iter().map(|p| (p.id.0, 1.0)).collect::<Vec<_>>());
         let id = uuid::Uuid::from_u128(epoch.0.into());
         let (slot_move, replaces) = (None, Default::default());
-        let placement = CollectionPlacement { id, spec, epoch, partitions, slots, slot_move, replaces };
+        let placement =
+            CollectionPlacement { id, spec, epoch, partitions, slots, slot_move, replaces, tenancy };
         let collection = Some(collection_to_wire(&placement));
         self.change(true, |map| {
             map.epoch = epoch;
@@ -107,6 +113,25 @@ impl Meta for Fake {
             map.collections.retain(|c| c.spec.name != name);
         });
         Ok(Response::new(v1::DeleteCollectionResponse {}))
+    }
+
+    async fn lease(&self, r: Request<shard::LeaseRequest>) -> Result<Response<shard::LeaseResponse>, Status> {
+        self.strike("lease").await?;
+        let shard::LeaseRequest { tenant, wanted, .. } = r.into_inner();
+        let limits = *self.0.common.limits.lock();
+        let mut buckets = self.0.common.buckets.lock();
+        let now = self.0.common.began.elapsed();
+        let per_minute = limits.max_requests_per_minute;
+        let (bucket, total) = buckets.entry(tenant).or_insert_with(|| (Bucket::new(per_minute, now), 0));
+        let granted = bucket.take(wanted, now);
+        *total += granted;
+        let wait = if granted == 0 { bucket.wait(wanted) } else { Duration::ZERO };
+        Ok(Response::new(shard::LeaseResponse {
+            granted,
+            retry_after_ms: wait.as_millis() as u64,
+            limits: Some(limits_to_wire(&limits)),
+            last_minute: *total,
+        }))
     }
 
     async fn describe(

@@ -3,6 +3,7 @@
 use flotilla_proto::convert::map_to_wire;
 use flotilla_proto::v1;
 use flotilla_proto::v1::cluster_server::Cluster;
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
 use tonic::{Code, Request, Response, Status};
@@ -18,7 +19,7 @@ impl Cluster for Edge {
         &self,
         request: Request<v1::DescribeRequest>,
     ) -> Result<Response<v1::DescribeResponse>, Status> {
-        let scope = Scope::of(&request);
+        let scope = self.0.scope(&request)?;
         let work = |_, by| async move {
             let placement = Some(scope.map(map_to_wire(&*self.0.placement.known(by).await?)));
             Ok(v1::DescribeResponse { placement, version: env!("CARGO_PKG_VERSION").to_owned() })
@@ -37,7 +38,7 @@ impl Cluster for Edge {
     }
 
     async fn moves(&self, request: Request<v1::MovesRequest>) -> Result<Response<v1::MovesResponse>, Status> {
-        let scope = Scope::of(&request);
+        let scope = self.0.scope(&request)?;
         let work = |moves, by| async move {
             let mut answer = crate::cluster::moves(&self.0, moves, by).await?;
             answer.moves.retain(|moved| scope.sees(&moved.collection));
@@ -64,18 +65,30 @@ impl Cluster for Edge {
         request: Request<v1::VerifyRequest>,
     ) -> Result<Response<Self::VerifyStream>, Status> {
         let by = self.0.deadline(request.metadata());
-        let scope = Scope::of(&request);
-        scope.check(request.get_ref())?;
-        let noted = scope.noted(request.get_ref());
-        let begun = crate::cluster::verify(self.0.clone(), request.into_inner(), by).await;
+        let scope = self.0.scope(&request)?;
+        let mut message = request.into_inner();
+        let noted = scope.noted(&message);
+        scope.enter(&mut message)?;
+        let share = self.0.enter(&scope, by).await.map_err(|why| self.0.tenants.told(&scope, why))?;
+        let begun = crate::cluster::verify(self.0.clone(), message, by).await;
         scope.ended(noted.as_deref(), begun.as_ref().err().map_or(Code::Ok, Status::code));
-        Ok(Response::new(Box::pin(begun?)))
+        let answers = begun.map_err(|why| scope.told(why))?.map(move |answer| {
+            let _held = &share;
+            answer.map(|answer| scope.tell(answer)).map_err(|why| scope.told(why))
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn usage(&self, request: Request<v1::UsageRequest>) -> Result<Response<v1::UsageResponse>, Status> {
+        let scope = self.0.scope(&request)?;
+        let work = |usage, by| async move { crate::tenant::usage::usage(&self.0, usage, &scope, by).await };
+        self.0.run((Class::System, "usage"), request, work).await
     }
 
     type WatchStream = BoxStream<'static, Result<v1::PlacementMap, Status>>;
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let scope = Scope::of(&request);
+        let scope = self.0.scope(&request)?;
         let after = request.into_inner().after_epoch;
         let watching = Watching {
             installed: self.0.placement.installed(),

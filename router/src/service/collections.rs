@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 
 use super::Edge;
 use crate::admission::Class;
-use crate::scope::Scope;
+use crate::tenant::Member;
 use crate::{collections, read};
 
 #[tonic::async_trait]
@@ -15,11 +15,10 @@ impl Collections for Edge {
         &self,
         request: Request<v1::CreateCollectionRequest>,
     ) -> Result<Response<v1::CreateCollectionResponse>, Status> {
-        self.0
-            .run((Class::System, "create_collection"), request, |message, by| {
-                collections::create(&self.0, message, by)
-            })
-            .await
+        let scope = self.0.scope(&request)?;
+        let tenancy = scope.member().map(Member::tenancy);
+        let work = |message, by| collections::create(&self.0, message, tenancy, by);
+        self.0.run((Class::System, "create_collection"), request, work).await
     }
 
     async fn get(
@@ -36,7 +35,7 @@ impl Collections for Edge {
         &self,
         request: Request<v1::ListCollectionsRequest>,
     ) -> Result<Response<v1::ListCollectionsResponse>, Status> {
-        let scope = Scope::of(&request);
+        let scope = self.0.scope(&request)?;
         let work = |_, by| async move {
             let mut answer = collections::list(&self.0, by).await?;
             answer.collections.retain(|c| c.spec.as_ref().is_some_and(|spec| scope.sees(&spec.name)));

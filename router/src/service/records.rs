@@ -2,13 +2,15 @@
 
 use flotilla_proto::v1;
 use flotilla_proto::v1::records_server::Records;
-use futures::stream::BoxStream;
+use futures::StreamExt as _;
+use futures::stream::{BoxStream, Stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Edge;
+use crate::Router;
 use crate::admission::Class;
 use crate::read::{self, scan};
-use crate::scope::Scope;
+use crate::scope::{Names, Scope};
 use crate::{aggregate, write};
 use crate::{patch, replace};
 
@@ -25,9 +27,14 @@ impl Records for Edge {
         &self,
         request: Request<Streaming<v1::UpsertRequest>>,
     ) -> Result<Response<v1::UpsertStreamResponse>, Status> {
-        let scope = Scope::of(&request);
-        let (metadata, _, batches) = request.into_parts();
-        self.0.stream("upsert_stream", &metadata, write::upsert_stream(&self.0, scope.each(batches))).await
+        let scope = self.0.scope(&request)?;
+        let (metadata, _, messages) = request.into_parts();
+        let work = async {
+            let _share = self.0.tenants.share(&scope, self.0.deadline(&metadata)).await?;
+            write::upsert_stream(&self.0, entering(&self.0, &scope, messages, Entering::Each)).await
+        };
+        let ended = self.0.stream("upsert_stream", &metadata, work).await;
+        ended.map_err(|why| self.0.tenants.told(&scope, why))
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
@@ -49,9 +56,14 @@ impl Records for Edge {
         &self,
         request: Request<Streaming<v1::ReplaceRequest>>,
     ) -> Result<Response<v1::ReplaceResponse>, Status> {
-        let scope = Scope::of(&request);
-        let (metadata, _, parts) = request.into_parts();
-        self.0.stream("replace", &metadata, replace::replace(&self.0, scope.first(parts))).await
+        let scope = self.0.scope(&request)?;
+        let (metadata, _, messages) = request.into_parts();
+        let work = async {
+            let _share = self.0.tenants.share(&scope, self.0.deadline(&metadata)).await?;
+            replace::replace(&self.0, entering(&self.0, &scope, messages, Entering::First)).await
+        };
+        let ended = self.0.stream("replace", &metadata, work).await;
+        ended.map_err(|why| self.0.tenants.told(&scope, why))
     }
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {
@@ -64,9 +76,20 @@ impl Records for Edge {
         &self,
         request: Request<v1::ScanRequest>,
     ) -> Result<Response<Self::ScanStreamStream>, Status> {
-        Scope::of(&request).check(request.get_ref())?;
-        let work = scan::scan_stream(self.0.clone(), request.into_inner());
-        let pages = self.0.metrics.measure("scan_stream", work).await?;
+        let scope = self.0.scope(&request)?;
+        let by = self.0.deadline(request.metadata());
+        let mut message = request.into_inner();
+        let work = async {
+            scope.enter(&mut message)?;
+            let share = self.0.enter(&scope, by).await?;
+            Ok((scan::scan_stream(self.0.clone(), message).await?, share))
+        };
+        let begun = self.0.metrics.measure("scan_stream", work).await;
+        let (pages, share) = begun.map_err(|why| self.0.tenants.told(&scope, why))?;
+        let pages = pages.map(move |page| {
+            let _held = &share;
+            page.map_err(|why| scope.told(why))
+        });
         Ok(Response::new(Box::pin(pages)))
     }
 
@@ -84,4 +107,31 @@ impl Records for Edge {
             })
             .await
     }
+}
+
+/// Which messages of a stream say what it is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entering {
+    /// Each for itself.
+    Each,
+    /// The first, for all of them.
+    First,
+}
+
+/// The messages of a stream: checked, with the cluster's names, and each counted as a request of its tenant's.
+fn entering<'a, M: Names + Send + 'a>(
+    router: &'a Router,
+    scope: &'a Scope,
+    messages: Streaming<M>,
+    entering: Entering,
+) -> impl Stream<Item = Result<M, Status>> + Unpin + 'a {
+    let state = (messages, false);
+    Box::pin(futures::stream::try_unfold(state, move |(mut messages, is_begun)| async move {
+        let Some(mut message) = messages.next().await.transpose()? else { return Ok(None) };
+        if entering == Entering::Each || !is_begun {
+            scope.enter(&mut message)?;
+        }
+        router.counted(scope).await?;
+        Ok(Some((message, (messages, true))))
+    }))
 }

@@ -19,6 +19,7 @@ const TABLE: &[(&str, [bool; 3])] = &[
     ("flotilla.v1.Cluster/Describe", ALL),
     ("flotilla.v1.Cluster/Moves", ALL),
     ("flotilla.v1.Cluster/Plan", ADMIN),
+    ("flotilla.v1.Cluster/Usage", ALL),
     ("flotilla.v1.Cluster/Verify", ADMIN),
     ("flotilla.v1.Cluster/Watch", ALL),
     ("flotilla.v1.Collections/Create", ADMIN),
@@ -46,6 +47,7 @@ const ADMIN: [bool; 3] = [false, false, true];
 const SEEN: &[&str] = &[
     "flotilla.v1.Cluster/Describe",
     "flotilla.v1.Cluster/Moves",
+    "flotilla.v1.Cluster/Usage",
     "flotilla.v1.Cluster/Watch",
     "flotilla.v1.Collections/List",
 ];

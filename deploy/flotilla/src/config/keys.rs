@@ -314,6 +314,68 @@ pub const KEYS: &[Key] = &[
         "bytes",
         "Stored bytes at which a single node advises a cluster in its log; 0: never.",
     ),
+    Key {
+        name: "hub.enabled",
+        kind: Kind::Flag { default: false },
+        unit: "",
+        is_live: false,
+        doc: "Whether callers are tenants': whoever calls needs one in its credentials, or admin on all collections.",
+    },
+    Key {
+        name: "hub.tenant_isolation",
+        kind: Kind::Word { default: "collection", of: &["none", "collection", "storage"] },
+        unit: "",
+        is_live: false,
+        doc: "What new collections of a tenant have of their own: nothing, names, or names and folders.",
+    },
+    number(
+        "hub.tenant_limits.default.max_collections",
+        [100, 0, 1 << 60],
+        "collections",
+        "Collections that a tenant of the class default may have.",
+    ),
+    number(
+        "hub.tenant_limits.default.max_vectors_per_collection",
+        [10_000_000, 0, 1 << 60],
+        "vectors",
+        "Vectors that one collection of a tenant of the class default may have.",
+    ),
+    number(
+        "hub.tenant_limits.default.max_storage_bytes",
+        [100 << 30, 0, 1 << 60],
+        "bytes",
+        "Bytes that all collections of a tenant of the class default may have.",
+    ),
+    number(
+        "hub.tenant_limits.default.max_requests_per_minute",
+        [1_000, 1, 1_000_000_000],
+        "requests",
+        "Requests that a tenant of the class default may make, at all routers together.",
+    ),
+    number(
+        "hub.tenant_limits.enterprise.max_collections",
+        [1_000, 0, 1 << 60],
+        "collections",
+        "Collections that a tenant of the class enterprise may have.",
+    ),
+    number(
+        "hub.tenant_limits.enterprise.max_vectors_per_collection",
+        [100_000_000, 0, 1 << 60],
+        "vectors",
+        "Vectors that one collection of a tenant of the class enterprise may have.",
+    ),
+    number(
+        "hub.tenant_limits.enterprise.max_storage_bytes",
+        [1 << 40, 0, 1 << 60],
+        "bytes",
+        "Bytes that all collections of a tenant of the class enterprise may have.",
+    ),
+    number(
+        "hub.tenant_limits.enterprise.max_requests_per_minute",
+        [10_000, 1, 1_000_000_000],
+        "requests",
+        "Requests that a tenant of the class enterprise may make, at all routers together.",
+    ),
     path(
         "security.api_keys_file",
         "API keys, as `flotilla keys` writes them: whoever calls must have one. Of up and router.",
@@ -388,7 +450,6 @@ pub const UNSUPPORTED: &[&str] = &[
     "cluster.sharding",
     "cluster.shard_id",
     "cluster.router_address",
-    "hub",
     "cache.vector_cache",
 ];
 

@@ -9,7 +9,7 @@ use flotilla_proto::record::Key;
 use flotilla_proto::ring;
 use flotilla_proto::schema::{CollectionSpec, FieldType, Strategy};
 
-use super::{Catalogue, Outcome, Refused, spread};
+use super::{Catalogue, Outcome, Owner, Refused, spread};
 
 impl Catalogue {
     pub(super) fn create(
@@ -17,6 +17,7 @@ impl Catalogue {
         id: CollectionId,
         mut spec: CollectionSpec,
         alive: &[NodeId],
+        owner: Option<Owner>,
     ) -> Result<Outcome, Refused> {
         if self.map.collection(&spec.name).is_some() {
             return Err(Refused::Exists(spec.name));
@@ -25,12 +26,14 @@ impl Catalogue {
             return Err(Refused::Full(format!("{COLLECTIONS_MAX} collections exist, and that is the limit")));
         }
         spec.check()?;
+        let tenancy = self.tenancy(&spec.name, owner)?;
         spec.replication_factor = spec.replication_factor.max(1);
         let partitions = self.new_partitions(spec.partitions, spec.replication_factor, alive)?;
         let slots = slots(&spec);
         let epoch = self.next_epoch();
         let (slot_move, replaces) = (None, Default::default());
-        let placement = CollectionPlacement { id, spec, epoch, partitions, slots, slot_move, replaces };
+        let placement =
+            CollectionPlacement { id, spec, epoch, partitions, slots, slot_move, replaces, tenancy };
         self.map.collections.push(placement.clone());
         self.map.collections.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
         Ok(Outcome::Placement(placement))

@@ -31,7 +31,7 @@ fn everybody(catalogue: &Catalogue) -> Vec<NodeId> {
 
 fn create(catalogue: &mut Catalogue, spec: CollectionSpec) -> CollectionPlacement {
     let alive = everybody(catalogue);
-    match catalogue.create(Uuid::from_u128(7), spec, &alive).unwrap() {
+    match catalogue.create(Uuid::from_u128(7), spec, &alive, None).unwrap() {
         Outcome::Placement(placement) => placement,
         other => panic!("{other:?}"),
     }

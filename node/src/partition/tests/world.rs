@@ -171,6 +171,7 @@ impl World {
             slots,
             slot_move: None,
             replaces: Default::default(),
+            tenancy: None,
         };
         let map = PlacementMap { epoch: Epoch(1), collections: vec![placement], ..Default::default() };
         let shelves = (1..=3).map(|id| Shelf::new(id, &spec, &map)).collect();

@@ -56,6 +56,14 @@ impl Store {
         Ok(rows.len() as u64)
     }
 
+    /// Live records after every command so far, published or not.
+    pub fn live(&self) -> u64 {
+        let state = self.state.lock();
+        let in_memory = state.frozen.iter().map(|frozen| &frozen.rows).chain([&state.growing]);
+        let in_memory: u64 = in_memory.map(|rows| u64::from(rows.live())).sum();
+        in_memory + state.sealed.iter().map(|sealed| u64::from(sealed.live())).sum::<u64>()
+    }
+
     /// The version of a key's record after every command so far, published or not; `None`: there is none.
     ///
     /// # Errors

@@ -16,10 +16,11 @@ fn grants(all: &[&str]) -> Vec<GrantRow> {
 fn a_key_holds_until_it_ends_or_is_revoked_and_only_its_hash_is_kept() {
     let folder = Folder::new();
     let mut file = KeyFile::default();
-    let first =
-        file.create("app", grants(&["write:docs,logs-*", "read"]), Some("acme".into()), None).unwrap();
-    let second = file.create("app", grants(&["write:docs"]), None, Some(100)).unwrap();
-    let other = file.create("ops", grants(&["admin"]), None, None).unwrap();
+    let first = file
+        .create("app", grants(&["write:docs,logs-*", "read"]), (Some("acme".into()), None), None)
+        .unwrap();
+    let second = file.create("app", grants(&["write:docs"]), (None, None), Some(100)).unwrap();
+    let other = file.create("ops", grants(&["admin"]), (None, None), None).unwrap();
     let path = folder.at("keys.json");
     file.save(&path).unwrap();
     let written = text(&path);
@@ -89,7 +90,7 @@ fn a_damaged_file_of_keys_is_refused_with_its_place_and_without_what_it_holds() 
 fn a_key_comes_in_either_header_and_everything_else_is_refused() {
     let folder = Folder::new();
     let mut file = KeyFile::default();
-    let key = file.create("app", grants(&["read"]), None, None).unwrap();
+    let key = file.create("app", grants(&["read"]), (None, None), None).unwrap();
     let path = folder.at("keys.json");
     file.save(&path).unwrap();
     let keys = Watched::open("keys", vec![path], |bytes| Keys::parse(&bytes[0])).unwrap();
