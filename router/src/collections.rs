@@ -4,7 +4,7 @@ use flotilla_proto::convert::{collection_to_wire, fields_from_wire, spec_from_wi
 use flotilla_proto::ids::Epoch;
 use flotilla_proto::limits::EF_MAX;
 use flotilla_proto::refusal::Violation;
-use flotilla_proto::schema::check_path;
+use flotilla_proto::schema::{check_name, check_path};
 use flotilla_proto::{shard, v1};
 use tonic::Status;
 
@@ -20,6 +20,10 @@ pub(crate) async fn create(
     deadline: Deadline,
 ) -> Result<v1::CreateCollectionResponse, Status> {
     let spec = request.spec.clone().ok_or_else(|| Violation::new("spec", "is missing"))?;
+    if tenancy.is_none() {
+        // Only a tenant's own name has the tenant before it.
+        check_name("spec.name", &spec.name)?;
+    }
     spec_from_wire(spec)?.check()?;
     let request = shard::CreateRequest { spec: request.spec, tenancy };
     let send = |mut meta: Meta, request| async move { meta.create(request).await };

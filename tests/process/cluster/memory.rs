@@ -18,6 +18,8 @@ const ROOM: u64 = 24 << 20;
 /// Of its memory that it keeps from batch to batch, in percent.
 const SHRINK: u64 = 85;
 const BATCHES_MAX: u64 = 60;
+/// It does not know that its memory is short: if it did, it would refuse writes, and live.
+const SETTINGS: &str = "memory:\n  max_heap_mb: 1048576\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_killed_for_want_of_memory_loses_nothing() {
@@ -25,7 +27,8 @@ async fn a_node_killed_for_want_of_memory_loses_nothing() {
         Ok(memory) => memory,
         Err(why) => return println!("SKIPPED: no memory can be taken away here: {why}"),
     };
-    let mut scene = Scene::set("cluster::memory::", Shape::of(3, 0, 2)).await;
+    let shape = Shape { settings: SETTINGS, ..Shape::of(3, 0, 2) };
+    let mut scene = Scene::set("cluster::memory::", shape).await;
     scene.create(v1::CollectionSpec { partitions: 2, ..api::collection(BULK, DIMS as u32, vec![]) }).await;
     let client = scene.cluster.client().await.unwrap().within(Duration::from_secs(30));
     let load = scene.load().await;

@@ -37,7 +37,7 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_known_one() {
 fn planned_keys_are_refused_clearly() {
     for text in [
         "memory:\n  mmap_enabled: false",
-        "storage: {compression: lz4}",
+        "cluster: {sharding: {strategy: range}}",
         "cache:\n  vector_cache:\n    size_mb: 1",
         "cluster:\n  mode: shard",
     ] {
