@@ -65,6 +65,19 @@ class Cluster:
         (self.folder / "bin").mkdir()
         (self.folder / "bin/flotilla").symlink_to(binary)
         self.env = {**os.environ, **QUICK, "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}"}
+        self.credentials()
+
+    def credentials(self):
+        """Callers have names: one sees to the cluster, and one is a tenant that may have one collection."""
+        keys = self.folder / "keys.json"
+
+        def key(*words):
+            return subprocess.run(["flotilla", "keys", "create", "--file", str(keys), "--grant", "admin", *words], env=self.env,
+                                  check=True, capture_output=True, text=True).stdout.strip()
+
+        self.env["FLOTILLA_API_KEY"], self.tenant = key("--name", "ops"), key("--name", "shop", "--tenant", "acme")
+        self.env |= {"FLOTILLA_SECURITY_API_KEYS_FILE": str(keys), "FLOTILLA_HUB_ENABLED": "true",
+                     "FLOTILLA_HUB_TENANT_LIMITS_DEFAULT_MAX_COLLECTIONS": "1"}
 
     def __enter__(self):
         return self
@@ -134,9 +147,9 @@ class Cluster:
             return get(f"http://127.0.0.1:{self.ports[name][0]}/readyz")
         within(120, f"{name} ready", answers)
 
-    def ctl(self, *words, timeout=60, check=True):
+    def ctl(self, *words, timeout=60, check=True, **env):
         """A command of the binary against the router."""
-        done = subprocess.run(["flotilla", *words, "--to", self.api], env=self.env, text=True, timeout=timeout,
+        done = subprocess.run(["flotilla", *words, "--to", self.api], env={**self.env, **env}, text=True, timeout=timeout,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
         assert not check or done.returncode == 0, f"flotilla {' '.join(words)}: {done.stderr}"
         return done
@@ -147,7 +160,13 @@ class Cluster:
         lines = (json.dumps({"id": i, "v": vector(), "title": f"record {i}"}) for i in range(records))
         (self.folder / "records.jsonl").write_text("\n".join(lines) + "\n")
         self.ctl("collections", "create", "docs", "--vector", f"default:{DIMS}:cosine:fast")
-        self.ctl("import", "--collection", "docs", "--records", str(self.folder / "records.jsonl"), "--vector-field", "v", "--key", "id")
+        rows = ("import", "--collection", "docs", "--records", str(self.folder / "records.jsonl"), "--vector-field", "v", "--key", "id")
+        self.ctl(*rows)
+        # A collection of the same name that is another one, and one too many.
+        self.ctl("collections", "create", "docs", "--vector", f"default:{DIMS}:cosine:fast", FLOTILLA_API_KEY=self.tenant)
+        self.ctl(*rows, FLOTILLA_API_KEY=self.tenant)
+        refused = self.ctl("collections", "create", "more", check=False, FLOTILLA_API_KEY=self.tenant)
+        assert refused.returncode != 0 and "max_collections" in refused.stderr, refused.stderr
         queries = [x for _ in range(60) for x in vector()]
         header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': (60, {DIMS}), }}".ljust(117) + "\n"
         (self.folder / "queries.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()

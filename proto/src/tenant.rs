@@ -379,7 +379,7 @@ mod tests {
     fn the_shares_of_all_partitions_are_the_limit() {
         let vector = VectorSpec::new(2, Distance::Dot, IndexKind::Flat);
         for (max, vectors) in [(100, 1), (7, 1), (0, 1), (1_001, 2), (u64::MAX, 1)] {
-            let named = (0..vectors).map(|n| (format!("v{n}"), vector.clone()));
+            let named = (0..vectors).map(|n| (format!("v{n}"), vector));
             let limits = Limits { max_vectors_per_collection: max, ..Class::Default.limits() };
             let placement = CollectionPlacement {
                 id: uuid::Uuid::nil(),
