@@ -201,6 +201,7 @@ async fn what_is_counted_explains_what_is_used() {
     println!("{grown} bytes more are used, {explained} are counted");
     let values = (ROWS as usize * WIDTH * 4) as f64;
     assert!(explained > values, "{explained} of at least {values} are counted");
-    assert!((0.5..=1.5).contains(&(explained / grown)), "{explained} of {grown} are explained");
+    // What was freed lately is not yet given back: on a busy machine that is as much again.
+    assert!((0.3..=1.5).contains(&(explained / grown)), "{explained} of {grown} are explained");
     server.terminate().unwrap();
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use flotilla_proto::peer;
 
-use super::outbox::{FILES_MAX, PIECE_BYTES, checksum};
+use super::outbox::{FILES_MAX, OUTGOING, PIECE_BYTES, checksum};
 use crate::env::fs;
 use crate::planted::{self, Bug};
 
@@ -219,7 +219,7 @@ pub fn recover(folder: &Path) -> io::Result<()> {
     if fs::exists(&old)? {
         fs::remove_dir_all(&old)?;
     }
-    Ok(())
+    remove_links(folder)
 }
 
 /// Removes whatever stands beside `folder` on its behalf.
@@ -228,6 +228,19 @@ pub fn remove_beside(folder: &Path) -> io::Result<()> {
         if fs::exists(&at)? {
             fs::remove_dir_all(&at)?;
         }
+    }
+    remove_links(folder)
+}
+
+/// Removes links to what was in `folder`, made to be sent ([`Outgoing`](super::outbox::Outgoing)): who made them is gone.
+fn remove_links(folder: &Path) -> io::Result<()> {
+    let (Some(above), Some(name)) = (folder.parent(), folder.file_name()) else { return Ok(()) };
+    if !fs::exists(above)? {
+        return Ok(());
+    }
+    let start = format!("{}{OUTGOING}", name.to_string_lossy());
+    for link in fs::read_dir(above)?.iter().filter(|name| name.starts_with(&start)) {
+        fs::remove_dir_all(&above.join(link))?;
     }
     Ok(())
 }
@@ -386,6 +399,19 @@ mod tests {
             disk.remove();
         }
         assert!(seen[0] > 20 && seen[1] > 20, "{seen:?}: steps before and after the swap");
+    }
+
+    #[test]
+    fn links_whose_maker_is_gone_go_and_those_of_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for forget in [recover, remove_beside] {
+            ["1.out-00ff", "1.out-17", "11.out-00ff", "1"].iter().for_each(|name| sample(&at(name)));
+            forget(&at("1")).unwrap();
+            let left = ["1.out-00ff", "1.out-17", "11.out-00ff", "1"].map(|name| at(name).exists());
+            assert_eq!(left, [false, false, true, true]);
+        }
+        recover(&at("none/1")).unwrap();
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub(super) const FILES_MAX: usize = 1 << 16;
 /// How long the receiver may take to compare what it has, and to install.
 const ANSWER_MAX: Duration = Duration::from_secs(300);
 
+/// Between the name of a folder and what is drawn, in the name of a folder of links to it.
+pub(super) const OUTGOING: &str = ".out-";
+
 /// A folder of hard links that is removed with its last owner.
 #[derive(Debug)]
 pub struct Outgoing(PathBuf);

@@ -17,7 +17,7 @@ use openraft::EntryPayload;
 use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 
-use super::outbox::Outgoing;
+use super::outbox::{OUTGOING, Outgoing};
 use super::types::{LogId, Mark, StoredMembership, Types};
 use crate::env::random;
 use crate::invariants::applied_in_order;
@@ -90,7 +90,7 @@ impl<M: Machine> StateMachine<M> {
     /// Links the durable state to be sent.
     fn link(&mut self) -> Result<DurableState, Fault> {
         let mut folder = self.outbox.as_os_str().to_owned();
-        folder.push(format!(".out-{:016x}", random::u64()));
+        folder.push(format!("{OUTGOING}{:016x}", random::u64()));
         let folder = PathBuf::from(folder);
         let links = Arc::new(Outgoing::new(folder.clone()));
         let mark = decode(&self.machine.link(&folder)?)?;

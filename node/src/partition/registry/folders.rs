@@ -74,13 +74,15 @@ impl Folders {
         self.of(id)
     }
 
-    /// Partitions that have a folder here, be it one that is on its way out.
+    /// Partitions that have a folder here, be it one that is on its way out, or only what lay beside it: a power cut may keep the
+    /// end of a removal and lose what came before it.
     pub fn on_disk(&self) -> BTreeSet<PartitionId> {
         let names = |home: &Path| fs::read_dir(home).unwrap_or_default();
         let tenants = names(&self.tenants).into_iter().map(|tenant| self.tenants.join(tenant));
         let homes = [self.partitions.clone()].into_iter().chain(tenants);
-        let whole = |name: &String| name.strip_suffix(DROPPED).unwrap_or(name).parse().ok().map(PartitionId);
-        homes.flat_map(|home| names(&home).iter().filter_map(whole).collect::<Vec<_>>()).collect()
+        homes
+            .flat_map(|home| names(&home).iter().filter_map(|name| id_of(name)).collect::<Vec<_>>())
+            .collect()
     }
 }
 
@@ -116,7 +118,13 @@ mod tests {
         std::fs::rename(&first, data.path().join("tenants/acme/1.old")).unwrap();
         assert_eq!(open().of(PartitionId(1)), first);
         std::fs::rename(data.path().join("tenants/acme/1.old"), dropped(&first)).unwrap();
-        assert_eq!((open().of(PartitionId(1)), open().on_disk().len()), (first, 2));
+        assert_eq!((open().of(PartitionId(1)), open().on_disk().len()), (first.clone(), 2));
+        std::fs::rename(dropped(&first), data.path().join("tenants/acme/1.out-00ff")).unwrap();
+        assert_eq!(
+            open().on_disk(),
+            [PartitionId(1), PartitionId(2)].into(),
+            "what lay beside it is to go, too"
+        );
     }
 
     #[test]
