@@ -30,7 +30,7 @@ const WRITERS: u64 = 4;
 const PAD: usize = 3_000;
 /// Refused at the latest by then: several times what there is.
 const ROWS_MAX: u64 = 600_000;
-const DISK_MIB: u64 = 256;
+const DISK_MIB: u64 = 1_536;
 const SOON: Duration = Duration::from_secs(120);
 
 fn start(dir: &Path, data: &Path, settings: &str) -> Server {
