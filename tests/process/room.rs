@@ -197,11 +197,16 @@ async fn what_is_counted_explains_what_is_used() {
             last = now;
         }
     }
-    let [grown, explained] = [0, 1].map(|figure| last[figure] - first[figure]);
-    println!("{grown} bytes more are used, {explained} are counted");
     let values = (ROWS as usize * WIDTH * 4) as f64;
-    assert!(explained > values, "{explained} of at least {values} are counted");
-    // What was freed lately is not yet given back: on a busy machine that is as much again.
-    assert!((0.3..=1.5).contains(&(explained / grown)), "{explained} of {grown} are explained");
+    let [_, most] = [0, 1].map(|figure| last[figure] - first[figure]);
+    assert!(most > values, "{most} of at least {values} are counted");
+    // What the way of the writes took is freed by then, and given back a little later.
+    let explained = eventually("what is counted explains what is used", SOON, async || {
+        let now = look();
+        let [grown, explained] = [0, 1].map(|figure| now[figure] - first[figure]);
+        println!("{grown} bytes more are used, {explained} are counted");
+        (explained > values && (0.5..=1.5).contains(&(explained / grown))).then_some(())
+    });
+    explained.await.unwrap();
     server.terminate().unwrap();
 }
