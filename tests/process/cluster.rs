@@ -108,11 +108,13 @@ impl Scene {
         Client::new(&self.recorder, &self.cluster.urls(), &self.seed, &self.work).await.unwrap()
     }
 
-    /// The end: clients rest, every key is read once more, the history is judged, and the replicas are compared.
+    /// The end: clients rest, every key is read once more, the history is judged, nobody panicked, and the
+    /// replicas are compared.
     async fn judge(&self, load: Load) -> History {
         load.stop().await;
         self.one_client().await.get_all().await;
         let history = self.judge_record();
+        assert_eq!(self.cluster.panics(), Vec::<String>::new(), "nothing panics");
         self.cluster.caught_up(&self.work.collection).await.unwrap_or_else(|why| panic!("{why:?}"));
         self.cluster.verified(&self.work.collection).await.unwrap_or_else(|why| panic!("{why:?}"));
         history

@@ -19,6 +19,8 @@ use crate::wait::eventually_blocking;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long a drain may take.
 const DRAIN_WITHIN: Duration = Duration::from_secs(40);
+/// How long a disk may hold a call that a stopped process stands in.
+const FROZEN_WITHIN: Duration = Duration::from_secs(20);
 /// How long any other command may take.
 const RUN_WITHIN: Duration = Duration::from_secs(180);
 /// Of each stream, this much is kept.
@@ -138,6 +140,22 @@ pub enum Signal {
     Continue,
 }
 
+/// What may be under way in a process that is frozen.
+#[derive(Clone, Copy, Debug)]
+pub enum InFlight {
+    /// Nothing: each system call has come to its end.
+    Nothing,
+    /// Calls that wait for a disk: as when the power goes under them.
+    Calls,
+}
+
+impl InFlight {
+    fn allow(self, state: char) -> bool {
+        // Stopped, stopped under a tracer, or ended.
+        "TtZX".contains(state) || (matches!(self, InFlight::Calls) && state == 'D')
+    }
+}
+
 /// A service that runs: its process, its log, and the lines that it has said.
 pub struct Service {
     child: Reaped,
@@ -182,6 +200,33 @@ impl Service {
                 bail!("ended instead of serving: {status:?}; stderr:\n{}", self.log())
             }
         }
+    }
+
+    /// SIGSTOP, and waits until no thread of it runs; what stands in a system call meanwhile returns from it only afterwards.
+    ///
+    /// # Errors
+    /// If it does not run, or a thread does not come to rest in time.
+    pub fn freeze(&self, calls: InFlight) -> anyhow::Result<()> {
+        self.signal(Signal::Stop)?;
+        let deadline = Instant::now() + FROZEN_WITHIN;
+        while !self.threads()?.into_iter().all(|state| calls.allow(state)) {
+            ensure!(Instant::now() < deadline, "a thread still runs {FROZEN_WITHIN:?} after SIGSTOP");
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// The state of each of its threads, as the kernel writes it.
+    fn threads(&self) -> anyhow::Result<Vec<char>> {
+        let tasks = format!("/proc/{}/task", self.id());
+        let mut states = Vec::new();
+        for task in std::fs::read_dir(&tasks).with_context(|| tasks.clone())? {
+            // One that has ended since it was listed does not run.
+            let Ok(stat) = std::fs::read_to_string(task?.path().join("stat")) else { continue };
+            let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+            states.push(state.with_context(|| format!("{tasks}: {stat}"))?);
+        }
+        Ok(states)
     }
 
     /// What it logged so far.

@@ -36,9 +36,7 @@ async fn a_node_that_loses_power_loses_nothing_acknowledged() {
     let load = scene.load().await;
     for _ in 0..rounds(3) {
         scene.progress(&load, 200).await;
-        disk.cut().unwrap();
-        scene.cluster.kill9(VICTIM);
-        disk.replug().unwrap();
+        scene.cluster.power_cut(&disk, &[VICTIM]).unwrap();
         scene.cluster.restart(VICTIM).await.unwrap();
     }
     scene.progress(&load, 200).await;
@@ -55,9 +53,7 @@ async fn all_nodes_that_lose_power_at_once_lose_nothing_acknowledged() {
     let load = scene.load().await;
     for _ in 0..rounds(3) {
         scene.progress(&load, 300).await;
-        disk.cut().unwrap();
-        (0..3).for_each(|place| scene.cluster.kill9(place));
-        disk.replug().unwrap();
+        scene.cluster.power_cut(&disk, &[0, 1, 2]).unwrap();
         scene.cluster.restart_all().await.unwrap();
         scene.cluster.led(COLLECTION, &[]).await.unwrap();
     }
@@ -72,7 +68,7 @@ async fn a_disk_that_dies_under_a_node_fails_no_call() {
     let mut scene = Scene::set("cluster::power::dies", with_disk(&disk)).await;
     let load = scene.load().await;
     scene.progress(&load, 200).await;
-    disk.cut().unwrap();
+    scene.cluster.disk_dies(&disk, VICTIM).unwrap();
     scene.cluster.led(COLLECTION, &[VICTIM]).await.unwrap();
     scene.progress(&load, 300).await;
     scene.cluster.kill9(VICTIM);

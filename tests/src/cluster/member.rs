@@ -12,7 +12,7 @@ use tonic::transport::Endpoint;
 
 use super::network::Network;
 use super::ports;
-use crate::process::{Service, Signal, command};
+use crate::process::{InFlight, Service, Signal, command};
 use crate::proxy::Proxy;
 
 /// A node that does not answer so soon counts as not answering.
@@ -273,6 +273,10 @@ impl Member {
 
     pub(super) fn pause(&self) -> anyhow::Result<()> {
         self.service()?.signal(Signal::Stop)
+    }
+
+    pub(super) fn freeze(&self, calls: InFlight) -> anyhow::Result<()> {
+        self.service()?.freeze(calls)
     }
 
     pub(super) fn resume(&self) -> anyhow::Result<()> {
