@@ -91,7 +91,10 @@ def sets():
     """The values' settings are the README's, with the same bounds."""
     schema = yaml.safe_load((CHART / "values.schema.json").read_text())["$defs"]["config"]
     section = rules.README.split("## Configuration")[1].split("\n## ")[0].replace("\\|", "¦")
+    # The chart says itself where its members listen, what they are and how they find each other.
     own = {"server.bind", "server.port", "storage.data_dir"}
+    own |= {f"replication.{name}" for name in ("enabled", "role", "bind_address", "master_address")}
+    own |= {f"cluster.{name}" for name in ("enabled", "mode", "shards", "shard_id", "router_address")}
     there = {}
 
     def walk(at, path):
@@ -109,7 +112,7 @@ def sets():
         one = there.get(name, {})
         if "minimum" in one and not legal.startswith(f"{one['minimum']} to {one['maximum']}"):
             found.append(f"{name}: {legal}, and the schema says {one['minimum']} to {one['maximum']}")
-        if "enum" in one and " | ".join(one["enum"]) != legal.strip():
+        if "enum" in one and " | ".join(map(str, one["enum"])) != legal.strip():
             found.append(f"{name}: {legal}, and the schema says {one['enum']}")
     none(found)
     return f"{len(known)} settings"

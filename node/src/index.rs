@@ -9,6 +9,7 @@
 //! * [`hnsw`] is approximate: a navigable graph that looks at about a thousand rows of a hundred thousand. It
 //!   is built once over a frozen block of rows and never changes; it is opened in place over the bytes of a file.
 //! * [`lsh`] is approximate: hashes in buckets, quick to build and small, less exact at the same speed.
+//! * [`vector_cache`] keeps what of the rows is read from disk.
 //! * [`VectorIndex`] is what all have in common, and `index::exam` is the examination each of them sits.
 //!
 //! Invariants:
@@ -44,6 +45,7 @@ pub mod progress;
 pub mod quantized;
 pub mod rotation;
 pub mod rows;
+pub mod vector_cache;
 
 #[cfg(test)]
 mod exam;

@@ -138,6 +138,14 @@ impl Room {
         (self.used.load(Ordering::Relaxed), self.limit.load(Ordering::Relaxed))
     }
 
+    /// One of so many parts of the memory that the process may use; everything, if it is not known how much that is.
+    pub fn part(&self, parts: u64) -> u64 {
+        match self.memory() {
+            (_, 0) => u64::MAX,
+            (_, limit) => limit / parts.max(1),
+        }
+    }
+
     /// How far the node has retreated.
     pub fn step(&self) -> Step {
         STEPS.get(usize::from(self.step.load(Ordering::Relaxed))).copied().unwrap_or_default()

@@ -41,7 +41,8 @@ use self::folder::{Folder, Membership};
 use self::keeper::Keeper;
 use self::relief::Relief;
 use self::steward::Steward;
-use crate::env::{clock, random, task};
+use crate::env::{clock, mmap, task};
+use crate::index::vector_cache::{self, VectorCache};
 use crate::log::Lanes;
 use crate::meta::Meta;
 use crate::meta::catalogue::Change;
@@ -98,6 +99,11 @@ pub struct Options {
     pub room: room::Options,
     /// Which answers are kept.
     pub answers: answers::Options,
+    /// Which vectors that stay on disk are kept. At most an eighth of the memory that the process may use. One cache serves
+    /// the process: the first node says what it is like.
+    pub vectors: vector_cache::Options,
+    /// Whether sealed files are mapped, and not read into memory (default true). Said for the whole process.
+    pub is_mapping: bool,
     /// The limits of tenants by class, to be those of the cluster. Default: none, they stay as they are.
     pub tenants: Option<Classes>,
 }
@@ -119,6 +125,8 @@ pub struct ClusterOptions {
     pub ordinal: Option<u32>,
     /// How long a new node looks for a member (default 0: not at all).
     pub join_within: Duration,
+    /// How long it looks before it begins a cluster itself. Default: none, while there are seeds it never does.
+    pub begins_after: Option<Duration>,
     /// What it shows other members, and asks of them. Default: nothing.
     pub trust: Trust,
 }
@@ -145,6 +153,8 @@ impl Options {
             slots: worker::slots::Pace::default(),
             room: room::Options::default(),
             answers: answers::Options::default(),
+            vectors: vector_cache::Options::default(),
+            is_mapping: true,
             tenants: None,
         }
     }
@@ -173,6 +183,7 @@ pub struct Node {
     equality: Arc<Equality>,
     tasks: Mutex<Vec<task::JoinHandle<()>>>,
     defaults: Defaults,
+    max_lag: Duration,
     trust: Trust,
 }
 
@@ -190,12 +201,15 @@ impl Node {
             (Some(membership), _) => membership,
             (None, Some(cluster)) if !cluster.seeds.is_empty() => {
                 let member = options.member(folder.uuid(), NodeId(0));
-                let joined =
-                    join::ask_until(&cluster.seeds, &member, &cluster.trust, cluster.join_within).await?;
-                known = joined.map;
-                joined.membership
+                match join::ask_until(&member, cluster).await? {
+                    Some(joined) => {
+                        known = joined.map;
+                        joined.membership
+                    }
+                    None => Membership::first(),
+                }
             }
-            (None, _) => Membership { cluster: random::uuid(), id: NodeId(1) },
+            (None, _) => Membership::first(),
         };
         folder.bind(membership)?;
         let own = membership.id;
@@ -209,6 +223,10 @@ impl Node {
         let meta = Arc::new(meta);
         let threads = options.threads.max(1);
         let room = Arc::new(Room::new(options.room));
+        mmap::set_mapping(options.is_mapping);
+        room.sample_memory();
+        let bytes_max = options.vectors.bytes_max.min(room.part(VECTORS_PART));
+        VectorCache::shared(|| vector_cache::Options { bytes_max, ..options.vectors });
         let read_permits = Arc::new(Semaphore::new(threads * 4));
         let shared = Shared {
             store: options.store,
@@ -264,7 +282,8 @@ impl Node {
         let equality = Arc::new(equality);
         tasks.push(task::spawn(equality.clone().run()));
         let (tasks, defaults) = (Mutex::new(tasks), options.defaults);
-        Ok(Node { folder, lanes, meta, registry, peers, mover, equality, tasks, defaults, trust })
+        let max_lag = Duration::from_millis(options.lag.max_lag_ms);
+        Ok(Node { folder, lanes, meta, registry, peers, mover, equality, tasks, defaults, max_lag, trust })
     }
 
     /// Its number in the cluster.
@@ -284,7 +303,8 @@ impl Node {
 
     /// What routers call; to be served [`guarded`].
     pub fn routes(&self) -> Routes {
-        let shard = ShardServer::new(ShardService::new(self.registry.clone(), self.meta.clone()));
+        let shard =
+            ShardServer::new(ShardService::new(self.registry.clone(), self.meta.clone(), self.max_lag));
         let meta =
             MetaService::new(self.registry.clone(), self.meta.clone(), self.mover.clone(), self.defaults);
         let meta = MetaServer::new(meta);
@@ -433,6 +453,8 @@ pub fn guarded(services: Routes, port: Rights, authenticator: Option<Arc<dyn Aut
 }
 
 /// How long to wait before a member is asked again.
+/// The vector cache takes one of so many parts of the memory that the process may use, at most.
+const VECTORS_PART: u64 = 8;
 const ANNOUNCE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Tells the cluster where this node serves now; when it is in this node's own map, that map is no older than the process.

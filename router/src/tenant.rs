@@ -14,6 +14,7 @@ pub(crate) mod usage;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use flotilla_proto::access::{Caller, Right};
 use flotilla_proto::refusal::Refusal;
@@ -33,6 +34,12 @@ use crate::scope::Scope;
 const TENANTS_MAX: usize = 10_000;
 /// A tenant has this part of the permits and of the queue.
 const SHARE_PART: usize = 4;
+
+/// How long the refusal of a request too many is kept back. Who asks again at once would keep the router busy with refusals, at the
+/// cost of others (2026-11: 16 callers in a loop, each refused some 500 times a second).
+const REFUSED_AFTER: Duration = Duration::from_millis(100);
+/// Refusals of a tenant that are kept back at one time; those beyond are told at once.
+const KEPT_BACK_MAX: usize = 256;
 
 /// What a router is told about tenants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,6 +116,7 @@ struct Known {
     purse: Purse,
     permits: Arc<Semaphore>,
     waiting: AtomicUsize,
+    kept_back: AtomicUsize,
 }
 
 /// A tenant's part of what the router does at once, for as long as it is held.
@@ -136,7 +144,8 @@ impl Tenants {
             known.retain(|_, one| Arc::strong_count(one) > 1);
         }
         let permits = Arc::new(Semaphore::new(self.share.0));
-        let new = Arc::new(Known { purse: Purse::default(), permits, waiting: AtomicUsize::new(0) });
+        let (waiting, kept_back) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let new = Arc::new(Known { purse: Purse::default(), permits, waiting, kept_back });
         known.insert(tenant.to_owned(), new.clone());
         new
     }
@@ -144,12 +153,18 @@ impl Tenants {
     /// Counts a request, if it is a tenant's.
     ///
     /// # Errors
-    /// `RESOURCE_EXHAUSTED` if it is one too many.
+    /// `RESOURCE_EXHAUSTED` if it is one too many; that is told after a while.
     pub async fn count(&self, scope: &Scope, fanout: &Fanout, by: Deadline) -> Result<(), Status> {
         let (Some(member), Some(hub)) = (scope.member(), &self.hub) else { return Ok(()) };
         let known = self.known(&member.tenant);
         let limits = hub.classes.limits(member.class);
-        known.purse.spend(member, &limits, fanout, by).await?;
+        if let Err(refused) = known.purse.spend(member, &limits, fanout, by).await {
+            let kept_back = Waiting::new(&known.kept_back);
+            if kept_back.before < KEPT_BACK_MAX {
+                tokio::time::sleep(REFUSED_AFTER.min(by.left() / 2)).await;
+            }
+            return Err(refused);
+        }
         self.figures.request(&member.tenant);
         Ok(())
     }

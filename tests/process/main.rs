@@ -2,7 +2,8 @@
 //! through its public port only, killed, drained and started again. See `flotilla_tests` for the harness.
 //!
 //! `FLOTILLA_TEST_SEED` replays a run's random choices; `FLOTILLA_TEST_KILLS` makes the crash tests longer or shorter and
-//! `FLOTILLA_TEST_STORM` the storm; `FLOTILLA_TEST_LOG` is the members' `RUST_LOG`, and `FLOTILLA_TEST_LOGS` a folder for the
+//! `FLOTILLA_TEST_STORM` the storm, `FLOTILLA_TEST_GROWTH=100000x768` how much is written
+//! while memory is counted; `FLOTILLA_TEST_LOG` is the members' `RUST_LOG`, and `FLOTILLA_TEST_LOGS` a folder for the
 //! logs of those that fail.
 
 // A test's helper may give up as a test does; clippy exempts only functions marked as tests.
@@ -17,6 +18,7 @@ mod history;
 mod hostile;
 mod kill9;
 mod kinds;
+mod members;
 mod operator;
 mod records;
 mod replace;

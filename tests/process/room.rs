@@ -176,20 +176,21 @@ async fn a_server_short_of_disk_keeps_its_reserve_and_goes_on() {
 /// While records come, what the accountant knows of explains most of what the process grew by.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_counted_explains_what_is_used() {
-    const ROWS: u64 = 20_000;
-    // So much that what the process gives back of its start does not matter.
-    const WIDTH: usize = 1_024;
+    // So much that what the process gives back of its start does not matter; or as `FLOTILLA_TEST_GROWTH` says.
+    let said = std::env::var("FLOTILLA_TEST_GROWTH").unwrap_or_else(|_| "20000x1024".to_owned());
+    let (rows, width) = said.split_once('x').unwrap();
+    let (rows, width): (u64, usize) = (rows.parse().unwrap(), width.parse().unwrap());
     let dir = crate::folder();
     let settings = "storage:\n  seal_rows: 1000000\n  seal_bytes: 4294967296\n";
     let server = start(dir.path(), &dir.path().join("data"), settings);
     let client = server.client().await.unwrap();
-    let spec = v1::CollectionSpec { partitions: 1, ..api::collection(COLLECTION, WIDTH as u32, vec![]) };
+    let spec = v1::CollectionSpec { partitions: 1, ..api::collection(COLLECTION, width as u32, vec![]) };
     client.create(v1::CreateCollectionRequest { spec: Some(spec) }).await.unwrap();
     let look = || [metric(&server, "flotilla_memory_usage_bytes"), metric(&server, "flotilla_memory_bytes{")];
     let first = look();
     let mut last = first;
-    for from in (0..ROWS).step_by(BATCH as usize) {
-        let record = |n| api::record(api::number_key(n), unit_vector(n, WIDTH), vec![]);
+    for from in (0..rows).step_by(BATCH as usize) {
+        let record = |n| api::record(api::number_key(n), unit_vector(n, width), vec![]);
         client.put(COLLECTION, (from..from + BATCH).map(record).collect()).await.unwrap();
         // What grows is sealed once the writer is slow; the most that was ever counted is compared.
         let now = look();
@@ -197,7 +198,7 @@ async fn what_is_counted_explains_what_is_used() {
             last = now;
         }
     }
-    let values = (ROWS as usize * WIDTH * 4) as f64;
+    let values = (rows as usize * width * 4) as f64;
     let [_, most] = [0, 1].map(|figure| last[figure] - first[figure]);
     assert!(most > values, "{most} of at least {values} are counted");
     // What the way of the writes took is freed by then, and given back a little later.

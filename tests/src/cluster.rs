@@ -12,7 +12,7 @@ pub mod member;
 pub mod memory;
 mod moves;
 pub mod network;
-mod ports;
+pub mod ports;
 pub mod tracer;
 
 use std::collections::{BTreeMap, BTreeSet};

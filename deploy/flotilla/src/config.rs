@@ -1,8 +1,7 @@
 //! Configuration of a server: a YAML file, the environment over it, flags over both.
 //!
 //! Every key stands in one table ([`keys::KEYS`]) with its meaning, default, bounds and unit. A name that is not in it
-//! refuses to start and is answered with the nearest known one; a key that is planned but without effect in this version
-//! is refused too, since obeying half of a file is worse than saying so. All problems are reported at once, each with
+//! refuses to start and is answered with the nearest known one, since obeying half of a file is worse than saying so. All problems are reported at once, each with
 //! the place it was read from. Nothing here touches the network or the data folder.
 
 use std::collections::BTreeMap;
@@ -10,6 +9,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flotilla_node::index::vector_cache::Eviction;
 use flotilla_node::storage::Compression;
 use flotilla_proto::schema::{Hnsw, IndexKind, Lsh, Quantization};
 use flotilla_proto::tenant::{self, Class, Classes, Isolation};
@@ -24,9 +24,11 @@ mod file;
 pub mod fuzz;
 pub mod keys;
 pub mod live;
+pub mod member;
 
 pub use command::ConfigArgs;
 use keys::{KEYS, Key, Kind};
+use member::Shard;
 
 /// A value as set.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +39,8 @@ pub enum Setting {
     Flag(bool),
     /// One of the key's words, an address or a path.
     Text(String),
+    /// The shards of a cluster.
+    Shards(Vec<Shard>),
 }
 
 impl std::fmt::Display for Setting {
@@ -45,6 +49,10 @@ impl std::fmt::Display for Setting {
             Setting::Number(number) => number.fmt(f),
             Setting::Flag(flag) => flag.fmt(f),
             Setting::Text(text) => text.fmt(f),
+            Setting::Shards(shards) => {
+                let texts: Vec<String> = shards.iter().map(Shard::to_string).collect();
+                texts.join(",").fmt(f)
+            }
         }
     }
 }
@@ -118,11 +126,24 @@ impl Settings {
         environment: impl Iterator<Item = (String, String)>,
         problems: &mut Vec<Problem>,
     ) {
-        for (variable, text) in environment.filter(|(name, _)| name.starts_with("FLOTILLA_")) {
+        for (variable, text) in environment {
             let place = format!("environment {variable}");
-            match KEYS.iter().find(|key| keys::variable(key.name) == variable) {
+            let is_of = |key: &&Key| keys::variable(key.name) == variable;
+            match KEYS.iter().find(is_of) {
                 Some(key) => self.take(key, &text, place, problems),
-                None => problems.extend(misspelt(&variable).map(|what| Problem::new(place, what))),
+                // As a StatefulSet's pods have it. Our own name for the key goes before it.
+                None if variable == SHARD_ID
+                    && !text.is_empty()
+                    && self.0.get(SHARD_KEY).is_none_or(is_of_file) =>
+                {
+                    if let Some(key) = keys::find(SHARD_KEY) {
+                        self.take(key, &text, place, problems);
+                    }
+                }
+                None if variable.starts_with("FLOTILLA_") => {
+                    problems.extend(misspelt(&variable).map(|what| Problem::new(place, what)));
+                }
+                None => {}
             }
         }
     }
@@ -188,6 +209,13 @@ impl Settings {
         Some(self.text(name)).filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
+    fn shards(&self) -> &[Shard] {
+        match self.0.get("cluster.shards") {
+            Some((Setting::Shards(shards), _)) => shards,
+            _ => &[],
+        }
+    }
+
     fn hub(&self) -> Option<Hub> {
         let limits = |class: Class| {
             let limit = |name: &str| self.number(&format!("hub.tenant_limits.{}.{name}", class.name()));
@@ -230,6 +258,15 @@ impl Settings {
     }
 }
 
+/// The variable of a pod that says which shard it is, and the key that it stands for.
+const SHARD_ID: &str = "SHARD_ID";
+const SHARD_KEY: &str = "cluster.shard_id";
+
+/// Whether a setting was read from a file.
+fn is_of_file((_, place): &(Setting, String)) -> bool {
+    !place.starts_with("environment ")
+}
+
 /// A variable that is almost one of ours. Others that merely start like ours are left alone: Kubernetes sets
 /// `FLOTILLA_SERVICE_HOST` and the like for a service of that name.
 fn misspelt(variable: &str) -> Option<String> {
@@ -250,6 +287,7 @@ fn setting_from_text(key: &Key, text: &str) -> Result<Setting, String> {
         Kind::Word { of, .. } if of.contains(&text) => Ok(Setting::Text(text.to_owned())),
         Kind::Address { .. } if text.parse::<IpAddr>().is_ok() => Ok(Setting::Text(text.to_owned())),
         Kind::Path | Kind::Text if !text.is_empty() => Ok(Setting::Text(text.to_owned())),
+        Kind::Shards => member::shards(text).map(Setting::Shards),
         Kind::Word { .. } | Kind::Address { .. } | Kind::Path | Kind::Text => Err(refused()),
     }
 }
@@ -358,6 +396,8 @@ pub struct Raft {
 pub struct Replication {
     /// Milliseconds between two questions to the leaders.
     pub sync_interval_ms: u64,
+    /// Milliseconds of lag that a bounded read allows where it names none.
+    pub max_lag_ms: u64,
     /// Seconds between two comparisons of a partition's replicas; 0: never.
     pub compare_seconds: u64,
 }
@@ -369,6 +409,8 @@ pub struct Memory {
     pub max_heap_mb: u64,
     /// MiB of all caches together.
     pub cache_size_mb: u64,
+    /// Whether sealed files are mapped, and not read into memory.
+    pub is_mapping: bool,
 }
 
 /// `cache.*`
@@ -380,6 +422,10 @@ pub struct Cache {
     pub query_size_mb: u64,
     /// Seconds that it keeps an answer.
     pub query_ttl_seconds: u64,
+    /// MiB of the vector cache.
+    pub vector_size_mb: u64,
+    /// What it lets go of first.
+    pub vector_eviction: Eviction,
 }
 
 /// `performance.*`
@@ -394,6 +440,10 @@ pub struct Performance {
 pub struct Cluster {
     /// Partitions of a new collection that names none.
     pub partitions: u32,
+    /// Voting replicas of each of them; 0: as many as there are nodes, up to a bound.
+    pub replication_factor: u32,
+    /// Whether keys are spread by their order.
+    pub is_range: bool,
     /// Stored bytes at which a collection gets more; 0: never.
     pub grow_bytes: u64,
     /// Stored bytes at which a cluster is advised; 0: never.
@@ -495,6 +545,7 @@ impl From<&Settings> for Config {
             },
             replication: Replication {
                 sync_interval_ms: settings.number("replication.sync_interval_ms"),
+                max_lag_ms: settings.number("replication.max_lag_ms"),
                 compare_seconds: settings.number("replication.compare_seconds"),
             },
             backlog_max: settings.number("index.backlog_max"),
@@ -502,11 +553,17 @@ impl From<&Settings> for Config {
             memory: Memory {
                 max_heap_mb: settings.number("memory.max_heap_mb"),
                 cache_size_mb: settings.number("memory.cache_size_mb"),
+                is_mapping: settings.flag("memory.mmap_enabled"),
             },
             cache: Cache {
                 enabled: settings.flag("cache.enabled"),
                 query_size_mb: settings.number("cache.query_cache.size_mb"),
                 query_ttl_seconds: settings.number("cache.query_cache.ttl_seconds"),
+                vector_size_mb: settings.number("cache.vector_cache.size_mb"),
+                vector_eviction: match settings.text("cache.vector_cache.eviction").as_str() {
+                    "lfu" => Eviction::Lfu,
+                    _ => Eviction::Lru,
+                },
             },
             performance: Performance { threads: narrow("performance.threads") as usize },
             index: match (settings.text("index.type").as_str(), quantization) {
@@ -518,6 +575,8 @@ impl From<&Settings> for Config {
             quantization,
             cluster: Cluster {
                 partitions: narrow("cluster.partitions"),
+                replication_factor: settings.text("cluster.sharding.replication_factor").parse().unwrap_or(0),
+                is_range: settings.text("cluster.sharding.strategy") == "range",
                 grow_bytes: settings.number("cluster.grow_bytes"),
                 advise_bytes: settings.number("cluster.advise_bytes"),
             },

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use flotilla_client::Client;
+use flotilla_node::index::vector_cache;
 use flotilla_node::partition::answers;
 use flotilla_node::server::{Defaults, Node};
 use flotilla_router::line::Line;
@@ -77,11 +78,14 @@ pub fn configure(node: &mut flotilla_node::server::Options, config: &Config) {
     node.store.backlog_max = whole(config.backlog_max);
     node.raft.heartbeat_ms = config.raft.heartbeat_ms;
     node.lag.sync_interval_ms = config.replication.sync_interval_ms;
+    node.lag.max_lag_ms = config.replication.max_lag_ms;
     node.equality.every = Duration::from_secs(config.replication.compare_seconds);
     node.worker.verify_every = Duration::from_secs(config.storage.verify_seconds);
     node.recall_every = Duration::from_secs(config.recall_seconds);
     node.defaults = Defaults {
         partitions: config.cluster.partitions,
+        replication_factor: config.cluster.replication_factor,
+        is_range: config.cluster.is_range,
         index: config.index,
         quantization: config.quantization,
     };
@@ -92,6 +96,13 @@ pub fn configure(node: &mut flotilla_node::server::Options, config: &Config) {
         bytes_max: config.cache.query_size_mb.min(config.memory.cache_size_mb) << 20,
         ttl: Duration::from_secs(config.cache.query_ttl_seconds),
     };
+    // Both together stay within the bound of all caches; the answers come first.
+    let rest = config.memory.cache_size_mb.saturating_sub(config.cache.query_size_mb);
+    node.vectors = vector_cache::Options {
+        bytes_max: if config.cache.enabled { config.cache.vector_size_mb.min(rest) << 20 } else { 0 },
+        eviction: config.cache.vector_eviction,
+    };
+    node.is_mapping = config.memory.is_mapping;
     node.tenants = config.hub.as_ref().map(|hub| hub.classes.clone());
     node.growth.grow_bytes = config.cluster.grow_bytes;
     node.growth.advise_bytes = config.cluster.advise_bytes;

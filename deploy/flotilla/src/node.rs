@@ -21,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::config::live::Watched;
+use crate::config::member::{self, BEGINS_AFTER, Member};
 use crate::security::{self, Security};
 use crate::{embedded, target, up};
 
@@ -28,6 +29,10 @@ use crate::{embedded, target, up};
 const READY_WITHIN: Duration = Duration::from_secs(600);
 /// How long leaderships may take to find another node.
 const STEP_ASIDE_MAX: Duration = Duration::from_secs(10);
+
+/// How long a router may take to tell the map, and how long it is left alone if it did not.
+const ROUTER_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+const ROUTER_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// Arguments of `flotilla node` and `flotilla replica`.
 #[derive(Args, Debug)]
@@ -47,9 +52,9 @@ pub struct NodeArgs {
     /// Port of the data API [default: 15002]; 0 takes any free one
     #[arg(long)]
     port: Option<u16>,
-    /// Port for other nodes; 0 takes any free one
-    #[arg(long, default_value_t = 15_003)]
-    peer_port: u16,
+    /// Port for other nodes [default: 15003]; 0 takes any free one
+    #[arg(long)]
+    peer_port: Option<u16>,
     /// Member to join through, host:port of its peer port; may be said several times. Without one the node begins a cluster
     #[arg(long, value_name = "HOST:PORT")]
     seed: Vec<String>,
@@ -62,11 +67,11 @@ pub struct NodeArgs {
     /// Zone of this node: replicas of a partition are spread over zones
     #[arg(long, default_value = "")]
     zone: String,
-    /// Its share of the replicas
-    #[arg(long, default_value_t = 1.0)]
-    weight: f64,
-    /// Its number among like nodes, or the name of its pod (`db-shard-2`)
-    #[arg(long, env = "SHARD_ID", value_name = "NUMBER")]
+    /// Its share of the replicas [default: 1]
+    #[arg(long)]
+    weight: Option<f64>,
+    /// Its number among like nodes, or the name of its pod (`db-shard-2`) [default: the variable SHARD_ID]
+    #[arg(long, value_name = "NUMBER")]
     shard_id: Option<String>,
     /// Listen beyond this machine without credentials and TLS: anybody who reaches the port may do anything
     #[arg(long)]
@@ -74,6 +79,28 @@ pub struct NodeArgs {
 }
 
 impl NodeArgs {
+    /// What `flotilla up` was told, for a member that its configuration describes.
+    pub fn configured(
+        data: Option<PathBuf>,
+        config: Option<PathBuf>,
+        listen: (Option<u16>, Option<String>),
+        insecure_bind: bool,
+    ) -> NodeArgs {
+        NodeArgs {
+            data,
+            config,
+            port: listen.0,
+            peer_port: None,
+            seed: Vec::new(),
+            bind: listen.1,
+            advertise: None,
+            zone: String::new(),
+            weight: None,
+            shard_id: None,
+            insecure_bind,
+        }
+    }
+
     /// Serves as a shard node, or as one that only learns, until a signal.
     pub fn run(self, is_replica: bool) -> anyhow::Result<()> {
         let watched = Watched::load(self.config.clone(), self.flags())?;
@@ -84,13 +111,22 @@ impl NodeArgs {
                 "no data folder: name one with --data DIR, or as storage.data_dir in --config FILE"
             );
         };
-        if is_replica && self.seed.is_empty() && !folder.join("NODE").exists() {
-            anyhow::bail!("a replica joins a cluster: name a member with --seed HOST:PORT");
+        let mut member = self.member(&watched, is_replica)?;
+        let is_bound = folder.join("NODE").exists();
+        if member.kind == member::Kind::Replica
+            && member.seeds.is_empty()
+            && member.router.is_none()
+            && !is_bound
+        {
+            anyhow::bail!(
+                "a replica joins a cluster: name a member with --seed HOST:PORT, or as replication.master_address"
+            );
         }
-        if !(self.weight.is_finite() && self.weight > 0.0) {
-            anyhow::bail!("--weight: must be above 0, got {}", self.weight);
+        if is_bound {
+            // The folder knows its cluster.
+            member.router = None;
         }
-        target::run(config.performance.threads, serve(watched, folder, self, is_replica))
+        target::run(config.performance.threads, serve(watched, folder, member, self.zone))
     }
 
     fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
@@ -99,15 +135,59 @@ impl NodeArgs {
             ("storage.data_dir", "--data", folder),
             ("server.port", "--port", self.port.map(|port| port.to_string())),
             ("server.bind", "--bind", self.bind.clone()),
+            ("cluster.shard_id", "--shard-id", self.shard_id.clone()),
         ];
         flags.into_iter().filter_map(|(key, flag, value)| Some((key, flag, value?))).collect()
     }
 
-    fn ordinal(&self) -> anyhow::Result<Option<u32>> {
-        let Some(text) = self.shard_id.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
-        let digits = text.rsplit('-').next().unwrap_or(text);
-        let number = digits.parse();
-        number.map(Some).with_context(|| format!("--shard-id: `{text}` does not end in a number"))
+    /// What the configuration says, and the flags over it.
+    fn member(&self, watched: &Watched, is_replica: bool) -> anyhow::Result<Member> {
+        let mut member = watched.member()?;
+        if member.kind == member::Kind::Router {
+            anyhow::bail!("cluster.mode is router: start it by flotilla router, or flotilla up");
+        }
+        if is_replica {
+            member.kind = member::Kind::Replica;
+        }
+        if let Some(port) = self.peer_port {
+            member.peers.set_port(port);
+        }
+        member.is_first &= self.seed.is_empty() && !is_replica;
+        member.seeds.splice(0..0, self.seed.iter().cloned());
+        member.host = self.advertise.clone().or(member.host);
+        member.weight = self.weight.unwrap_or(member.weight);
+        if !(member.weight.is_finite() && member.weight > 0.0) {
+            anyhow::bail!("--weight: must be above 0, got {}", member.weight);
+        }
+        Ok(member)
+    }
+}
+
+/// Adds to the seeds whom the router knows. A new node that is to begin the cluster does not wait for it.
+async fn ask_router(member: &mut Member) -> anyhow::Result<()> {
+    let Some(router) = &member.router else { return Ok(()) };
+    let url = if router.contains("://") { router.clone() } else { format!("http://{router}") };
+    let until = tokio::time::Instant::now() + if member.is_first { BEGINS_AFTER } else { READY_WITHIN };
+    loop {
+        let asked =
+            async { target::Access::default().client(&url).await?.describe().await.context("the map") };
+        let why = match tokio::time::timeout(ROUTER_ANSWERS_WITHIN, asked).await {
+            Ok(Ok((map, _))) => {
+                let known = map.nodes.iter().map(|node| node.peer_address.clone());
+                member.seeds.extend(known.filter(|address| !address.is_empty()));
+                return Ok(());
+            }
+            Ok(Err(why)) => format!("{why:#}"),
+            Err(_) => "no answer".to_owned(),
+        };
+        if tokio::time::Instant::now() >= until {
+            if member.is_first || !member.seeds.is_empty() {
+                return Ok(());
+            }
+            anyhow::bail!("cluster.router_address: {url} tells no member: {why}");
+        }
+        tracing::info!(url, why, "asking the router for a member of the cluster");
+        tokio::time::sleep(ROUTER_AGAIN_AFTER).await;
     }
 }
 
@@ -116,32 +196,38 @@ async fn listen(at: SocketAddr) -> anyhow::Result<TcpListener> {
     bound.map_err(|why| up::plain(why.into(), at, Path::new("")))
 }
 
-async fn serve(watched: Watched, folder: PathBuf, args: NodeArgs, is_replica: bool) -> anyhow::Result<()> {
+async fn serve(watched: Watched, folder: PathBuf, mut member: Member, zone: String) -> anyhow::Result<()> {
     let stop = up::stop_signal()?;
     let config = watched.config();
+    let is_replica = member.kind == member::Kind::Replica;
     let security = Security::open(&config.security, Some(Role::Node))?;
     let bind = config.server.bind;
     let data = listen(SocketAddr::new(bind, config.server.port)).await?;
-    let peers = listen(SocketAddr::new(bind, args.peer_port)).await?;
+    let peers = listen(member.peers).await?;
     let (data_at, peers_at) = (data.local_addr()?, peers.local_addr()?);
-    let host = args.advertise.clone().unwrap_or_else(|| bind.to_string());
+    let host = member.host.clone().unwrap_or_else(|| bind.to_string());
     let reached =
         |port: u16| if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let mut options = Options::new(folder.clone());
     embedded::configure(&mut options, &config);
     options.raft.entries_kept = config.raft.entries_kept;
     options.address = reached(data_at.port());
+    tokio::pin!(stop);
+    tokio::select! {
+        asked = ask_router(&mut member) => asked?,
+        () = &mut stop => return Ok(()),
+    }
     options.cluster = Some(ClusterOptions {
         peer_address: reached(peers_at.port()),
-        seeds: args.seed.clone(),
-        zone: args.zone.clone(),
-        weight: args.weight,
+        seeds: member.seeds,
+        zone,
+        weight: member.weight,
         is_replica,
-        ordinal: args.ordinal()?,
+        ordinal: member.ordinal,
         join_within: READY_WITHIN,
+        begins_after: member.is_first.then_some(BEGINS_AFTER),
         trust: security.trust.clone(),
     });
-    tokio::pin!(stop);
     let node = tokio::select! {
         opened = Node::open(options) => {
             Arc::new(opened.map_err(|fault| up::plain(fault.into(), data_at, &folder))?)

@@ -34,10 +34,10 @@ const READY_WITHIN: Duration = Duration::from_secs(600);
 
 Holds no data: run several, stop any.")]
 pub struct RouterArgs {
-    /// Node to ask for the placement map, host:port of its data port; may be said several times
-    #[arg(long, value_name = "HOST:PORT", required = true)]
+    /// Node to ask for the placement map, host:port of its data port; may be said several times [default: cluster.shards]
+    #[arg(long, value_name = "HOST:PORT")]
     node: Vec<String>,
-    /// YAML file of settings: server.*, performance.threads, security.* and hub.* concern a router
+    /// YAML file of settings: server.*, performance.threads, security.*, hub.* and cluster.shards concern a router
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Port of gRPC and HTTP [default: 15010]; 0 takes any free one
@@ -55,6 +55,14 @@ pub struct RouterArgs {
 }
 
 impl RouterArgs {
+    /// What `flotilla up` was told, for a router that its configuration describes.
+    pub fn configured(
+        config: Option<PathBuf>,
+        (port, bind): (Option<u16>, Option<String>),
+        insecure_bind: bool,
+    ) -> RouterArgs {
+        RouterArgs { node: Vec::new(), config, port, bind, lame_duck: 0, insecure_bind }
+    }
     /// Serves until a signal.
     pub fn run(self) -> anyhow::Result<()> {
         let watched = Watched::load(self.config.clone(), self.flags())?;
@@ -62,7 +70,12 @@ impl RouterArgs {
         let is_guarded = config.security.guards_public();
         security::refuse_open_bind(config.server.bind, is_guarded, self.insecure_bind)?;
         security::refuse_nameless(&config)?;
-        target::run(config.performance.threads, self.serve(watched))
+        let mut nodes = self.node.clone();
+        nodes.extend(watched.member()?.nodes);
+        if nodes.is_empty() {
+            anyhow::bail!("no node: name one with --node HOST:PORT, or as cluster.shards in --config FILE");
+        }
+        target::run(config.performance.threads, self.serve(watched, nodes))
     }
 
     fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
@@ -73,7 +86,7 @@ impl RouterArgs {
         flags.into_iter().filter_map(|(key, flag, value)| Some((key, flag, value?))).collect()
     }
 
-    async fn serve(self, watched: Watched) -> anyhow::Result<()> {
+    async fn serve(self, watched: Watched, nodes: Vec<String>) -> anyhow::Result<()> {
         let stop = up::stop_signal()?;
         let config = watched.config();
         let security = Security::open(&config.security, Some(Role::Router))?;
@@ -84,8 +97,7 @@ impl RouterArgs {
         let (limits, bounds) = (config.limits(), config.server.bounds());
         let trust = security.trust.clone();
         let hub = config.hub.clone();
-        let options =
-            flotilla_router::Options { nodes: self.node, limits, bounds, trust, hub, ..Default::default() };
+        let options = flotilla_router::Options { nodes, limits, bounds, trust, hub, ..Default::default() };
         let registry = Registry::new();
         security.register(&registry)?;
         let router = Router::start(options, None, registry)?;

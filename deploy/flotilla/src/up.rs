@@ -1,4 +1,5 @@
-//! `flotilla up`: the whole database in one process, until a signal ends it.
+//! `flotilla up`: the whole database in one process, until a signal ends it; or the member of a cluster that its configuration
+//! describes, as `flotilla node`, `replica` and `router` start it.
 //!
 //! Standard output carries exactly one line, once requests are answered:
 //! `flotilla ready on http://127.0.0.1:15002, data in DIR`. Everything else is log, on standard error. The first SIGINT or
@@ -13,7 +14,10 @@ use clap::Args;
 use flotilla_node::storage::Fault;
 
 use crate::config::live::Watched;
+use crate::config::member;
 use crate::embedded::{Embedded, Options};
+use crate::node::NodeArgs;
+use crate::router::RouterArgs;
 use crate::{security, target};
 
 /// Arguments of `flotilla up`.
@@ -21,7 +25,8 @@ use crate::{security, target};
 #[command(after_help = "Examples:
   flotilla up --data ./data                            everything in ./data, on 127.0.0.1:15002
   flotilla up --data ./data --port 0                   any free port; the ready line tells which
-  flotilla up --config flotilla.yaml                   see `flotilla config show` for every key
+  flotilla up --config flotilla.yaml                   see `flotilla config show` for every key; a member of a cluster if
+                                                       cluster.enabled or replication.enabled says so
   FLOTILLA_LOG_LANES=8 flotilla up --data ./data       the environment goes before the file, flags before both
 
 Stops on Ctrl-C or SIGTERM: answers what it has begun, flushes, exits with 0.")]
@@ -47,6 +52,18 @@ impl UpArgs {
     /// Serves until a signal.
     pub fn run(self) -> anyhow::Result<()> {
         let watched = Watched::load(self.config.clone(), self.flags())?;
+        match watched.member()?.kind {
+            member::Kind::Alone => {}
+            kind @ (member::Kind::Shard | member::Kind::Replica) => {
+                let listen = (self.port, self.bind);
+                let args = NodeArgs::configured(self.data, self.config, listen, self.insecure_bind);
+                return args.run(kind == member::Kind::Replica);
+            }
+            member::Kind::Router => {
+                let listen = (self.port, self.bind);
+                return RouterArgs::configured(self.config, listen, self.insecure_bind).run();
+            }
+        }
         let config = watched.config();
         security::refuse_open_bind(config.server.bind, config.security.guards_public(), self.insecure_bind)?;
         security::refuse_nameless(&config)?;

@@ -220,12 +220,29 @@ impl File {
         either!(&self.file, file => file.sync_all()).map_err(|error| named(&self.path, error))
     }
 
+    fn whole(&self) -> io::Result<Vec<u8>> {
+        let len = usize::try_from(self.len()?).map_err(io::Error::other)?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|why| named(&self.path, io::Error::other(why)))?;
+        bytes.resize(len, 0);
+        let mut at = 0;
+        while at < len {
+            match self.read_at(&mut bytes[at..], at as u64)? {
+                0 => break,
+                got => at += got,
+            }
+        }
+        bytes.truncate(at);
+        Ok(bytes)
+    }
+
     /// The whole of a sealed file, for `mmap`.
     pub(super) fn map(&self) -> io::Result<Mapped> {
         match &self.file {
-            Inner::Real(file) => super::mmap::map(file).map(Mapped::Real),
+            Inner::Real(file) if super::mmap::is_mapping() => super::mmap::map(file).map(Mapped::Real),
+            Inner::Real(_) => self.whole().map(Mapped::Read),
             #[cfg(any(test, feature = "sim"))]
-            Inner::Simulated(file) => file.bytes().map(Mapped::Simulated),
+            Inner::Simulated(file) => file.bytes().map(Mapped::Read),
         }
     }
 }
@@ -235,9 +252,8 @@ impl File {
 pub(super) enum Mapped {
     /// A map of the system.
     Real(memmap2::Mmap),
-    /// A copy of what a simulated disk holds.
-    #[cfg(any(test, feature = "sim"))]
-    Simulated(Vec<u8>),
+    /// A copy: of what a simulated disk holds, or because nothing is to be mapped.
+    Read(Vec<u8>),
 }
 
 impl io::Read for File {

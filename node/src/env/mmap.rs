@@ -1,4 +1,5 @@
-//! Read-only memory maps of sealed files: the one file of this layer with `unsafe` in it.
+//! Read-only memory maps of sealed files: the one file of this layer with `unsafe` in it. A process may be told to read those
+//! files into memory instead ([`set_mapping`]): then a disk that fails under a file in use ends nothing, and memory holds all.
 //!
 //! **Invariant (sealed):** a mapped file is complete before it is mapped, and from then on it is never written
 //! and never truncated, only unlinked (an unlinked file lives on until the map is dropped). Writers keep it by
@@ -7,6 +8,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::fs::{self, File, Mapped};
 
@@ -21,6 +23,18 @@ pub enum Advice {
     Sequential,
     /// Fetch the whole map soon.
     WillNeed,
+}
+
+/// Whether files are mapped.
+static IS_MAPPING: AtomicBool = AtomicBool::new(true);
+
+/// Says whether the files that this process opens from now on are mapped (as they are unless this is called), or read.
+pub fn set_mapping(is_mapping: bool) {
+    IS_MAPPING.store(is_mapping, Ordering::Relaxed);
+}
+
+pub(super) fn is_mapping() -> bool {
+    IS_MAPPING.load(Ordering::Relaxed)
 }
 
 /// A read-only map of a whole sealed file.
@@ -41,12 +55,16 @@ impl Mmap {
         Ok(Mmap(Some(file.map()?)))
     }
 
+    /// Whether the bytes lie in the file, and not in the memory of this process.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.0, Some(Mapped::Real(_)))
+    }
+
     /// Gives the bytes to a library that wants to own what it reads: the system's map, or bytes in memory.
     pub fn own<T>(self, mapped: impl FnOnce(memmap2::Mmap) -> T, in_memory: impl FnOnce(Vec<u8>) -> T) -> T {
         match self.0 {
             Some(Mapped::Real(map)) => mapped(map),
-            #[cfg(any(test, feature = "sim"))]
-            Some(Mapped::Simulated(bytes)) => in_memory(bytes),
+            Some(Mapped::Read(bytes)) => in_memory(bytes),
             None => in_memory(Vec::new()),
         }
     }
@@ -77,8 +95,7 @@ impl AsRef<[u8]> for Mmap {
     fn as_ref(&self) -> &[u8] {
         match &self.0 {
             Some(Mapped::Real(map)) => map,
-            #[cfg(any(test, feature = "sim"))]
-            Some(Mapped::Simulated(bytes)) => bytes,
+            Some(Mapped::Read(bytes)) => bytes,
             None => &[],
         }
     }

@@ -1,5 +1,7 @@
 //! A borrowed block of vectors.
 
+use super::vector_cache::VectorFile;
+
 /// The most rows one block may have: row numbers share a word with a mark bit during a graph search.
 pub const MAX_ROWS: usize = (1 << 31) - 1;
 
@@ -9,6 +11,7 @@ pub const MAX_ROWS: usize = (1 << 31) - 1;
 pub struct Rows<'a> {
     data: &'a [f32],
     dims: usize,
+    file: Option<&'a VectorFile>,
 }
 
 /// The slice does not divide into rows.
@@ -30,7 +33,18 @@ impl<'a> Rows<'a> {
         if dims == 0 || !data.len().is_multiple_of(dims) || data.len() / dims > MAX_ROWS {
             return Err(Ragged { values: data.len(), dims });
         }
-        Ok(Self { data, dims })
+        Ok(Self { data, dims, file: None })
+    }
+
+    /// The same, of a file that stays on disk.
+    #[must_use]
+    pub fn of_file(self, file: Option<&'a VectorFile>) -> Self {
+        Self { file, ..self }
+    }
+
+    /// The file, if they stay on disk.
+    pub fn file(&self) -> Option<&'a VectorFile> {
+        self.file
     }
 
     /// Number of rows.

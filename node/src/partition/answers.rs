@@ -227,11 +227,7 @@ impl Answers {
 
     /// Bytes of one shelf, at most.
     fn shelf_bytes(&self) -> u64 {
-        let part = match self.room.memory() {
-            (_, 0) => u64::MAX,
-            (_, limit) => limit / MEMORY_PART,
-        };
-        let whole = if self.is_on() { self.options.bytes_max.min(part) } else { 0 };
+        let whole = if self.is_on() { self.options.bytes_max.min(self.room.part(MEMORY_PART)) } else { 0 };
         whole / SHELVES as u64
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::ids::{LogIndex, NodeId, PartitionId};
+use flotilla_proto::limits::LAG_MS_DEFAULT;
 use flotilla_proto::peer;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -29,16 +30,18 @@ const QUESTIONS_MAX: usize = 128;
 /// A node that does not answer within this is asked anew.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
-/// How often leaders are asked.
+/// How often leaders are asked, and how much lag is allowed.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Milliseconds between two questions. Default 100, at least 10.
     pub sync_interval_ms: u64,
+    /// Milliseconds of lag that a bounded read allows where it names none. Default 5,000, at least 1.
+    pub max_lag_ms: u64,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { sync_interval_ms: 100 }
+        Options { sync_interval_ms: 100, max_lag_ms: LAG_MS_DEFAULT }
     }
 }
 

@@ -28,6 +28,13 @@ pub struct Membership {
     pub id: NodeId,
 }
 
+impl Membership {
+    /// That of the first node of a new cluster.
+    pub fn first() -> Membership {
+        Membership { cluster: random::uuid(), id: NodeId(1) }
+    }
+}
+
 /// An open data folder.
 pub struct Folder {
     path: PathBuf,

@@ -11,6 +11,7 @@ use flotilla_proto::ring::HASH_VERSION;
 use flotilla_security::Trust;
 use tonic::Code;
 
+use super::ClusterOptions;
 use super::folder::Membership;
 use crate::env::{clock, net};
 use crate::peers::endpoint;
@@ -82,19 +83,18 @@ fn joined(answer: peer::JoinResponse) -> Result<Joined, String> {
     Ok(Joined { membership: Membership { cluster, id: NodeId(answer.id) }, map })
 }
 
-/// Asks until a member answers, for at most `within`.
-pub(super) async fn ask_until(
-    addresses: &[String],
-    node: &Node,
-    trust: &Trust,
-    within: Duration,
-) -> Result<Joined, Fault> {
-    let until = clock::now() + within;
+/// Asks until a member answers, for as long as a new node looks. None: nobody did, and it is to begin a cluster.
+pub(super) async fn ask_until(node: &Node, cluster: &ClusterOptions) -> Result<Option<Joined>, Fault> {
+    let until = clock::now() + cluster.begins_after.unwrap_or(cluster.join_within);
     let mut is_told = false;
     loop {
-        match ask(addresses, node, None, trust).await {
-            Ok(joined) => return Ok(joined),
+        match ask(&cluster.seeds, node, None, &cluster.trust).await {
+            Ok(joined) => return Ok(Some(joined)),
             Err(Refused::Never(why)) => return Err(refused(why)),
+            Err(Refused::Nobody(why)) if clock::now() >= until && cluster.begins_after.is_some() => {
+                tracing::warn!(why, "no other member answers: this node begins a cluster");
+                return Ok(None);
+            }
             Err(Refused::Nobody(why)) if clock::now() >= until => {
                 return Err(refused(format!("no member took this node in: {why}")));
             }

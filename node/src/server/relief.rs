@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::env::{fs, task};
+use crate::index::vector_cache::VectorCache;
 use crate::partition::Replica;
 use crate::partition::registry::Registry;
 use crate::room::{Room, Step};
@@ -53,6 +54,9 @@ impl Relief {
                 self.look_at_disk().await;
             }
             let (before, now) = self.room.sample_memory();
+            if let Some(vectors) = VectorCache::known() {
+                vectors.weigh(self.room.memory().1);
+            }
             self.tell(before, now);
             self.relieve(before, now).await;
         }
@@ -95,6 +99,7 @@ impl Relief {
         let replicas = self.registry.serving();
         if now >= Step::DropCaches {
             self.registry.answers().clear();
+            VectorCache::known().into_iter().for_each(VectorCache::clear);
             replicas.iter().for_each(|replica| replica.drop_caches());
         }
         if now >= Step::DropCaches && before < Step::DropCaches {

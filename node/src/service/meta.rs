@@ -37,6 +37,10 @@ pub struct MetaService {
 pub struct Defaults {
     /// Partitions.
     pub partitions: u32,
+    /// Voting replicas of each; 0: as many as there are nodes, up to a bound.
+    pub replication_factor: u32,
+    /// Whether its keys are spread by their order, and not by their hash.
+    pub is_range: bool,
     /// The index of each vector.
     pub index: IndexKind,
     /// What searches of each graph look at first, where its index is named but not this.
@@ -47,6 +51,8 @@ impl Default for Defaults {
     fn default() -> Defaults {
         Defaults {
             partitions: PARTITIONS_DEFAULT,
+            replication_factor: 0,
+            is_range: false,
             index: IndexKind::default(),
             quantization: Some(Quantization::default()),
         }
@@ -57,6 +63,12 @@ impl Defaults {
     fn fill(&self, spec: &mut v1::CollectionSpec) {
         if spec.partitions == 0 {
             spec.partitions = self.partitions;
+        }
+        if spec.replication_factor == 0 {
+            spec.replication_factor = self.replication_factor;
+        }
+        if self.is_range && spec.strategy() == v1::Strategy::Unspecified && spec.shard_delimiter.is_empty() {
+            spec.set_strategy(v1::Strategy::Range);
         }
         let is_list = |vector: &v1::VectorParams| {
             matches!(vector.kind(), v1::VectorKind::Sparse | v1::VectorKind::Multi)

@@ -12,7 +12,7 @@ use flotilla_proto::convert::{
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::group::{GroupBy, group_size};
 use flotilla_proto::ids::{CollectionId, Epoch, PartitionId};
-use flotilla_proto::limits::{EXAMPLES_MAX, LAG_MS_DEFAULT, LAG_MS_MAX, LIMIT_DEFAULT, LIMIT_MAX};
+use flotilla_proto::limits::{EXAMPLES_MAX, LAG_MS_MAX, LIMIT_DEFAULT, LIMIT_MAX};
 use flotilla_proto::order::OrderBy;
 use flotilla_proto::placement::PlacementMap;
 use flotilla_proto::projection::Projection;
@@ -44,12 +44,29 @@ const FOLLOW_MAX: Duration = Duration::from_secs(2);
 pub struct ShardService {
     registry: Arc<Registry>,
     meta: Arc<Meta>,
+    max_lag: Duration,
 }
 
 impl ShardService {
-    /// Over this node's replicas.
-    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>) -> ShardService {
-        ShardService { registry, meta }
+    /// Over this node's replicas, with the lag that a bounded read allows where it names none.
+    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>, max_lag: Duration) -> ShardService {
+        ShardService { registry, meta, max_lag }
+    }
+
+    /// How fresh the caller wants the answer, which it awaits for `left`.
+    fn fresh(&self, target: Option<&shard::Target>, left: Duration) -> Result<Fresh, Violation> {
+        let fresh = target.and_then(|target| target.fresh).unwrap_or_default();
+        let consistency = match v1::Consistency::try_from(fresh.consistency) {
+            Ok(v1::Consistency::Unspecified | v1::Consistency::Linearizable) => Consistency::Linearizable,
+            Ok(v1::Consistency::Any) => Consistency::Any,
+            Ok(v1::Consistency::Bounded) => match fresh.max_lag_ms {
+                0 => Consistency::Bounded(self.max_lag),
+                lag @ 1..=LAG_MS_MAX => Consistency::Bounded(Duration::from_millis(lag)),
+                lag => return Err(Violation::range("target.fresh.max_lag_ms", 1, LAG_MS_MAX, lag)),
+            },
+            Err(_) => return Err(Violation::range("target.fresh.consistency", 0, 3, fresh.consistency)),
+        };
+        Ok(Fresh { consistency, at_least: fresh.at_least, within: left })
     }
 
     /// Waits until this node knows the collection as it is at `epoch`, so that all partitions of one request are read at
@@ -202,22 +219,6 @@ fn groups_from_wire(
     Ok(Groups { by, size, only: (!only.is_empty()).then_some(only) })
 }
 
-/// How fresh the caller wants the answer, which it awaits for `left`.
-fn fresh_from_wire(target: Option<&shard::Target>, left: Duration) -> Result<Fresh, Violation> {
-    let fresh = target.and_then(|target| target.fresh).unwrap_or_default();
-    let consistency = match v1::Consistency::try_from(fresh.consistency) {
-        Ok(v1::Consistency::Unspecified | v1::Consistency::Linearizable) => Consistency::Linearizable,
-        Ok(v1::Consistency::Any) => Consistency::Any,
-        Ok(v1::Consistency::Bounded) => match fresh.max_lag_ms {
-            0 => Consistency::Bounded(Duration::from_millis(LAG_MS_DEFAULT)),
-            lag @ 1..=LAG_MS_MAX => Consistency::Bounded(Duration::from_millis(lag)),
-            lag => return Err(Violation::range("target.fresh.max_lag_ms", 1, LAG_MS_MAX, lag)),
-        },
-        Err(_) => return Err(Violation::range("target.fresh.consistency", 0, 3, fresh.consistency)),
-    };
-    Ok(Fresh { consistency, at_least: fresh.at_least, within: left })
-}
-
 /// What is to come with a record: fields that are named come, whether or not the payload is asked for.
 fn parts_from_wire(with_payload: bool, fields: &[String], with_vectors: bool) -> Result<Parts, Violation> {
     let fields = Projection::new(fields)?;
@@ -292,7 +293,7 @@ impl shard_server::Shard for ShardService {
         let left = time_left(&request);
         let mut request = request.into_inner();
         let target = request.target.take();
-        let fresh = fresh_from_wire(target.as_ref(), left)?;
+        let fresh = self.fresh(target.as_ref(), left)?;
         let (explain, view) = (request.search.as_ref().is_some_and(|search| search.explain), request.view);
         let (id, found) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
@@ -324,7 +325,7 @@ impl shard_server::Shard for ShardService {
         let left = time_left(&request);
         let mut request = request.into_inner();
         let (target, view) = (request.target.take(), request.view);
-        let fresh = fresh_from_wire(target.as_ref(), left)?;
+        let fresh = self.fresh(target.as_ref(), left)?;
         let (weights, log_index) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
             let ask = weighing_from_wire(request, &replica.spec())?;
@@ -338,7 +339,7 @@ impl shard_server::Shard for ShardService {
         let left = time_left(&request);
         let shard::GetRequest { target, keys, with_payload, with_vectors, view, fields } =
             request.into_inner();
-        let fresh = fresh_from_wire(target.as_ref(), left)?;
+        let fresh = self.fresh(target.as_ref(), left)?;
         let (records, log_index) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
             let parts = parts_from_wire(with_payload, &fields, with_vectors)?;
@@ -357,7 +358,7 @@ impl shard_server::Shard for ShardService {
         let mut request = request.into_inner();
         let (target, filter) = (request.target.take(), request.filter.take());
         let (limit, view, keep) = (request.limit, request.view, request.keep);
-        let fresh = fresh_from_wire(target.as_ref(), left)?;
+        let fresh = self.fresh(target.as_ref(), left)?;
         if limit == 0 || limit > LIMIT_MAX {
             return Err(Violation::range("limit", 1, LIMIT_MAX, limit).into());
         }
@@ -385,7 +386,7 @@ impl shard_server::Shard for ShardService {
     ) -> Result<Response<shard::CountResponse>, Status> {
         let left = time_left(&request);
         let shard::CountRequest { target, filter } = request.into_inner();
-        let fresh = fresh_from_wire(target.as_ref(), left)?;
+        let fresh = self.fresh(target.as_ref(), left)?;
         let (count, log_index) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
             replica.count(compiled(filter, &replica.spec())?, fresh, &owned).await
@@ -400,7 +401,7 @@ impl shard_server::Shard for ShardService {
     ) -> Result<Response<shard::AggregateResponse>, Status> {
         let left = time_left(&request);
         let shard::AggregateRequest { target, filter, aggregations, view } = request.into_inner();
-        let fresh = fresh_from_wire(target.as_ref(), left)?;
+        let fresh = self.fresh(target.as_ref(), left)?;
         let (counted, log_index) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
             let spec = replica.spec();

@@ -55,6 +55,7 @@ use super::shape::Shapes;
 use super::vectors;
 use crate::env::fs;
 use crate::env::mmap::{Advice, Mmap};
+use crate::index::vector_cache::{VectorCache, VectorFile};
 use crate::index::{AnyIndex, Damage, Inverted, Lists, Progress, Rows, VectorIndex};
 use expiring::{EXPIRIES, Expiring};
 use file::cast;
@@ -96,6 +97,8 @@ struct Files {
 #[derive(Debug)]
 struct Mapped {
     values: Mmap,
+    /// If searches read a few scattered ones of them.
+    on_disk: Option<VectorFile>,
     map: Option<Mmap>,
     norms: Option<Mmap>,
     ends: Option<Mmap>,
@@ -366,7 +369,7 @@ impl Sealed {
     pub fn column(&self, ordinal: usize) -> Option<Column<'_>> {
         let (mapped, shape) = (self.files.columns.get(ordinal)?, self.files.header.shapes.get(ordinal)?);
         Some(Column {
-            rows: Rows::new(cast(&mapped.values)?, shape.words()).ok()?,
+            rows: Rows::new(cast(&mapped.values)?, shape.words()).ok()?.of_file(mapped.on_disk.as_ref()),
             ends: mapped.ends.as_ref().and_then(|ends| cast(ends)),
             shape,
             distance: shape.distance(),
@@ -472,18 +475,19 @@ impl Mapped {
     fn open(dir: &Path, header: &Header, ordinal: usize) -> Result<Mapped, Fault> {
         let (column, shape) = (&header.columns[ordinal], &header.shapes[ordinal]);
         let values = header.file(dir, &header::vectors_name(ordinal, shape))?.map(dir)?;
-        if shape.stays_on_disk()
-            && let Err(why) = values.advise(Advice::Random)
-        {
+        let is_on_disk = shape.stays_on_disk() && values.is_mapped();
+        if is_on_disk && let Err(why) = values.advise(Advice::Random) {
             tracing::debug!(%why, "vectors are read ahead of searches that want few of them");
         }
+        let cache = VectorCache::known().filter(|_| is_on_disk);
+        let on_disk = cache.map(|cache| cache.file(values.len() as u64));
         let map = column.has_map.then(|| header.file(dir, &header::rows_name(ordinal))?.map_checked(dir));
         let norms =
             column.has_norms.then(|| header.file(dir, &header::norms_name(ordinal))?.map_checked(dir));
         let (map, norms) = (map.transpose()?, norms.transpose()?);
         let count = column.count as usize;
         let fits = |mapped: &Option<Mmap>| mapped.as_ref().is_none_or(|mapped| mapped.len() == count * 4);
-        let mut mapped = Mapped { values, map, norms, ends: None, inverted: None };
+        let mut mapped = Mapped { values, on_disk, map, norms, ends: None, inverted: None };
         let is_whole = match vectors::is_list(&shape.spec) {
             false => mapped.values.len() == count * shape.words() * 4,
             true => mapped.open_lists(dir, header, ordinal)?,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flotilla_proto::ids::{LogIndex, PartitionId};
-use flotilla_proto::limits::{LAG_MS_DEFAULT, LAG_MS_MAX, TOKENS_MAX};
+use flotilla_proto::limits::{LAG_MS_MAX, TOKENS_MAX};
 use flotilla_proto::refusal::Violation;
 use flotilla_proto::schema::at_most;
 use flotilla_proto::v1::{Consistency, Partial, ReadPreference};
@@ -125,8 +125,8 @@ fn unknown(field: &str, max: i32, got: i32) -> Violation {
 
 fn max_lag_ms(consistency: Consistency, asked: u64) -> Result<u64, Violation> {
     match (consistency, asked) {
-        (Consistency::Bounded, 0) => Ok(LAG_MS_DEFAULT),
-        (Consistency::Bounded, 1..=LAG_MS_MAX) => Ok(asked),
+        // None: the node's own bound.
+        (Consistency::Bounded, 0..=LAG_MS_MAX) => Ok(asked),
         (Consistency::Bounded, _) => Err(Violation::range("read.max_lag_ms", 1, LAG_MS_MAX, asked)),
         (_, 0) => Ok(0),
         _ => {
@@ -163,7 +163,7 @@ mod tests {
         };
         let options = ReadOptions::new(Some(&read)).unwrap();
         let fresh = options.fresh(PartitionId(1));
-        assert_eq!((fresh.at_least, fresh.max_lag_ms), (7, LAG_MS_DEFAULT));
+        assert_eq!((fresh.at_least, fresh.max_lag_ms), (7, 0));
         assert_eq!(options.fresh(PartitionId(9)).at_least, 0);
         let whole = Deadline::after(Duration::from_secs(1));
         assert!(options.deadline(whole).at() <= whole.at() - Duration::from_millis(190));

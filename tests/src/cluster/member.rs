@@ -157,8 +157,9 @@ impl Member {
             self.host = network.host(self.place)?;
         }
         if self.port == 0 {
-            self.port = ports::free(launch.network.as_ref().map_or(self.host, Network::gateway))?;
-            self.peer_port = ports::free(launch.network.as_ref().map_or(self.host, Network::gateway))?;
+            let host = launch.network.as_ref().map_or(self.host, Network::gateway);
+            self.port = ports::free(&[host])?;
+            self.peer_port = ports::free(&[host])?;
         }
         if launch.has_links && self.role != Role::Router && self.links.is_none() {
             self.links = Some(self.link()?);

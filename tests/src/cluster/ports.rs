@@ -18,17 +18,17 @@ const LOWEST: u16 = 10_240;
 /// Where outgoing connections begin, unless the system says otherwise.
 const EPHEMERAL: u16 = 32_768;
 
-/// A port that nobody listens on at this moment.
+/// A port that nobody listens on at this moment, at any of these addresses.
 ///
 /// # Errors
 /// If none is found.
-pub(super) fn free(host: IpAddr) -> anyhow::Result<u16> {
+pub fn free(hosts: &[IpAddr]) -> anyhow::Result<u16> {
     // Two test processes at once draw differently; nothing else hangs on this choice.
     let mut draw = generator(RandomState::new().build_hasher().finish());
     let highest = ephemeral().max(LOWEST + 1);
-    let is_free = |port: &u16| TcpListener::bind((host, *port)).is_ok();
+    let is_free = |port: &u16| hosts.iter().all(|host| TcpListener::bind((*host, *port)).is_ok());
     let mut tries = std::iter::repeat_with(|| draw.random_range(LOWEST..highest)).take(TRIES);
-    tries.find(is_free).with_context(|| format!("no free port on {host} in {TRIES} tries"))
+    tries.find(is_free).with_context(|| format!("no free port on {hosts:?} in {TRIES} tries"))
 }
 
 fn ephemeral() -> u16 {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::keys::{KEYS, Key};
-use super::{Setting, Settings, unit};
+use super::member::Member;
+use super::{Config, Setting, Settings, unit};
 
 /// Arguments of `flotilla config`.
 #[derive(Args, Debug)]
@@ -48,6 +49,7 @@ impl ConfigArgs {
         match self.action {
             Action::Check { file } => {
                 let settings = Settings::load(Some(&file), std::iter::empty(), &[])?;
+                Member::of(&settings, Config::from(&settings).server.bind)?;
                 writeln!(out, "{}: good, {} keys set", file.display(), settings.len())?;
             }
             Action::Show { config } => {
@@ -95,7 +97,11 @@ fn show_key(text: &mut String, indent: &str, leaf: &str, key: &Key, settings: &S
 
 /// The value as YAML reads it back: text that could be taken for something else stands in quotes.
 fn yaml(value: &Setting) -> String {
-    let Setting::Text(text) = value else { return value.to_string() };
+    let text = match value {
+        Setting::Text(text) => text,
+        Setting::Shards(_) => return format!("\"{value}\""),
+        Setting::Number(_) | Setting::Flag(_) => return value.to_string(),
+    };
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
     let is_word = text.contains('/') || KEYS.iter().any(|key| key.kind.default_text() == *text);
     if is_word && text.chars().all(is_plain) && !text.starts_with('-') {

@@ -3,6 +3,7 @@
 use serde_yaml_ng::Value;
 
 use super::keys::{self, Key};
+use super::member::{Shard, distinct};
 use super::{Problem, Setting, setting_from_text};
 
 /// What a file sets, in its order, and what is wrong in it.
@@ -65,8 +66,6 @@ fn enter(source: &Source, path: &str, value: &Value, parsed: &mut Parsed) {
             Ok(None) => {}
             Err(why) => parsed.problem(source, path, format!("{path}: {why}")),
         }
-    } else if keys::unsupported(path).is_some() {
-        parsed.problem(source, path, format!("{path}: not supported by this version; remove it"));
     } else if keys::is_section(path) {
         walk(source, path, value, parsed);
     } else {
@@ -86,12 +85,40 @@ impl Parsed {
 fn setting(key: &Key, value: &Value) -> Result<Option<Setting>, String> {
     let text = match value {
         Value::Null => return Ok(None),
+        Value::Sequence(list) if key.kind == keys::Kind::Shards => return shards(list).map(Some),
         Value::Bool(flag) => flag.to_string(),
         Value::Number(number) => number.to_string(),
         Value::String(text) if !matches!(key.kind, keys::Kind::Number { .. }) => text.clone(),
         other => return Err(format!("expected {}, got {}", key.kind.legal(), shown(other))),
     };
     setting_from_text(key, &text).map(Some)
+}
+
+/// The entries of `cluster.shards`.
+fn shards(list: &[Value]) -> Result<Setting, String> {
+    let shard = |(at, entry): (usize, &Value)| {
+        let fields = entry.as_mapping().ok_or_else(|| format!("{at}: expected {{id, address, weight}}"))?;
+        let known = ["id", "address", "weight"];
+        if let Some((other, _)) = fields.iter().find(|(name, _)| !known.iter().any(|known| *name == known)) {
+            return Err(format!("{at}: unknown {}; must be id, address or weight", named(other)));
+        }
+        let id = fields.get("id").ok_or_else(|| format!("{at}: id is missing"))?;
+        let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
+        let number = number.ok_or_else(|| format!("{at}: id must be a whole number, got {}", shown(id)))?;
+        let address = fields.get("address").and_then(Value::as_str);
+        let address = address.ok_or_else(|| format!("{at}: address is missing"))?;
+        let weight = match fields.get("weight") {
+            Some(weight) => weight.as_f64().ok_or_else(|| format!("{at}: weight must be a number"))?,
+            None => 1.0,
+        };
+        Shard::new(number, address, weight).map_err(|why| format!("{at}: {why}"))
+    };
+    let shards = list.iter().enumerate().map(shard).collect::<Result<Vec<_>, _>>()?;
+    distinct(&shards).map(|()| Setting::Shards(shards))
+}
+
+fn named(value: &Value) -> String {
+    value.as_str().map_or_else(|| shown(value), |text| format!("`{text}`"))
 }
 
 fn shown(value: &Value) -> String {

@@ -1,7 +1,7 @@
 //! The door for fuzzing of a configuration.
 
 use super::command::show;
-use super::{Config, Kind, Setting, Settings, keys};
+use super::{Config, Kind, Setting, Settings, keys, member};
 
 /// What may be a configuration file.
 ///
@@ -19,6 +19,7 @@ pub fn config(bytes: &[u8]) {
             (Some(Kind::Word { of, .. }), Setting::Text(text)) => of.contains(&text.as_str()),
             (Some(Kind::Address { .. }), Setting::Text(text)) => text.parse::<std::net::IpAddr>().is_ok(),
             (Some(Kind::Path | Kind::Text), Setting::Text(text)) => !text.is_empty(),
+            (Some(Kind::Shards), Setting::Shards(shards)) => member::distinct(shards).is_ok(),
             _ => false,
         };
         assert!(fits, "{name}: {setting:?}");

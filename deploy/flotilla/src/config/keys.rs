@@ -34,6 +34,8 @@ pub enum Kind {
     Path,
     /// Any text; no default.
     Text,
+    /// The shards of a cluster; no default.
+    Shards,
 }
 
 impl Kind {
@@ -43,7 +45,7 @@ impl Kind {
             Kind::Number { default, .. } => default.to_string(),
             Kind::Flag { default } => default.to_string(),
             Kind::Word { default, .. } | Kind::Address { default } => (*default).to_owned(),
-            Kind::Path | Kind::Text => String::new(),
+            Kind::Path | Kind::Text | Kind::Shards => String::new(),
         }
     }
 
@@ -56,6 +58,9 @@ impl Kind {
             Kind::Address { .. } => "an IP address".to_owned(),
             Kind::Path => "a path".to_owned(),
             Kind::Text => "a text".to_owned(),
+            Kind::Shards => {
+                "a list of {id, address, weight}, or ID=HOST:PORT*WEIGHT with commas between".to_owned()
+            }
         }
     }
 }
@@ -93,7 +98,11 @@ const fn path(name: &'static str, doc: &'static str) -> Key {
     Key { name, kind: Kind::Path, unit: "", doc, is_live: false }
 }
 
-/// Every key that this version gives effect to, in the order of `config show`.
+const fn text(name: &'static str, doc: &'static str) -> Key {
+    Key { name, kind: Kind::Text, unit: "", doc, is_live: false }
+}
+
+/// Every key, in the order of `config show`.
 pub const KEYS: &[Key] = &[
     Key {
         name: "server.bind",
@@ -221,6 +230,31 @@ pub const KEYS: &[Key] = &[
         "entries",
         "Log entries of a partition that a cluster's node keeps for replicas that lag; behind them files are sent.",
     ),
+    Key {
+        name: "replication.enabled",
+        kind: Kind::Flag { default: false },
+        unit: "",
+        is_live: false,
+        doc: "Whether `flotilla up` starts a member of a cluster; as cluster.enabled.",
+    },
+    Key {
+        name: "replication.role",
+        kind: Kind::Word { default: "master", of: &["master", "replica"] },
+        unit: "",
+        is_live: false,
+        doc: "Whether a node holds partitions, or only learns and serves reads.",
+    },
+    text(
+        "replication.bind_address",
+        "Where a node listens for other members, as ADDRESS:PORT; server.bind and 15003.",
+    ),
+    text("replication.master_address", "Member that a new node joins through, HOST:PORT of its peer port."),
+    number(
+        "replication.max_lag_ms",
+        [5_000, 1, 3_600_000],
+        "ms",
+        "How far behind its leader a replica may answer a bounded read that names no bound.",
+    ),
     number(
         "replication.sync_interval_ms",
         [100, 10, 60_000],
@@ -239,13 +273,20 @@ pub const KEYS: &[Key] = &[
         "MiB",
         "Memory that the process may use, mapped files not counted; 0: what its control group or the machine allows.",
     ),
+    Key {
+        name: "memory.mmap_enabled",
+        kind: Kind::Flag { default: true },
+        unit: "",
+        is_live: false,
+        doc: "Whether sealed files are mapped; if not, they are read into memory whole, and count as memory used.",
+    },
     number("memory.cache_size_mb", [2_048, 0, 1 << 30], "MiB", "Memory of all caches together, at most."),
     Key {
         name: "cache.enabled",
         kind: Kind::Flag { default: true },
         unit: "",
         is_live: false,
-        doc: "Whether answers are kept for who asks the same of the same state.",
+        doc: "Whether anything is kept for the next asker: answers, for who asks the same of the same state, and vectors.",
     },
     number(
         "cache.query_cache.size_mb",
@@ -254,6 +295,19 @@ pub const KEYS: &[Key] = &[
         "Memory for answers of searches, at most; never more than an eighth of what the process may use.",
     ),
     number("cache.query_cache.ttl_seconds", [300, 0, 1_000_000], "s", "How long an answer is kept."),
+    number(
+        "cache.vector_cache.size_mb",
+        [2_048, 0, 1 << 30],
+        "MiB",
+        "Memory for vectors read from files that are larger than memory; never more than an eighth of what the process may use.",
+    ),
+    Key {
+        name: "cache.vector_cache.eviction",
+        kind: Kind::Word { default: "lru", of: &["lru", "lfu"] },
+        unit: "",
+        is_live: false,
+        doc: "Which of them go first: those used the longest ago, or those used least often.",
+    },
     number("performance.threads", [0, 0, 1_024], "", "Worker threads; 0 takes one per core."),
     Key {
         name: "index.type",
@@ -300,6 +354,43 @@ pub const KEYS: &[Key] = &[
         unit: "",
         doc: "Those codes: 8 bits for each value beside one-bit sketches, the sketches alone, or a byte for each eight values.",
         is_live: false,
+    },
+    Key {
+        name: "cluster.enabled",
+        kind: Kind::Flag { default: false },
+        unit: "",
+        is_live: false,
+        doc: "Whether `flotilla up` starts a member of a cluster: what cluster.mode and replication.role say.",
+    },
+    Key {
+        name: "cluster.mode",
+        kind: Kind::Word { default: "shard", of: &["shard", "router"] },
+        unit: "",
+        is_live: false,
+        doc: "What that member is: a node, or a router.",
+    },
+    Key {
+        name: "cluster.shards",
+        kind: Kind::Shards,
+        unit: "",
+        is_live: false,
+        doc: "The shards: whom a router asks, whom a new shard joins; the first of them begins the cluster if nobody answers.",
+    },
+    text("cluster.shard_id", "Which of the shards a node is: its id, or the name of its pod."),
+    text("cluster.router_address", "Router that knows whom a new node may join through, HOST:PORT."),
+    Key {
+        name: "cluster.sharding.strategy",
+        kind: Kind::Word { default: "consistent_hash", of: &["consistent_hash", "range"] },
+        unit: "",
+        is_live: false,
+        doc: "How the keys of a new collection that says nothing are spread; range goes with its split points.",
+    },
+    Key {
+        name: "cluster.sharding.replication_factor",
+        kind: Kind::Word { default: "0", of: &["0", "1", "2", "3", "5"] },
+        unit: "",
+        is_live: false,
+        doc: "Replicas of each partition of a new collection that names none; 0: one for each node, up to 3.",
     },
     number("cluster.partitions", [4, 1, 256], "", "Partitions of a new collection that names none."),
     number(
@@ -435,24 +526,6 @@ pub const KEYS: &[Key] = &[
     path("security.peer_tls.ca_file", "Authority (PEM) of the cluster's members."),
 ];
 
-/// Keys that are planned and not there yet. A file that names one is refused instead of being half obeyed. A name
-/// stands for itself and for everything nested in it.
-pub const UNSUPPORTED: &[&str] = &[
-    "memory.mmap_enabled",
-    "replication.enabled",
-    "replication.role",
-    "replication.bind_address",
-    "replication.master_address",
-    "replication.max_lag_ms",
-    "cluster.enabled",
-    "cluster.mode",
-    "cluster.shards",
-    "cluster.sharding",
-    "cluster.shard_id",
-    "cluster.router_address",
-    "cache.vector_cache",
-];
-
 /// The key of this name.
 pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
@@ -461,11 +534,6 @@ pub fn find(name: &str) -> Option<&'static Key> {
 /// Whether keys are nested in this name.
 pub fn is_section(name: &str) -> bool {
     KEYS.iter().any(|key| nested_in(key.name, name))
-}
-
-/// The planned key that `name` is, or lies in.
-pub fn unsupported(name: &str) -> Option<&'static str> {
-    UNSUPPORTED.iter().copied().find(|known| name == *known || nested_in(name, known))
 }
 
 fn nested_in(name: &str, section: &str) -> bool {

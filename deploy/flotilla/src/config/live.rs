@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::keys::KEYS;
+use super::member::Member;
 use super::{Config, Settings};
 
 /// How often the file is looked at.
@@ -40,6 +41,14 @@ impl Watched {
     /// The configuration as it is in force.
     pub fn config(&self) -> Config {
         Config::from(&self.settings)
+    }
+
+    /// What it says of this process as a member of a cluster.
+    ///
+    /// # Errors
+    /// Keys that contradict each other, or that lack another.
+    pub fn member(&self) -> anyhow::Result<Member> {
+        Member::of(&self.settings, self.config().server.bind)
     }
 
     /// Whether somebody named this key.

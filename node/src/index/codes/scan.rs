@@ -3,6 +3,9 @@
 //! Each row's sketch says how near the row can be at the least; what can be among the best so far is measured by its bytes, or, where
 //! there are none, by the row itself; the best by bytes are ordered by the rows in the end. By bytes of groups every row is measured.
 
+use std::cell::RefCell;
+use std::sync::Arc;
+
 use super::super::distance::codes::RUN;
 use super::super::distance::prefetch::prefetch;
 use super::super::{Distance, Neighbor, Rows, Stats, TopK};
@@ -236,11 +239,24 @@ pub fn rescore(
     stats: &mut Stats,
 ) -> Vec<Neighbor> {
     let best: Vec<u32> = best.collect();
-    best.iter().for_each(|row| prefetch(rows.row(*row), LINES_AHEAD));
     stats.distances += best.len() as u64;
     let mut top = TopK::new(k);
-    measure_rows(rows, distance, query, &best, &mut top);
+    match rows.file().and_then(|file| file.vectors(&best, |row| rows.row(row))) {
+        Some(vectors) => measure_vectors(&vectors, distance, query, &best, &mut top),
+        None => {
+            best.iter().for_each(|row| prefetch(rows.row(*row), LINES_AHEAD));
+            measure_rows(rows, distance, query, &best, &mut top);
+        }
+    }
     top.into_sorted()
+}
+
+/// As [`measure_rows`], of rows that were read already, in the order of `these`.
+fn measure_vectors(vectors: &[Arc<[f32]>], distance: Distance, query: &[f32], these: &[u32], top: &mut TopK) {
+    let kernel = distance.kernel();
+    let next = RefCell::new(vectors.iter());
+    let take = || next.borrow_mut().next().map_or(&[][..], |vector| &vector[..]);
+    measure(these, top, |_| kernel.one(query, take()), |four| kernel.four(query, four.map(|_| take())));
 }
 
 fn measure_rows(rows: Rows<'_>, distance: Distance, query: &[f32], these: &[u32], top: &mut TopK) {

@@ -7,6 +7,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts};
 
+use crate::index::vector_cache::VectorCache;
 use crate::log::Lanes;
 use crate::partition::registry::Registry;
 use crate::room::usage::PURPOSES;
@@ -18,6 +19,8 @@ const COLLECTIONS_MAX: usize = 100;
 const NODE: &str = "";
 /// The name of the query cache.
 const QUERY: &str = "query";
+/// That of the vector cache.
+const VECTORS: &str = "vectors";
 
 /// See the module.
 pub(super) struct Resources {
@@ -42,8 +45,8 @@ fn bytes(value: u64) -> i64 {
 }
 
 /// Brings a counter up to a count that only grows.
-fn follow(counter: &IntCounterVec, count: u64) {
-    let counter = counter.with_label_values(&[QUERY]);
+fn follow(counter: &IntCounterVec, cache: &str, count: u64) {
+    let counter = counter.with_label_values(&[cache]);
     counter.inc_by(count.saturating_sub(counter.get()));
 }
 
@@ -66,9 +69,12 @@ impl Resources {
             cpu: Gauge::with_opts(options("cpu_usage", "processors that the process keeps busy")).ok()?,
             disk_free: gauge("disk_free_bytes", "free bytes of the data folder's disk")?,
             disk_reserve: gauge("disk_reserve_bytes", "free bytes below which writes are refused")?,
-            hits: counter("cache_hits_total", "answers that were kept")?,
+            hits: counter("cache_hits_total", "answers and vectors that were kept")?,
             shared: counter("cache_shared_total", "answers that were being computed for another caller")?,
-            misses: counter("cache_misses_total", "answers that had to be computed")?,
+            misses: counter(
+                "cache_misses_total",
+                "answers that had to be computed, vectors that had to be read",
+            )?,
             cached: GaugeVec::new(options("cache_bytes", "bytes that a cache keeps"), &["cache"]).ok()?,
         })
     }
@@ -109,7 +115,9 @@ impl Resources {
             *by_collection.entry(replica.spec().name.clone()).or_default() += replica.usage();
         }
         let stats = self.lanes.stats();
-        let mut node = Usage::default().with(Purpose::Log, stats.cached_bytes + stats.queued_bytes);
+        let vectors = VectorCache::known().map(VectorCache::figures).unwrap_or_default();
+        let log = stats.cached_bytes + stats.queued_bytes;
+        let mut node = Usage::default().with(Purpose::Log, log).with(Purpose::Caches, vectors.bytes);
         let mut largest: Vec<(String, Usage)> = by_collection.into_iter().collect();
         largest.sort_by_key(|(_, usage)| std::cmp::Reverse(usage.total()));
         largest.drain(COLLECTIONS_MAX.min(largest.len())..).for_each(|(_, usage)| node += usage);
@@ -136,9 +144,13 @@ impl Resources {
 
     fn read_caches(&self) {
         let figures = self.registry.answers().figures();
-        follow(&self.hits, figures.hits);
-        follow(&self.shared, figures.shared);
-        follow(&self.misses, figures.misses);
+        follow(&self.hits, QUERY, figures.hits);
+        follow(&self.shared, QUERY, figures.shared);
+        follow(&self.misses, QUERY, figures.misses);
         self.cached.with_label_values(&[QUERY]).set(figures.bytes as f64);
+        let figures = VectorCache::known().map(VectorCache::figures).unwrap_or_default();
+        follow(&self.hits, VECTORS, figures.hits);
+        follow(&self.misses, VECTORS, figures.misses);
+        self.cached.with_label_values(&[VECTORS]).set(figures.bytes as f64);
     }
 }
