@@ -44,6 +44,7 @@ use self::steward::Steward;
 use crate::env::{clock, random, task};
 use crate::log::Lanes;
 use crate::meta::Meta;
+use crate::meta::autoscale;
 use crate::meta::catalogue::Change;
 use crate::meta::catalogue::moves::Move;
 use crate::meta::growth::Thresholds;
@@ -92,6 +93,8 @@ pub struct Options {
     pub defaults: Defaults,
     /// When a collection gets more partitions by itself.
     pub growth: Thresholds,
+    /// When more or fewer shard nodes are wanted.
+    pub autoscale: autoscale::Options,
     /// How much of a move of slots is done in one go.
     pub slots: worker::slots::Pace,
     /// How much memory and disk is to be left.
@@ -142,6 +145,7 @@ impl Options {
             equality: equality::Options::default(),
             defaults: Defaults::default(),
             growth: Thresholds::default(),
+            autoscale: autoscale::Options::default(),
             slots: worker::slots::Pace::default(),
             room: room::Options::default(),
             answers: answers::Options::default(),
@@ -251,7 +255,7 @@ impl Node {
             meta.clone(),
             peers.clone(),
             mover.clone(),
-            (options.growth, options.tenants),
+            (options.growth, options.tenants, options.autoscale),
         );
         tasks.push(task::spawn(steward.run()));
         tasks.push(task::spawn(lag::follow(registry.clone(), peers.clone(), options.lag)));
@@ -403,7 +407,8 @@ impl Node {
 
     /// What the node's metrics are read from.
     pub fn gauges(&self) -> metrics::Gauges {
-        metrics::Gauges::new(self.registry.clone(), self.lanes.clone(), self.equality.divergences())
+        let (registry, meta) = (self.registry.clone(), self.meta.clone());
+        metrics::Gauges::new(registry, meta, self.lanes.clone(), self.equality.divergences())
     }
 
     /// Its data folder.

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flotilla_node::meta::autoscale;
 use flotilla_node::storage::Compression;
 use flotilla_proto::schema::{Hnsw, IndexKind, Lsh, Quantization};
 use flotilla_proto::tenant::{self, Class, Classes, Isolation};
@@ -206,6 +207,27 @@ impl Settings {
             classes: Classes(Class::ALL.into_iter().map(limits).collect()),
         };
         self.flag("hub.enabled").then_some(hub)
+    }
+
+    fn autoscale(&self) -> autoscale::Options {
+        let number = |name: &str| self.number(&format!("autoscale.{name}"));
+        let narrow = |name: &str| u32::try_from(number(name)).unwrap_or(u32::MAX);
+        let share = |name: &str| f64::from(narrow(name)) / 100.0;
+        autoscale::Options {
+            up_after: Duration::from_secs(number("up_after_seconds")),
+            down_after: Duration::from_secs(number("down_after_seconds")),
+            cpu_up: share("cpu_up_percent"),
+            cpu_down: share("cpu_down_percent"),
+            memory_up: share("memory_up_percent"),
+            disk_up: share("disk_up_percent"),
+            fit: share("fit_percent"),
+            p99: Duration::from_millis(number("p99_ms")),
+            queue: number("queue_depth"),
+            bulk_per_second: number("bulk_per_second"),
+            replicas_max: number("replicas_max"),
+            nodes_min: narrow("nodes_min"),
+            nodes_max: narrow("nodes_max"),
+        }
     }
 
     fn security(&self) -> security::Options {
@@ -429,6 +451,8 @@ pub struct Config {
     pub quantization: Option<Quantization>,
     /// The spread of collections.
     pub cluster: Cluster,
+    /// When more or fewer shard nodes are wanted.
+    pub autoscale: autoscale::Options,
     /// Who may call, and over which connections.
     pub security: security::Options,
     /// What it means to be a tenant's; none, if nobody is.
@@ -521,6 +545,7 @@ impl From<&Settings> for Config {
                 grow_bytes: settings.number("cluster.grow_bytes"),
                 advise_bytes: settings.number("cluster.advise_bytes"),
             },
+            autoscale: settings.autoscale(),
             security: settings.security(),
             hub: settings.hub(),
         }
