@@ -43,6 +43,12 @@ REFUSED = [
     ("an empty peer", ["networkPolicy.clients[0].nobody=1"], "nobody"),
     ("an unknown kind of beginning", ["shard.begin=perhaps"], "begin"),
     ("a long name", ["fullnameOverride=" + "a" * 41], "fullnameOverride"),
+    ("an unknown way to scale in", ["shard.scaleIn.force=true"], "force"),
+    ("a publisher without an image", ["shard.scaleIn.publisher.enabled=true"], "publisher.image"),
+    ("a publisher without credentials", ["shard.scaleIn.publisher.enabled=true", "shard.scaleIn.publisher.image=k:1",
+                                         "config.security.cluster_key_file=/k"], "publisher"),
+    ("an operator without credentials", ["shard.scaleIn.rolloutOperator=true", "config.security.cluster_key_file=/k"],
+     "rolloutOperator"),
     ("a short grace", ["shard.terminationGracePeriodSeconds=5"], "terminationGracePeriodSeconds"),
 ]
 

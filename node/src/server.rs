@@ -4,6 +4,7 @@
 //! meta group and then whatever the placement map says this node holds. [`Node::in_process`] answers routers
 //! and [`Node::for_peers`] other nodes, on whatever port the binary has for them. [`Node::stop`] ends in the opposite order.
 
+mod fleet;
 mod folder;
 mod join;
 mod keeper;
@@ -36,6 +37,7 @@ use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use tower::layer::layer_fn;
 
+pub use self::fleet::Standing;
 pub use self::folder::FORMAT;
 use self::folder::{Folder, Membership};
 use self::keeper::Keeper;

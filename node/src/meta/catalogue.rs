@@ -151,6 +151,10 @@ pub enum Change {
     Full(BTreeSet<String>),
     /// So many shard nodes are asked for, or as many as there are.
     Scale(Option<u32>),
+    /// This node is to go, with those of higher ordinals.
+    Leave(NodeId),
+    /// This node stays after all, and so do those of lower ordinals.
+    Stay(NodeId),
 }
 
 /// Whose a new collection is to be.
@@ -306,6 +310,8 @@ impl Catalogue {
             Change::Classify { tenant, class } => Ok(self.classify(&tenant, class)),
             Change::Full(tenants) => Ok(self.set_full(&tenants)),
             Change::Scale(to) => self.scale(to),
+            Change::Leave(node) => self.leave(node),
+            Change::Stay(node) => self.stay(node),
         }
     }
 

@@ -106,6 +106,26 @@ impl Catalogue {
         Ok(Outcome::Epoch(self.map.epoch))
     }
 
+    /// Lowers the target, if it is not low enough, so that this node leaves.
+    pub(super) fn leave(&mut self, node: NodeId) -> Result<Outcome, Refused> {
+        let known = self.map.node(node).ok_or(Refused::NoNode(node.0))?;
+        let Some(ordinal) = known.ordinal.filter(|_| known.role == Role::Shard) else {
+            let why = format!("node {node} is no shard node with an ordinal (--shard-id)");
+            return Err(Refused::Invalid("scale.to".into(), why));
+        };
+        let target = self.fleet.target.map_or(ordinal, |target| target.min(ordinal));
+        self.scale(Some(target))
+    }
+
+    /// Raises the target, if it is too low, so that this node stays.
+    pub(super) fn stay(&mut self, node: NodeId) -> Result<Outcome, Refused> {
+        let ordinal = self.map.node(node).ok_or(Refused::NoNode(node.0))?.ordinal;
+        let (Some(ordinal), true) = (ordinal, self.fleet.leaving.contains(&node)) else {
+            return Ok(Outcome::Epoch(self.map.epoch));
+        };
+        self.scale(Some(ordinal.saturating_add(1)))
+    }
+
     /// The nodes that leave for so many. One that an operator drains already is left to that.
     fn beyond(&self, to: u32) -> Result<BTreeSet<NodeId>, Refused> {
         let wrong = |why: String| Refused::Invalid("scale.to".into(), why);
@@ -207,6 +227,24 @@ mod tests {
         assert_eq!(states(&catalogue), [true, false, true, true], "what was drained by hand stays so");
         assert_eq!(catalogue.moves.get(1).map(|m| m.state), Some(State::Aborted));
         assert_eq!(catalogue.fleet, Fleet::default());
+    }
+
+    #[test]
+    fn nodes_that_are_asked_one_by_one_leave_together_in_whatever_order() {
+        let leaving = |order: &[u64]| {
+            let mut catalogue = catalogue(4, &[&[1]]);
+            order.iter().for_each(|node| drop(catalogue.change(Change::Leave(NodeId(*node))).unwrap()));
+            catalogue
+        };
+        let mut asked = leaving(&[3, 4]);
+        assert_eq!((asked.fleet.target, states(&asked)), (Some(2), vec![true, true, false, false]));
+        assert_eq!(asked.fleet, leaving(&[4, 3]).fleet);
+        asked.change(Change::Stay(NodeId(1))).unwrap();
+        assert_eq!(asked.fleet.target, Some(2), "it stays anyway");
+        asked.change(Change::Stay(NodeId(3))).unwrap();
+        assert_eq!((asked.fleet.target, states(&asked)), (Some(3), vec![true, true, true, false]));
+        asked.change(Change::Stay(NodeId(4))).unwrap();
+        assert_eq!((asked.fleet.target, states(&asked)), (None, vec![true; 4]));
     }
 
     #[test]
