@@ -40,7 +40,7 @@ impl Day {
         let hour = second as f64 / 3_600.0;
         let is_bulk = (2.0..3.0).contains(&hour);
         if is_bulk {
-            self.records += 20_000 * STEP;
+            self.records += 6_000 * STEP;
         }
         // One node is lost from half past two in the afternoon, for half an hour.
         let alive = if (14.5..15.0).contains(&hour) { self.members - 1 } else { self.members };
@@ -48,7 +48,7 @@ impl Day {
         let busy = qps / QPS_PER_CPU / f64::from(alive) + if is_bulk { 5.0 } else { 0.2 };
         let load = busy / CPUS;
         let p99 = Duration::from_secs_f64(0.004 / (1.0 - load.min(0.97)));
-        let stored = self.records * 600 * 2 / u64::from(self.members);
+        let stored = self.records * 150 * 2 / u64::from(self.members);
         let figures = Figures {
             memory_used: GIB + stored,
             memory_limit: 16 * GIB,
@@ -72,8 +72,7 @@ impl Day {
     }
 
     fn follow(&mut self, second: u64, wanted: u32) {
-        if let Some((at, members)) = self.change.filter(|(at, _)| *at <= second) {
-            let _ = at;
+        if let Some((_, members)) = self.change.filter(|(at, _)| *at <= second) {
             (self.members, self.change) = (members, None);
         } else if self.change.is_none() && wanted != self.members {
             let takes = if wanted > self.members { 180 } else { 1_200 };
