@@ -31,6 +31,18 @@ impl Client {
         self.once(message, send).await.map(drop)
     }
 
+    /// How many shard nodes there are, should be and must be.
+    pub async fn status(&self) -> Result<v1::StatusResponse> {
+        let send = |channel, request| async move { Client::cluster(channel).status(request).await };
+        self.repeated(v1::StatusRequest {}, ReadPreference::Master, send).await
+    }
+
+    /// Asks for so many shard nodes: those of higher ordinals are drained. None: a former request is called off.
+    pub async fn scale(&self, to: Option<u32>) -> Result<v1::StatusResponse> {
+        let send = |channel, request| async move { Client::cluster(channel).scale(request).await };
+        Ok(self.once(v1::ScaleRequest { to }, send).await?.status.unwrap_or_default())
+    }
+
     /// What tenants have and did: of the caller's tenant, for an operator of all; or of the one that is named.
     pub async fn usage(&self, tenant: Option<&str>) -> Result<Vec<v1::TenantUsage>> {
         let message = v1::UsageRequest { tenant: tenant.unwrap_or_default().to_owned() };

@@ -4,6 +4,8 @@ against what schemas do not say. Values that make no sense must be refused."""
 import json
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import yaml
 
@@ -43,6 +45,12 @@ REFUSED = [
     ("an empty peer", ["networkPolicy.clients[0].nobody=1"], "nobody"),
     ("an unknown kind of beginning", ["shard.begin=perhaps"], "begin"),
     ("a long name", ["fullnameOverride=" + "a" * 41], "fullnameOverride"),
+    ("an unknown way to scale in", ["shard.scaleIn.force=true"], "force"),
+    ("a publisher without an image", ["shard.scaleIn.publisher.enabled=true"], "publisher.image"),
+    ("a publisher without credentials", ["shard.scaleIn.publisher.enabled=true", "shard.scaleIn.publisher.image=k:1",
+                                         "config.security.cluster_key_file=/k"], "publisher"),
+    ("an operator without credentials", ["shard.scaleIn.rolloutOperator=true", "config.security.cluster_key_file=/k"],
+     "rolloutOperator"),
     ("a short grace", ["shard.terminationGracePeriodSeconds=5"], "terminationGracePeriodSeconds"),
 ]
 
@@ -185,6 +193,70 @@ def promised(helm):
     return "routers 3 to 10 by 70 %, 80 %, p99 10 ms; shard nodes 100Gi fast-ssd, 4 to 8 CPU, 8 to 16Gi, never scaled"
 
 
+def guarded(helm):
+    """Fewer shard nodes than the floor are refused, by whatever way they are asked for."""
+    objects = by_name(rendered(helm))
+    policy = objects["ValidatingAdmissionPolicy", "prod-flotilla-shard"]["spec"]
+    rule, = policy["matchConstraints"]["resourceRules"]
+    assert set(rule["resources"]) == {"statefulsets", "statefulsets/scale"} and rule["operations"] == ["UPDATE"]
+    assert "'prod'" in policy["matchConditions"][0]["expression"] and "'flotilla-shard'" in policy["matchConditions"][0]["expression"]
+    assert policy["failurePolicy"] == "Fail"
+    binding = objects["ValidatingAdmissionPolicyBinding", "prod-flotilla-shard"]["spec"]
+    assert binding["policyName"] == "prod-flotilla-shard" and binding["validationActions"] == ["Deny"]
+    floor = binding["paramRef"]["name"]
+    assert binding["paramRef"] == {"name": floor, "namespace": "prod", "parameterNotFoundAction": "Deny"}
+    assert "floor" not in objects["ConfigMap", floor]["data"], "an upgrade would set the floor back"
+
+    # The expressions, as far as they are the same in Python.
+    texts = {one["name"]: one["expression"] for one in policy["variables"]}
+    assert texts["floor"] == "has(params.data) && 'floor' in params.data ? int(params.data['floor']) : 2147483647"
+    expression = policy["validations"][0]["expression"].replace("||", "or")
+    for present, wanted, lowest, passes in [(3, 3, None, True), (3, 4, None, True), (3, 2, None, False), (3, 2, 3, False),
+                                            (3, 2, 2, True), (3, 0, 2, False), (2, 3, 5, True)]:
+        class variables:
+            pass
+        variables.present, variables.wanted, variables.floor = present, wanted, 2147483647 if lowest is None else lowest
+        assert eval(expression, {"variables": variables}) is passes, (present, wanted, lowest)
+
+    kinds = {kind for kind, _ in by_name(rendered(helm, "--set", "shard.scaleIn.policy=false"))}
+    assert not {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"} & kinds
+    for tier in ("embedded", "sharded"):
+        kinds = {kind for kind, _ in by_name(rendered(helm, "--set", f"tier={tier}"))}
+        assert "ValidatingAdmissionPolicy" not in kinds, tier
+
+    full = by_name(rendered(helm, "-f", str(CHART / "ci/full-values.yaml")))
+    role = full["Role", floor]["rules"]
+    assert role == [{"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [floor], "verbs": ["get", "patch"]}], role
+    job = full["CronJob", floor]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert job["serviceAccountName"] == floor and full["RoleBinding", floor]["subjects"][0]["name"] == floor
+    for container in job["initContainers"] + job["containers"]:
+        assert container["securityContext"]["readOnlyRootFilesystem"] and container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    meta = full["StatefulSet", "flotilla-shard"]["metadata"]
+    assert meta["labels"]["grafana.com/prepare-downscale"] == "true"
+    assert meta["annotations"]["grafana.com/prepare-downscale-http-port"] == "15002"
+    return "by kubectl scale or apply; one ConfigMap has the floor, and one job may change it"
+
+
+def published(helm):
+    """The job's script takes the floor out of what the binary prints."""
+    job = by_name(rendered(helm, "-f", str(CHART / "ci/full-values.yaml")))["CronJob", "flotilla-shard-floor"]
+    script = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"][0]
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        stub = folder / "kubectl"
+        stub.write_text("#!/bin/sh\nshift 5\necho \"$@\"\n")
+        stub.chmod(0o755)
+
+        def runs(text):
+            (folder / "status.json").write_text(text)
+            return quiet("/bin/sh", "-c", script.replace("/floor/", f"{folder}/"), env={"PATH": f"{folder}:/usr/bin:/bin"})
+
+        code, said = runs('{"desired_shard_nodes":3,"epoch":9,"shard_nodes_floor":2,"target":2}\n')
+        assert (code, json.loads(said.strip().removeprefix("--patch "))) == (0, {"data": {"floor": "2"}}), said
+        assert runs("")[0] != 0 and runs("{}")[0] != 0, "nothing is published where nothing is known"
+    return "a floor of 2 is published; nothing where none is told"
+
+
 def scanned(helm):
     """checkov, in an environment of its own: it is large."""
     at = HOME / "checkov"
@@ -227,6 +299,8 @@ def run(report):
     report.check("chart: those rules refuse what is wrong", manifests.bites, lambda: rendered(helm, "-f", str(CHART / "ci/full-values.yaml")))
     report.check("chart: what is promised", promised, helm)
     report.check("chart: who begins a cluster", begins, helm)
+    report.check("chart: fewer shard nodes than the floor", guarded, helm)
+    report.check("chart: how the floor is published", published, helm)
     report.check("chart: checkov over the hardened values", scanned, helm)
 
 

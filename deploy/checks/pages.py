@@ -73,7 +73,7 @@ def runnable(product):
 def settings_named():
     """Keys that pages speak of are in the chart's values or in the README's table."""
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    keys = set(re.findall(r"^\| `([a-z_.]+)` \|", rules.README, re.M))
+    keys = set(re.findall(r"^\| `([a-z_0-9.]+)` \|", rules.README, re.M))
     found, count = [], 0
     for path in pages():
         for name in re.findall(r"`((?:config|shard|replica|router|node|networkPolicy|monitoring|index)\.[A-Za-z_.]+)`", path.read_text()):
@@ -105,7 +105,7 @@ def sets():
                 there[".".join([*path, name])] = one
 
     walk(schema, [])
-    known = {name: legal.replace("¦", "|") for name, _, legal in re.findall(r"^\| `([a-z_.]+)` \| ([^|]*) \| ([^|]*) \|", section, re.M)
+    known = {name: legal.replace("¦", "|") for name, _, legal in re.findall(r"^\| `([a-z_0-9.]+)` \| ([^|]*) \| ([^|]*) \|", section, re.M)
              if name not in own}
     found = [f"{name} is not in the schema" for name in known.keys() - there.keys()] + [f"{name} is no setting" for name in there.keys() - known.keys()]
     for name, legal in known.items():

@@ -7,6 +7,7 @@
 //! Every node of the cluster has a replica of this group: one or three vote, all others learn. So each knows the map
 //! without asking, and a change can be made from anywhere ([`Meta::submit`] finds the leader).
 
+pub mod autoscale;
 pub mod catalogue;
 pub mod derived;
 pub mod growth;
@@ -29,8 +30,10 @@ use flotilla_proto::placement::{CollectionPlacement, Node, PlacementMap};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, FieldType};
 use flotilla_proto::tenant::{Class, Limits};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use self::autoscale::Decision;
 use self::catalogue::{Catalogue, Change, Outcome, Owner};
 use self::leases::{Granted, Leases};
 use self::machine::{MetaMachine, Published};
@@ -59,6 +62,7 @@ pub struct Meta {
     leases: Leases,
     reopening: tokio::sync::Mutex<()>,
     is_over: watch::Sender<bool>,
+    advised: Mutex<Option<Decision>>,
 }
 
 impl Meta {
@@ -77,6 +81,7 @@ impl Meta {
             leases: Leases::default(),
             reopening: tokio::sync::Mutex::new(()),
             is_over: watch::Sender::new(false),
+            advised: Mutex::default(),
         })
     }
 
@@ -144,6 +149,16 @@ impl Meta {
     /// Looks at the whole catalogue.
     pub fn look<T>(&self, look: impl FnOnce(&Catalogue) -> T) -> T {
         self.published.look(look)
+    }
+
+    /// How many shard nodes there should be, if this node leads the group.
+    pub fn advised(&self) -> Option<Decision> {
+        self.advised.lock().clone()
+    }
+
+    /// Takes what was decided; none: this node does not lead.
+    pub fn advise(&self, decision: Option<Decision>) {
+        *self.advised.lock() = decision;
     }
 
     /// Nodes that this one, as the leader, heard of lately.

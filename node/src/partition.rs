@@ -498,7 +498,9 @@ impl Replica {
         alive: Arc<()>,
         work: impl FnOnce(&dyn Fn() -> bool) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Refusal> {
+        let waiting = self.room.load().wait();
         let permit = self.read_permits.clone().acquire_owned().await;
+        drop(waiting);
         let permit = permit.map_err(|_| Refusal::Unavailable("the node is stopping".to_owned()))?;
         let counted = Computing::new(&self.computing);
         let watched = Arc::downgrade(&alive);

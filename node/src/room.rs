@@ -7,6 +7,7 @@
 //! Where nothing is known of the machine there is room.
 
 pub mod ladder;
+pub mod load;
 pub mod usage;
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 
 use self::ladder::STEPS;
 pub use self::ladder::Step;
+use self::load::Load;
 pub use self::usage::{Purpose, Usage};
 use crate::env::{clock, memory};
 
@@ -72,6 +74,7 @@ pub struct Room {
     disk: Mutex<Disk>,
     builds: watch::Sender<bool>,
     cpu: Mutex<Cpu>,
+    load: Load,
 }
 
 impl Default for Room {
@@ -91,6 +94,7 @@ impl Room {
             disk: Mutex::default(),
             builds: watch::Sender::new(true),
             cpu: Mutex::new(Cpu { seconds: memory::cpu_seconds(), at: clock::now(), usage: 0.0 }),
+            load: Load::default(),
         }
     }
 
@@ -169,6 +173,11 @@ impl Room {
     /// Processors that the process kept busy between the last two looks.
     pub fn cpu_usage(&self) -> f64 {
         self.cpu.lock().usage
+    }
+
+    /// What is asked of the node.
+    pub fn load(&self) -> &Load {
+        &self.load
     }
 
     /// Refuses a write that would take memory or space for good.

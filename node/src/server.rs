@@ -4,6 +4,7 @@
 //! meta group and then whatever the placement map says this node holds. [`Node::in_process`] answers routers
 //! and [`Node::for_peers`] other nodes, on whatever port the binary has for them. [`Node::stop`] ends in the opposite order.
 
+mod fleet;
 mod folder;
 mod join;
 mod keeper;
@@ -36,6 +37,7 @@ use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use tower::layer::layer_fn;
 
+pub use self::fleet::Standing;
 pub use self::folder::FORMAT;
 use self::folder::{Folder, Membership};
 use self::keeper::Keeper;
@@ -45,6 +47,7 @@ use crate::env::{clock, mmap, task};
 use crate::index::vector_cache::{self, VectorCache};
 use crate::log::Lanes;
 use crate::meta::Meta;
+use crate::meta::autoscale;
 use crate::meta::catalogue::Change;
 use crate::meta::catalogue::moves::Move;
 use crate::meta::growth::Thresholds;
@@ -93,6 +96,8 @@ pub struct Options {
     pub defaults: Defaults,
     /// When a collection gets more partitions by itself.
     pub growth: Thresholds,
+    /// When more or fewer shard nodes are wanted.
+    pub autoscale: autoscale::Options,
     /// How much of a move of slots is done in one go.
     pub slots: worker::slots::Pace,
     /// How much memory and disk is to be left.
@@ -150,6 +155,7 @@ impl Options {
             equality: equality::Options::default(),
             defaults: Defaults::default(),
             growth: Thresholds::default(),
+            autoscale: autoscale::Options::default(),
             slots: worker::slots::Pace::default(),
             room: room::Options::default(),
             answers: answers::Options::default(),
@@ -269,7 +275,7 @@ impl Node {
             meta.clone(),
             peers.clone(),
             mover.clone(),
-            (options.growth, options.tenants),
+            (options.growth, options.tenants, options.autoscale),
         );
         tasks.push(task::spawn(steward.run()));
         tasks.push(task::spawn(lag::follow(registry.clone(), peers.clone(), options.lag)));
@@ -423,7 +429,8 @@ impl Node {
 
     /// What the node's metrics are read from.
     pub fn gauges(&self) -> metrics::Gauges {
-        metrics::Gauges::new(self.registry.clone(), self.lanes.clone(), self.equality.divergences())
+        let (registry, meta) = (self.registry.clone(), self.meta.clone());
+        metrics::Gauges::new(registry, meta, self.lanes.clone(), self.equality.divergences())
     }
 
     /// Its data folder.

@@ -3,6 +3,7 @@
 mod appends;
 pub mod digests;
 pub mod facts;
+mod fleet;
 mod fulltext;
 mod meta;
 mod moves;

@@ -57,6 +57,26 @@ pub(crate) async fn control(
     router.fanout.meta(by, Resend::IfRefused, request, send).await
 }
 
+/// How many shard nodes there are, should be and must be.
+pub(crate) async fn status(
+    router: &Router,
+    request: v1::StatusRequest,
+    by: Deadline,
+) -> Result<v1::StatusResponse, Status> {
+    let send = |mut meta: Meta, request| async move { meta.status(request).await };
+    router.fanout.meta(by, Resend::Freely, request, send).await
+}
+
+/// Asks for fewer shard nodes, or for as many as there are: twice is as good as once.
+pub(crate) async fn scale(
+    router: &Router,
+    request: v1::ScaleRequest,
+    by: Deadline,
+) -> Result<v1::ScaleResponse, Status> {
+    let send = |mut meta: Meta, request| async move { meta.scale(request).await };
+    router.fanout.meta(by, Resend::Freely, request, send).await
+}
+
 /// Compares the replicas of each partition, one collection after the other, all by one deadline: a deep comparison reads
 /// every record, and only its caller knows how long that may take.
 pub(crate) async fn verify(

@@ -63,7 +63,8 @@ macro_rules! tells {
 
 tells!(
     AggregateResponse, ApplyResponse, ControlResponse, CountResponse, DeleteCollectionResponse, DeleteResponse,
-    GetResponse, PatchResponse, PlanResponse, ScanResponse, SearchResponse, UpsertResponse, UsageResponse;
+    GetResponse, PatchResponse, PlanResponse, ScaleResponse, ScanResponse, SearchResponse, StatusResponse, UpsertResponse,
+    UsageResponse;
     CreateCollectionResponse, GetCollectionResponse, UpdateCollectionResponse
 );
 
@@ -133,8 +134,8 @@ names!(
     UpdateCollectionRequest.name,
     UpsertRequest.collection,
 );
-names!(Cluster: ApplyRequest, ControlRequest, PlanRequest);
-names!(Seen: DescribeRequest, ListCollectionsRequest, MovesRequest, UsageRequest, WatchRequest);
+names!(Cluster: ApplyRequest, ControlRequest, PlanRequest, ScaleRequest);
+names!(Seen: DescribeRequest, ListCollectionsRequest, MovesRequest, StatusRequest, UsageRequest, WatchRequest);
 
 impl Names for v1::CreateCollectionRequest {
     fn about(&self) -> About<'_> {

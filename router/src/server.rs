@@ -240,6 +240,17 @@ fn pages(router: &Arc<Router>, options: &Options) -> axum::Router {
         .route("/readyz", get(ready))
 }
 
+/// Whether a call over HTTP that changes the cluster is to be obeyed: of who may administer all of it, and is no tenant's.
+///
+/// # Errors
+/// Why not.
+pub fn may_administer(
+    guard: Option<&dyn Authenticator>,
+    request: &axum::extract::Request,
+) -> Result<(), Refusal> {
+    may(guard, request, Right::Admin)
+}
+
 /// Whether a page that tells of every collection may be shown: to who may read all of them, and is no tenant's.
 ///
 /// # Errors
@@ -248,13 +259,21 @@ pub fn may_see_metrics(
     guard: Option<&dyn Authenticator>,
     request: &axum::extract::Request,
 ) -> Result<(), Refusal> {
+    may(guard, request, Right::Read)
+}
+
+fn may(
+    guard: Option<&dyn Authenticator>,
+    request: &axum::extract::Request,
+    right: Right,
+) -> Result<(), Refusal> {
     let Some(guard) = guard else { return Ok(()) };
     let caller = guard.caller(request.headers(), request.extensions())?;
     if caller.tenant.is_some() {
-        let why = format!("{}: belongs to a tenant, and this page tells of all", caller.name);
+        let why = format!("{}: belongs to a tenant, and this page is about all", caller.name);
         return Err(Refusal::Denied(why));
     }
-    caller.check(Right::Read, None)
+    caller.check(right, None)
 }
 
 /// Serves `router` to this process alone and gives the channel to it. The server's task ends with the last channel.

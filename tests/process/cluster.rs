@@ -22,6 +22,7 @@ mod planted;
 mod power;
 mod replica;
 mod rolling;
+mod scale;
 mod snapshot;
 mod split;
 mod storm;

@@ -111,6 +111,10 @@ impl Api {
         moves: ClusterClient.moves(MovesRequest) -> MovesResponse;
         /// Pauses, resumes or aborts moves.
         control: ClusterClient.control(ControlRequest) -> ControlResponse;
+        /// How many shard nodes there are, should be and must be.
+        status: ClusterClient.status(StatusRequest) -> StatusResponse;
+        /// Asks for fewer of them.
+        scale: ClusterClient.scale(ScaleRequest) -> ScaleResponse;
     }
 
     /// Compares the replicas of each partition; one answer per collection.

@@ -55,6 +55,8 @@ pub struct Shape {
     pub elsewhere: BTreeMap<usize, PathBuf>,
     /// Whether others reach each node through links that misbehave when told to.
     pub has_links: bool,
+    /// Whether shard nodes have ordinals: their places.
+    pub has_ordinals: bool,
 }
 
 impl Shape {
@@ -69,6 +71,7 @@ impl Shape {
             first_folder: None,
             elsewhere: BTreeMap::new(),
             has_links: false,
+            has_ordinals: false,
         }
     }
 }
@@ -101,7 +104,8 @@ impl Cluster {
         std::fs::write(&config, shape.settings).context("writing the settings")?;
         let binary = binary.to_owned();
         let (environment, has_links) = (shape.environment.clone(), shape.has_links);
-        let launch = Launch { binary, config, environment, network, has_links };
+        let has_ordinals = shape.has_ordinals;
+        let launch = Launch { binary, config, environment, network, has_links, has_ordinals };
         let elsewhere = shape.elsewhere.clone();
         let mut cluster = Cluster { launch, dir, elsewhere, nodes: vec![], routers: vec![] };
         cluster.add_first(shape.first_folder.clone()).await?;

@@ -25,10 +25,18 @@ pub struct Page {
 /// # Errors
 /// If the connection fails, or what comes back is no HTTP.
 pub fn get(address: SocketAddr, path: &str) -> anyhow::Result<Page> {
+    call(address, "GET", path)
+}
+
+/// Calls a page by this method, with nothing.
+///
+/// # Errors
+/// If the connection fails, or what comes back is no HTTP.
+pub fn call(address: SocketAddr, method: &str, path: &str) -> anyhow::Result<Page> {
     let mut stream = TcpStream::connect_timeout(&address, WITHIN).context("connecting")?;
     stream.set_read_timeout(Some(WITHIN))?;
     // Version 1.0: the body ends with the connection, never in chunks.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: 0\r\n\r\n")?;
     let mut bytes = Vec::new();
     stream.take(BYTES_MAX).read_to_end(&mut bytes).context("reading")?;
     let text = String::from_utf8(bytes).context("not UTF-8")?;

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    aggregate, bench, collections, config, ctl, demo, export, grow, import, keys, node, patch, query, router,
-    scan, search, tenants, up, verify,
+    aggregate, bench, collections, config, ctl, demo, export, grow, import, keys, node, patch, plan, query,
+    router, scan, search, tenants, up, verify,
 };
 
 /// A distributed vector and record database in one binary.
@@ -64,6 +64,8 @@ enum Command {
     Grow(grow::GrowArgs),
     /// Compares the replicas of each partition
     Verify(verify::VerifyArgs),
+    /// Tells what it takes: memory, processors, disk and nodes for so many vectors and records
+    Plan(plan::PlanArgs),
     /// Measures the index alone, or a running server
     Bench(bench::BenchArgs),
     /// Shows what tenants have, did and may
@@ -105,6 +107,7 @@ impl Cli {
             Command::Collections(args) => args.run(),
             Command::Grow(args) => args.run(),
             Command::Verify(args) => args.run(),
+            Command::Plan(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::Tenants(args) => args.run(),
             Command::Keys(args) => args.run(),

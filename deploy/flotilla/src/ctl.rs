@@ -3,6 +3,8 @@
 //! Every verb that moves data shows its plan first (`plan ...`, or with `--dry-run`), and queues it otherwise; `moves` tells how
 //! far it is, `--wait` stays until it is done.
 
+mod fleet;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -27,6 +29,8 @@ const POLL: Duration = Duration::from_millis(250);
   flotilla ctl remove 3                          an empty node leaves for ever
   flotilla ctl replace 2 --by 4                  a dead node's replicas are made anew
   flotilla ctl move 17 --from 1 --into 4
+  flotilla ctl status                            how many shard nodes there are, should be and must be
+  flotilla ctl scale --nodes 2 --wait            drains the highest ordinals until two are left
   flotilla ctl rate 20000000                     copies at most 20 MB/s from each node")]
 pub struct CtlArgs {
     /// Address of a router
@@ -107,6 +111,12 @@ enum Action {
         #[command(flatten)]
         how: How,
     },
+    /// Shows how many shard nodes there are, should be and must be
+    #[command(after_help = "Examples:\n  flotilla ctl status\n  flotilla ctl status --output json")]
+    Status,
+    /// Asks for fewer shard nodes: drains those of the highest ordinals
+    #[command(after_help = "Examples:\n  flotilla ctl scale --nodes 2 --wait\n  flotilla ctl scale --cancel")]
+    Scale(fleet::ScaleArgs),
     /// Starts no more moves
     #[command(after_help = "Examples:\n  flotilla ctl pause")]
     Pause,
@@ -167,6 +177,8 @@ impl CtlArgs {
                 let one = v1::MoveReplica { partition, from, to: into };
                 self.plan(client, plan(Goal::MoveReplica(one)), how).await?;
             }
+            Action::Status => fleet::status(client, self.output).await?,
+            Action::Scale(args) => args.run(client, self.output).await?,
             Action::Pause => control(client, v1::MoveControl::Pause, 0, None).await?,
             Action::Resume => control(client, v1::MoveControl::Resume, 0, None).await?,
             Action::Abort { id } => control(client, v1::MoveControl::Abort, id.unwrap_or(0), None).await?,

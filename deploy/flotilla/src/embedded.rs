@@ -106,6 +106,7 @@ pub fn configure(node: &mut flotilla_node::server::Options, config: &Config) {
     node.tenants = config.hub.as_ref().map(|hub| hub.classes.clone());
     node.growth.grow_bytes = config.cluster.grow_bytes;
     node.growth.advise_bytes = config.cluster.advise_bytes;
+    node.autoscale = config.autoscale;
 }
 
 /// A running embedded Flotilla. [`Embedded::stop`] drains it; one that is dropped drains on its own time.

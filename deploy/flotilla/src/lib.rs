@@ -63,6 +63,7 @@ pub mod node;
 pub mod npy;
 pub mod output;
 pub mod patch;
+pub mod plan;
 pub mod progress;
 pub mod query;
 pub mod reading;

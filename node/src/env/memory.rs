@@ -42,6 +42,11 @@ pub fn cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
+/// Processors that this process may keep busy.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 fn is_simulated() -> bool {
     #[cfg(any(test, feature = "sim"))]
     return super::sim::world().is_some();

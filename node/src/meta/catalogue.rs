@@ -5,9 +5,11 @@
 //! partition is, what a new id is, all that stands in the change. Every change of the map is a new epoch.
 //!
 //! Parts: [`nodes`] (who is a member), [`collections`] (what there is), [`moves`] (what is on its way), and [`spread`], which
-//! chooses nodes for replicas; [`replaces`] (which generations there are), and [`tenants`] (whose they are).
+//! chooses nodes for replicas; [`replaces`] (which generations there are), and [`tenants`] (whose they are);
+//! [`fleet`] (how many nodes are asked for).
 
 mod collections;
+pub mod fleet;
 pub mod moves;
 mod nodes;
 pub mod replaces;
@@ -25,6 +27,7 @@ use flotilla_proto::tenant::{Class, Classes, Isolation, Limit};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::fleet::Fleet;
 use self::moves::{Control, Moves, NewMove};
 use self::replaces::Turn;
 
@@ -146,6 +149,12 @@ pub enum Change {
     },
     /// The tenants that store as much as they may; no others do.
     Full(BTreeSet<String>),
+    /// So many shard nodes are asked for, or as many as there are.
+    Scale(Option<u32>),
+    /// This node is to go, with those of higher ordinals.
+    Leave(NodeId),
+    /// This node stays after all, and so do those of lower ordinals.
+    Stay(NodeId),
 }
 
 /// Whose a new collection is to be.
@@ -228,6 +237,9 @@ pub struct Catalogue {
     /// The limits of each class of tenants; stored behind the catalogue.
     #[serde(skip)]
     pub classes: Classes,
+    /// How many nodes are asked for; stored behind the catalogue.
+    #[serde(skip)]
+    pub fleet: Fleet,
     next_partition: u64,
     next_node: u64,
     /// Nodes that left: they never come back under that identity.
@@ -240,6 +252,7 @@ impl Default for Catalogue {
             map: PlacementMap::default(),
             moves: Moves::default(),
             classes: Classes::default(),
+            fleet: Fleet::default(),
             next_partition: 1,
             next_node: 1,
             gone: BTreeMap::new(),
@@ -296,6 +309,9 @@ impl Catalogue {
             Change::Classes(classes) => Ok(self.set_classes(classes)),
             Change::Classify { tenant, class } => Ok(self.classify(&tenant, class)),
             Change::Full(tenants) => Ok(self.set_full(&tenants)),
+            Change::Scale(to) => self.scale(to),
+            Change::Leave(node) => self.leave(node),
+            Change::Stay(node) => self.stay(node),
         }
     }
 

@@ -6,7 +6,8 @@
 //! rest. Deleting the derived store therefore loses nothing.
 //!
 //! Layout of the state: postcard, and behind it, since format 3, the replacements of each collection that has any, and behind
-//! those, since format 4, whose each collection is that is a tenant's, and the limits of each class.
+//! those, since format 4, whose each collection is that is a tenant's, and the limits of each class; behind those, since format 5, how many nodes are
+//! asked for.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use crate::env::fs;
 use crate::machine::{Machine, Reply};
 use crate::storage::Fault;
 
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 /// The oldest one that is read.
 const FORMAT_MIN: u32 = 2;
 const MAGIC: &[u8; 8] = b"FLOTCATA";
@@ -165,7 +166,11 @@ fn decode(bytes: &[u8]) -> Result<State, postcard::Error> {
             postcard::take_from_bytes(behind)?;
         let mut tenants = Tenants::default();
         if !behind.is_empty() {
-            tenants = postcard::from_bytes(behind)?;
+            let (told, behind) = postcard::take_from_bytes(behind)?;
+            tenants = told;
+            if !behind.is_empty() {
+                state.catalogue.fleet = postcard::from_bytes(behind)?;
+            }
         }
         state.catalogue.classes = tenants.classes;
         for placement in &mut state.catalogue.map.collections {
@@ -197,7 +202,8 @@ fn encode(state: &State) -> Result<Vec<u8>, Fault> {
     let tenants = Tenants { classes: state.catalogue.classes.clone(), owners: owners.collect() };
     let encoded = postcard::to_stdvec(state)
         .and_then(|bytes| postcard::to_extend(&replaces(state), bytes))
-        .and_then(|bytes| postcard::to_extend(&tenants, bytes));
+        .and_then(|bytes| postcard::to_extend(&tenants, bytes))
+        .and_then(|bytes| postcard::to_extend(&state.catalogue.fleet, bytes));
     encoded.map_err(|e| Fault::Io { file: "catalogue".into(), reason: e.to_string(), is_full: false })
 }
 
@@ -329,6 +335,8 @@ mod tests {
         );
         let less = Limits { max_collections: 3, ..Class::Default.limits() };
         state.catalogue.classes.0.insert(Class::Default, less);
+        state.catalogue.fleet.target = Some(3);
+        state.catalogue.fleet.leaving.insert(NodeId(4));
         let bytes = encode(&state).unwrap();
         assert_eq!(decode(&bytes).unwrap().catalogue, state.catalogue);
         assert!(decode(&bytes[..bytes.len() - 1]).is_err());

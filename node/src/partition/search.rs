@@ -75,6 +75,7 @@ impl Replica {
         let flight = match question.filter(|question| self.answers.is_on() && question.is_of(&look.spec)) {
             Some(question) => match self.ask(&question, &look).await {
                 Asked::Answered(answer) => {
+                    self.room.load().searched(called.elapsed());
                     self.watch(look, &answer);
                     return Ok(Searched { answer, at, cached: Some(called.elapsed()) });
                 }
@@ -97,6 +98,7 @@ impl Replica {
                 Ok(answer)
             })
             .await?;
+        self.room.load().searched(called.elapsed());
         self.watch(look, &answer);
         Ok(Searched { answer, at, cached: None })
     }

@@ -1,5 +1,6 @@
 //! The node's figures, read when they are asked for.
 
+mod fleet;
 mod resources;
 
 use std::collections::BTreeMap;
@@ -9,10 +10,12 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 
+use self::fleet::Fleet;
 use self::resources::Resources;
 use flotilla_proto::tenant::{TENANT_OTHER, TENANTS_NAMED_MAX};
 
 use crate::log::Lanes;
+use crate::meta::Meta;
 use crate::partition::registry::Registry;
 
 /// A prometheus collector over the node's replicas and log. Gauges carry the partition's id.
@@ -25,6 +28,7 @@ pub struct Gauges {
     divergences: Option<IntCounterVec>,
     recall: Option<GaugeVec>,
     resources: Option<Resources>,
+    fleet: Option<Fleet>,
     tenants: Option<IntGaugeVec>,
 }
 
@@ -95,7 +99,12 @@ fn gauge(name: &str, help: &str, label: &str) -> Option<IntGaugeVec> {
 
 impl Gauges {
     /// Over these.
-    pub fn new(registry: Arc<Registry>, lanes: Arc<Lanes>, divergences: Option<IntCounterVec>) -> Gauges {
+    pub fn new(
+        registry: Arc<Registry>,
+        meta: Arc<Meta>,
+        lanes: Arc<Lanes>,
+        divergences: Option<IntCounterVec>,
+    ) -> Gauges {
         let partition = FIGURES
             .iter()
             .filter_map(|(figure, name, help)| Some((*figure, gauge(name, help, "partition")?)))
@@ -109,7 +118,19 @@ impl Gauges {
         let resources = Resources::new(registry.clone(), lanes.clone());
         let help = "bytes that the tenant's replicas on this node store; of the 100 that store most, of all others together";
         let tenants = gauge("tenant_storage_bytes", help, "tenant");
-        Gauges { registry, lanes, partition, log, quarantined, divergences, recall, resources, tenants }
+        let fleet = Fleet::new(meta);
+        Gauges {
+            registry,
+            lanes,
+            partition,
+            log,
+            quarantined,
+            divergences,
+            recall,
+            resources,
+            fleet,
+            tenants,
+        }
     }
 
     fn read(&self) {
@@ -212,6 +233,7 @@ impl Collector for Gauges {
             self.log.iter().chain(&self.quarantined).chain(&self.tenants).flat_map(|gauge| gauge.desc());
         let node = node.chain(self.recall.iter().flat_map(|gauge| gauge.desc()));
         let node = node.chain(self.resources.iter().flat_map(|resources| resources.desc()));
+        let node = node.chain(self.fleet.iter().flat_map(|fleet| fleet.desc()));
         partition.chain(node).chain(self.divergences.iter().flat_map(|counter| counter.desc())).collect()
     }
 
@@ -222,6 +244,7 @@ impl Collector for Gauges {
             self.log.iter().chain(&self.quarantined).chain(&self.tenants).flat_map(|gauge| gauge.collect());
         let node = node.chain(self.recall.iter().flat_map(|gauge| gauge.collect()));
         let node = node.chain(self.resources.iter().flat_map(|resources| resources.collect()));
+        let node = node.chain(self.fleet.iter().flat_map(|fleet| fleet.collect()));
         partition.chain(node).chain(self.divergences.iter().flat_map(|counter| counter.collect())).collect()
     }
 }

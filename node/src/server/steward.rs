@@ -11,13 +11,15 @@ use flotilla_proto::tenant::Classes;
 
 use crate::env::clock;
 use crate::meta::Meta;
+use crate::meta::autoscale::{self, Autoscaler, Look};
 use crate::meta::catalogue::Change;
+use crate::meta::catalogue::fleet;
 use crate::meta::catalogue::moves::{Kind, Move, State};
 use crate::meta::growth::{self, Thresholds};
 use crate::partition::registry::Registry;
 use crate::peers::Peers;
 use crate::service::Mover;
-use crate::service::facts;
+use crate::service::facts::{self, Gathered};
 
 const TICK: Duration = Duration::from_millis(250);
 /// How often replicas that do not serve are asked for, and disks.
@@ -37,6 +39,7 @@ pub(super) struct Steward {
     mover: Arc<Mover>,
     growth: Thresholds,
     classes: Option<Classes>,
+    autoscale: autoscale::Options,
 }
 
 /// What is remembered while this node leads.
@@ -46,6 +49,8 @@ struct Reign {
     /// Whether a cluster was advised.
     is_advised: bool,
     free: BTreeMap<NodeId, u64>,
+    began: clock::Instant,
+    autoscaler: Autoscaler,
 }
 
 impl Steward {
@@ -55,9 +60,9 @@ impl Steward {
         meta: Arc<Meta>,
         peers: Arc<Peers>,
         mover: Arc<Mover>,
-        (growth, classes): (Thresholds, Option<Classes>),
+        (growth, classes, autoscale): (Thresholds, Option<Classes>, autoscale::Options),
     ) -> Steward {
-        Steward { registry, meta, peers, mover, growth, classes }
+        Steward { registry, meta, peers, mover, growth, classes, autoscale }
     }
 
     /// Runs until the task is aborted.
@@ -68,7 +73,9 @@ impl Steward {
         loop {
             ticks.tick().await;
             if !self.meta.group().leads() {
-                reign = None;
+                if reign.take().is_some() {
+                    self.meta.advise(None);
+                }
                 continue;
             }
             let reign = reign.get_or_insert_with(|| Reign {
@@ -76,6 +83,8 @@ impl Steward {
                 surveyed: None,
                 is_advised: false,
                 free: Default::default(),
+                began: clock::now(),
+                autoscaler: Autoscaler::new(self.autoscale),
             });
             for done in [
                 self.keep_group(reign).await,
@@ -214,15 +223,47 @@ impl Steward {
         Ok(())
     }
 
+    /// Decides how many shard nodes there should be, and tells it if it is news.
+    fn advise(&self, reign: &mut Reign, gathered: &Gathered) {
+        let map = self.meta.map();
+        let stays = |node: &NodeId| map.node(*node).is_some_and(|node| node.is_open());
+        let figures = gathered.figures.iter().filter(|(node, _)| stays(node)).map(|(_, figures)| *figures);
+        let held = map.partitions().map(|(_, partition)| partition.replicas.len() as u64);
+        let look = Look {
+            at: reign.began.elapsed(),
+            members: fleet::staying(&map),
+            figures: figures.collect(),
+            records: gathered.records.values().fold(0, |sum, records| sum.saturating_add(*records)),
+            waiting: gathered.waiting.values().fold(0, |sum, waiting| sum.saturating_add(*waiting)),
+            replicas: held.sum(),
+            replication: fleet::replication(&map),
+            is_moving: self.meta.look(|catalogue| catalogue.moves.open().next().is_some()),
+        };
+        let decision = reign.autoscaler.look(&look);
+        let former = self.meta.advised();
+        if former.as_ref().is_some_and(|former| former.nodes != decision.nodes) {
+            tracing::info!(
+                nodes = decision.nodes,
+                reason = decision.reason.word(),
+                note = decision.note,
+                "so many shard nodes are wanted"
+            );
+        }
+        self.meta.advise(Some(decision));
+    }
+
     /// Asks every node how it stands, now and then; a replica that does not serve is made anew.
     async fn survey(&self, reign: &mut Reign) -> Result<(), Refusal> {
         if reign.surveyed.is_some_and(|at| at.elapsed() < SURVEY_EVERY) {
             return Ok(());
         }
         reign.surveyed = Some(clock::now());
-        let (facts, broken) = facts::gather(&self.registry, &self.meta, &self.peers).await;
+        let gathered = facts::gather(&self.registry, &self.meta, &self.peers).await;
+        self.advise(reign, &gathered);
+        let Gathered { facts, broken, .. } = gathered;
         self.keep_full(&facts.bytes).await?;
         self.grow(reign, &facts.bytes).await?;
+        self.mover.keep_draining(&facts).await?;
         reign.free = facts.free;
         let map = self.meta.map();
         let mut held = BTreeSet::new();

@@ -1,13 +1,15 @@
-//! What the nodes say of themselves, for plans and for whoever starts moves.
+//! What the nodes say of themselves, for plans, for whoever starts moves, and for whoever says how many nodes there should be.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flotilla_proto::ids::{NodeId, PartitionId};
 use flotilla_proto::peer;
 use futures::StreamExt as _;
 
-use crate::env::fs;
+use crate::env::{fs, memory};
 use crate::meta::Meta;
+use crate::meta::autoscale::Figures;
 use crate::meta::plan::Facts;
 use crate::partition::registry::Registry;
 use crate::peers::Peers;
@@ -15,15 +17,27 @@ use crate::peers::Peers;
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 16;
 
-/// Facts, and the replicas that do not serve: (partition, node, why).
-pub async fn gather(
-    registry: &Registry,
-    meta: &Meta,
-    peers: &Peers,
-) -> (Facts, Vec<(PartitionId, NodeId, String)>) {
-    let mut facts = Facts { alive: meta.alive().into_iter().collect(), ..Facts::default() };
-    let mut broken = Vec::new();
-    let others: Vec<NodeId> = facts.alive.iter().copied().filter(|node| *node != peers.node()).collect();
+/// What was gathered.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered {
+    /// For plans.
+    pub facts: Facts,
+    /// Replicas that do not serve: (partition, node, why).
+    pub broken: Vec<(PartitionId, NodeId, String)>,
+    /// What is used of each node, and what is asked of it.
+    pub figures: BTreeMap<NodeId, Figures>,
+    /// Records of each partition.
+    pub records: BTreeMap<PartitionId, u64>,
+    /// Vectors that an index is to be built over, in the replica of each partition that has most.
+    pub waiting: BTreeMap<PartitionId, u64>,
+}
+
+/// Asks every node that was heard of lately.
+pub async fn gather(registry: &Registry, meta: &Meta, peers: &Peers) -> Gathered {
+    let facts = Facts { alive: meta.alive().into_iter().collect(), ..Facts::default() };
+    let mut gathered = Gathered { facts, ..Gathered::default() };
+    let others: Vec<NodeId> =
+        gathered.facts.alive.iter().copied().filter(|node| *node != peers.node()).collect();
     let mut answers: Vec<peer::StatusResponse> = futures::stream::iter(others)
         .map(|node| ask(peers, node))
         .buffer_unordered(AT_ONCE)
@@ -32,19 +46,48 @@ pub async fn gather(
         .await;
     answers.push(own(registry, meta, peers));
     for answer in answers {
+        gathered.take(answer);
+    }
+    gathered
+}
+
+impl Gathered {
+    fn take(&mut self, answer: peer::StatusResponse) {
         let node = NodeId(answer.node);
-        facts.free.insert(node, answer.disk_free_bytes);
+        self.facts.free.insert(node, answer.disk_free_bytes);
+        if let Some(load) = &answer.load {
+            self.figures.insert(node, figures(load, answer.disk_free_bytes));
+        }
         for replica in answer.replicas {
             let id = PartitionId(replica.partition);
-            if replica.quarantined.is_empty() {
-                let bytes = facts.bytes.entry(id).or_default();
-                *bytes = (*bytes).max(replica.disk_bytes).max(replica.memory_bytes);
-            } else {
-                broken.push((id, node, replica.quarantined));
+            if !replica.quarantined.is_empty() {
+                self.broken.push((id, node, replica.quarantined));
+                continue;
             }
+            let most = |of: &mut BTreeMap<PartitionId, u64>, value: u64| {
+                let held = of.entry(id).or_default();
+                *held = (*held).max(value);
+            };
+            most(&mut self.facts.bytes, replica.disk_bytes.max(replica.memory_bytes));
+            most(&mut self.records, replica.records);
+            most(&mut self.waiting, replica.waiting_vectors);
         }
     }
-    (facts, broken)
+}
+
+fn figures(load: &peer::NodeLoad, disk_free: u64) -> Figures {
+    let (limit, whole) = (load.memory_limit_bytes, load.disk_bytes);
+    let p99 = Some(Duration::from_micros(load.search_p99_micros)).filter(|p99| !p99.is_zero());
+    Figures {
+        memory_used: load.memory_used_bytes,
+        memory_limit: limit,
+        disk_used: whole.saturating_sub(disk_free),
+        disk_whole: whole,
+        cpu_used: if load.cpu_used.is_finite() { load.cpu_used.max(0.0) } else { 0.0 },
+        cpus: if load.cpus.is_finite() { load.cpus.max(0.0) } else { 0.0 },
+        p99,
+        queued: load.reads_waiting,
+    }
 }
 
 async fn ask(peers: &Peers, node: NodeId) -> Option<peer::StatusResponse> {
@@ -66,6 +109,7 @@ pub fn own(registry: &Registry, meta: &Meta, peers: &Peers) -> peer::StatusRespo
             memory_bytes: status.memory_bytes,
             records: status.records,
             quarantined: String::new(),
+            waiting_vectors: status.waiting_vectors,
         }
     };
     let mut replicas: Vec<peer::ReplicaStatus> = registry.serving().iter().map(status).collect();
@@ -79,5 +123,21 @@ pub fn own(registry: &Registry, meta: &Meta, peers: &Peers) -> peer::StatusRespo
         disk_free_bytes: fs::free_bytes(meta.folder()).unwrap_or(0),
         memory_bytes: replicas.iter().map(|replica| replica.memory_bytes).sum(),
         replicas,
+        load: Some(load(registry, meta)),
+    }
+}
+
+fn load(registry: &Registry, meta: &Meta) -> peer::NodeLoad {
+    let room = registry.room();
+    let (used, limit) = room.memory();
+    let p99 = room.load().p99().unwrap_or_default();
+    peer::NodeLoad {
+        memory_used_bytes: used,
+        memory_limit_bytes: limit,
+        disk_bytes: fs::whole_bytes(meta.folder()).unwrap_or(0),
+        cpu_used: room.cpu_usage(),
+        cpus: memory::processors() as f64,
+        search_p99_micros: u64::try_from(p99.as_micros()).unwrap_or(u64::MAX),
+        reads_waiting: room.load().waiting(),
     }
 }

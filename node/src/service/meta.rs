@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 
 use super::moves::Mover;
 use super::replace::change_from_wire;
-use super::{time_left, within};
+use super::{fleet, time_left, within};
 use crate::meta::Meta;
 use crate::meta::catalogue::{Outcome, Owner};
 use crate::partition::registry::Registry;
@@ -136,6 +136,24 @@ impl meta_server::Meta for MetaService {
         let left = time_left(&request);
         within(left, self.mover.control(request.into_inner())).await?;
         Ok(Response::new(v1::ControlResponse {}))
+    }
+
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        Ok(Response::new(within(time_left(&request), fleet::status(&self.meta)).await?))
+    }
+
+    async fn scale(&self, request: Request<v1::ScaleRequest>) -> Result<Response<v1::ScaleResponse>, Status> {
+        let left = time_left(&request);
+        let to = request.into_inner().to;
+        let status = within(left, async {
+            self.mover.scale(to).await?;
+            fleet::status(&self.meta).await
+        })
+        .await?;
+        Ok(Response::new(v1::ScaleResponse { status: Some(status) }))
     }
 
     async fn create(

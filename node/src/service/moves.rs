@@ -3,6 +3,7 @@
 //! A plan is made from the map and from what the nodes say of themselves; applying it makes the plan again and refuses if the
 //! map has changed since the operator looked. Growing a collection adds its partitions first, then queues the moves of slots.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use flotilla_proto::ids::{CollectionId, NodeId, PartitionId};
@@ -24,6 +25,8 @@ use crate::peers::Peers;
 const TRIES_MAX: u32 = 20;
 /// Bytes per second that a plan counts with where no rate is set.
 const RATE_ASSUMED: u64 = 64 << 20;
+/// What moves are for that a request for fewer nodes leads to.
+const SCALE: &str = "scale";
 
 /// Where plans are made: see the module.
 pub struct Mover {
@@ -65,7 +68,7 @@ impl Mover {
     async fn facts(&self) -> Result<Facts, Refusal> {
         // Only the leader knows who is alive.
         self.meta.read_fence().await?;
-        Ok(facts::gather(&self.registry, &self.meta, &self.peers).await.0)
+        Ok(facts::gather(&self.registry, &self.meta, &self.peers).await.facts)
     }
 
     /// What would have to be done.
@@ -164,6 +167,42 @@ impl Mover {
             Outcome::Moves(moves) => Ok(v1::ApplyResponse { moves }),
             other => Err(Refusal::Internal(format!("queueing led to {other:?}"))),
         }
+    }
+
+    /// Queues what is still to move away from the nodes that leave, so that a request for fewer goes on whatever failed, was
+    /// aborted, or came meanwhile.
+    pub async fn keep_draining(&self, facts: &Facts) -> Result<(), Refusal> {
+        let (leaving, busy) = self.meta.look(|catalogue| {
+            let partition = |m: &Move| match m.what.kind {
+                Kind::Replica { partition, .. } => Some(partition),
+                Kind::Slots { .. } => None,
+            };
+            let busy: BTreeSet<PartitionId> = catalogue.moves.open().filter_map(partition).collect();
+            (catalogue.fleet.leaving.clone(), busy)
+        });
+        for node in leaving {
+            let map = self.meta.map();
+            let mut planned = plan::plan(&map, &Goal::Drain(node), facts)?;
+            for warning in planned.warnings {
+                tracing::debug!(node = node.0, warning, "the node cannot be drained yet");
+            }
+            planned.moves.retain(
+                |new| !matches!(new.kind, Kind::Replica { partition, .. } if busy.contains(&partition)),
+            );
+            if planned.moves.is_empty() {
+                continue;
+            }
+            for new in &mut planned.moves {
+                new.reason = SCALE.to_owned();
+            }
+            self.meta.change(Change::Queue { epoch: map.epoch, moves: planned.moves }).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks for so many shard nodes, or for as many as there are.
+    pub async fn scale(&self, to: Option<u32>) -> Result<(), Refusal> {
+        self.meta.change(Change::Scale(to)).await.map(drop)
     }
 
     /// The collection as it will be when the moves of slots that are queued or under way are through.

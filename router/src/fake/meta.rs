@@ -37,6 +37,14 @@ impl Meta for Fake {
         not_here()
     }
 
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        not_here()
+    }
+
+    async fn scale(&self, _: Request<v1::ScaleRequest>) -> Result<Response<v1::ScaleResponse>, Status> {
+        not_here()
+    }
+
     async fn replace(
         &self,
         _: Request<shard::ReplaceRequest>,

@@ -58,6 +58,20 @@ impl Cluster for Edge {
             .await
     }
 
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        let work = |status, by| crate::cluster::status(&self.0, status, by);
+        self.0.run((Class::System, "status"), request, work).await
+    }
+
+    async fn scale(&self, request: Request<v1::ScaleRequest>) -> Result<Response<v1::ScaleResponse>, Status> {
+        self.0
+            .run((Class::System, "scale"), request, |scale, by| crate::cluster::scale(&self.0, scale, by))
+            .await
+    }
+
     type VerifyStream = BoxStream<'static, Result<v1::VerifyResponse, Status>>;
 
     async fn verify(

@@ -19,6 +19,8 @@ const TABLE: &[(&str, [bool; 3])] = &[
     ("flotilla.v1.Cluster/Describe", ALL),
     ("flotilla.v1.Cluster/Moves", ALL),
     ("flotilla.v1.Cluster/Plan", ADMIN),
+    ("flotilla.v1.Cluster/Scale", ADMIN),
+    ("flotilla.v1.Cluster/Status", ALL),
     ("flotilla.v1.Cluster/Usage", ALL),
     ("flotilla.v1.Cluster/Verify", ADMIN),
     ("flotilla.v1.Cluster/Watch", ALL),
@@ -47,13 +49,18 @@ const ADMIN: [bool; 3] = [false, false, true];
 const SEEN: &[&str] = &[
     "flotilla.v1.Cluster/Describe",
     "flotilla.v1.Cluster/Moves",
+    "flotilla.v1.Cluster/Status",
     "flotilla.v1.Cluster/Usage",
     "flotilla.v1.Cluster/Watch",
     "flotilla.v1.Collections/List",
 ];
 /// Methods about the cluster: only who may do something to everything.
-const WHOLE: &[&str] =
-    &["flotilla.v1.Cluster/Apply", "flotilla.v1.Cluster/Control", "flotilla.v1.Cluster/Plan"];
+const WHOLE: &[&str] = &[
+    "flotilla.v1.Cluster/Apply",
+    "flotilla.v1.Cluster/Control",
+    "flotilla.v1.Cluster/Plan",
+    "flotilla.v1.Cluster/Scale",
+];
 
 /// A message about the collection `docs`, that changes nothing.
 fn message(method: &str) -> Vec<u8> {

@@ -50,6 +50,7 @@ pub(super) struct Launch {
     pub(super) environment: Vec<(&'static str, String)>,
     pub(super) network: Option<Network>,
     pub(super) has_links: bool,
+    pub has_ordinals: bool,
 }
 
 /// The links through which others reach a node: proxies on an address of loopback that is the node's alone, at its own ports.
@@ -189,6 +190,9 @@ impl Member {
             args.extend(more.map(str::to_owned));
             if launch.network.is_some() {
                 args.extend(["--bind".to_owned(), self.host.to_string(), "--insecure-bind".to_owned()]);
+            }
+            if launch.has_ordinals && self.role == Role::Node {
+                args.extend(["--shard-id".to_owned(), format!("flotilla-shard-{}", self.place)]);
             }
             if let Some(links) = &self.links {
                 args.extend(["--advertise".to_owned(), links.host.to_string()]);

@@ -1,3 +1,5 @@
+use flotilla_proto::schema::IndexKind;
+
 use super::*;
 
 fn load(text: &str) -> Result<Settings, String> {
@@ -139,4 +141,14 @@ fn what_is_shown_reads_back_whatever_the_folder_is_called() {
     }
     let settings = load("server:\n  bind: \"::\"\n").unwrap();
     assert_eq!(Config::from(&load(&command::show(&settings)).unwrap()), Config::from(&settings));
+}
+
+#[test]
+fn what_the_autoscaler_goes_by_is_as_the_node_has_it_and_can_be_set() {
+    assert_eq!(Config::default().autoscale, autoscale::Options::default());
+    let set =
+        load("autoscale: {up_after_seconds: 60, cpu_up_percent: 50, p99_ms: 10, nodes_min: 3}").unwrap();
+    let set = Config::from(&set).autoscale;
+    assert_eq!((set.up_after, set.cpu_up, set.nodes_min), (Duration::from_secs(60), 0.5, 3));
+    assert_eq!(set.p99, Duration::from_millis(10));
 }

@@ -3,6 +3,8 @@
 //! Readiness means: a member that knows the map and has opened its replicas, and is not going down. Liveness depends on
 //! nobody.
 
+mod downscale;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ pub struct Port {
     readiness: Arc<watch::Sender<bool>>,
     members: Option<Arc<dyn Authenticator>>,
     readers: Option<Arc<dyn Authenticator>>,
+    operators: Option<Arc<dyn Authenticator>>,
 }
 
 impl Port {
@@ -46,9 +49,10 @@ impl Port {
         security.register(&registry)?;
         let members = security.trust.members_all();
         // Who reads metrics is no member: its credentials are those of the public API, where there are some.
-        let readers = security.callers.clone().or(members.clone()).filter(|_| !security.metrics_open);
+        let operators = security.callers.clone().or(members.clone());
+        let readers = operators.clone().filter(|_| !security.metrics_open);
         let (health, readiness) = (HealthReporter::new(), Arc::new(watch::Sender::new(false)));
-        Ok(Port { registry, health, readiness, members, readers })
+        Ok(Port { registry, health, readiness, members, readers, operators })
     }
 
     /// Tells health and `/readyz`.
@@ -70,7 +74,8 @@ impl Port {
             tonic_health::server::HealthService::from_health_reporter(self.health.clone()),
         );
         let calls = guarded(node.routes().add_service(health), Rights::DATA, self.members.clone());
-        let routes = calls.into_axum_router().merge(self.pages());
+        let downscale = downscale::route(node.clone(), self.operators.clone());
+        let routes = calls.into_axum_router().merge(self.pages()).merge(downscale);
         let (closing, closed) = watch::channel(false);
         let told = async move {
             shutdown.await;

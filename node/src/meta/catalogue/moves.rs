@@ -342,7 +342,7 @@ impl Catalogue {
         Ok(Outcome::Epoch(self.map.epoch))
     }
 
-    fn abort(&mut self, id: u64) -> Result<(), Refused> {
+    pub(super) fn abort(&mut self, id: u64) -> Result<(), Refused> {
         let aborted = self.moves.get_mut(id)?;
         if aborted.has_ended() {
             return Err(Refused::Stale(format!("move {id} has ended already")));

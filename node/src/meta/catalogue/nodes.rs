@@ -98,6 +98,7 @@ impl Catalogue {
         }
         self.map.nodes.retain(|known| known.id != node);
         self.gone.insert(uuid, node);
+        self.fleet.forget(node);
         let epoch = self.next_epoch();
         for collection in &mut self.map.collections {
             for partition in &mut collection.partitions {
