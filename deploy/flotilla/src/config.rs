@@ -16,7 +16,7 @@ use flotilla_proto::tenant::{self, Class, Classes, Isolation};
 use flotilla_router::Hub;
 use flotilla_router::admission::Limits;
 
-use crate::security;
+use crate::{security, telemetry};
 
 mod command;
 mod file;
@@ -208,6 +208,15 @@ impl Settings {
         self.flag("hub.enabled").then_some(hub)
     }
 
+    fn telemetry(&self) -> telemetry::Options {
+        let text = |name: &str| Some(self.text(name)).filter(|text| !text.is_empty());
+        telemetry::Options {
+            otlp_endpoint: text("telemetry.otlp_endpoint"),
+            sample_ratio: self.text("telemetry.sample_ratio").parse().unwrap_or_default(),
+            service_name: text("telemetry.service_name"),
+        }
+    }
+
     fn security(&self) -> security::Options {
         let files = |section: &str, ca: &str| {
             let file = |name: &str| self.path(&format!("{section}.{name}"));
@@ -248,9 +257,14 @@ fn setting_from_text(key: &Key, text: &str) -> Result<Setting, String> {
         },
         Kind::Flag { .. } => text.parse().map(Setting::Flag).map_err(|_| refused()),
         Kind::Word { of, .. } if of.contains(&text) => Ok(Setting::Text(text.to_owned())),
+        Kind::Ratio { .. } if text.parse().is_ok_and(|ratio: f64| (0.0..=1.0).contains(&ratio)) => {
+            Ok(Setting::Text(text.to_owned()))
+        }
         Kind::Address { .. } if text.parse::<IpAddr>().is_ok() => Ok(Setting::Text(text.to_owned())),
         Kind::Path | Kind::Text if !text.is_empty() => Ok(Setting::Text(text.to_owned())),
-        Kind::Word { .. } | Kind::Address { .. } | Kind::Path | Kind::Text => Err(refused()),
+        Kind::Word { .. } | Kind::Address { .. } | Kind::Ratio { .. } | Kind::Path | Kind::Text => {
+            Err(refused())
+        }
     }
 }
 
@@ -433,6 +447,8 @@ pub struct Config {
     pub security: security::Options,
     /// What it means to be a tenant's; none, if nobody is.
     pub hub: Option<Hub>,
+    /// Where traces go.
+    pub telemetry: telemetry::Options,
 }
 
 impl Default for Config {
@@ -523,6 +539,7 @@ impl From<&Settings> for Config {
             },
             security: settings.security(),
             hub: settings.hub(),
+            telemetry: settings.telemetry(),
         }
     }
 }

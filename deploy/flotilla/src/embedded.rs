@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::security::Security;
+use crate::telemetry::Telemetry;
 
 /// How the process is set up.
 pub struct Options {
@@ -31,6 +32,8 @@ pub struct Options {
     pub front: front::Options,
     /// Who may call at the port, and over which connections; none: anybody, in plain text.
     pub security: Option<Security>,
+    /// Where traces go; none: what is traced is the library's user's matter.
+    pub telemetry: Option<Telemetry>,
 }
 
 impl Options {
@@ -42,13 +45,14 @@ impl Options {
             router: flotilla_router::Options::default(),
             front: front::Options::default(),
             security: None,
+            telemetry: None,
         }
     }
 
     /// As configured, for a folder. Within a tokio runtime.
     ///
     /// # Errors
-    /// If a file of keys or certificates is damaged.
+    /// If a file of keys or certificates is damaged, or the collector of traces is none.
     pub fn from_config(config: &Config, data_dir: &Path) -> anyhow::Result<Options> {
         let mut options = Options::new(data_dir.to_owned());
         options.listen = Some(SocketAddr::new(config.server.bind, config.server.port));
@@ -57,6 +61,7 @@ impl Options {
         options.router.bounds = config.server.bounds();
         options.router.hub = config.hub.clone();
         options.security = Some(Security::open(&config.security, None)?);
+        options.telemetry = Some(Telemetry::open(&config.telemetry, "flotilla")?);
         Ok(options)
     }
 }
@@ -137,6 +142,9 @@ impl Embedded {
             security.register(&registry)?;
             security.guard(&mut guarded);
         }
+        if let Some(telemetry) = &options.telemetry {
+            telemetry.register(&registry)?;
+        }
         let router = Router::start(options.router, Some(Line::Here(node.in_process())), registry)?;
         let front_door = Arc::downgrade(&router);
         let (stopping, _) = watch::channel(false);
@@ -154,6 +162,9 @@ impl Embedded {
             in_process.await?;
             node.stop().await;
             drop(options.security);
+            if let Some(telemetry) = options.telemetry {
+                telemetry.close().await;
+            }
             Ok(())
         });
         Ok(Embedded { client: Client::from_channel(channel), router: front_door, address, stopping, running })

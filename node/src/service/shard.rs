@@ -86,6 +86,7 @@ impl ShardService {
             Violation::new("target.collection_id", format!("`{}` is not an id", target.collection_id))
         })?;
         let id = PartitionId(target.partition);
+        flotilla_trace::about(id.0, &collection);
         let within = left.min(FOLLOW_MAX);
         self.know(collection, Epoch(target.epoch), within).await?;
         let replica = self.registry.replica(id, Epoch(target.epoch), left).await?;

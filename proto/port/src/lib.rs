@@ -11,6 +11,8 @@
 //! answers that wait for it, is closed: [`Guest`] keeps the account, and the loop looks through all accounts at
 //! every tick. A stream of requests that says nothing for [`Bounds::stream_idle`] ends with `DEADLINE_EXCEEDED`.
 //!
+//! A call goes on with the trace that its caller is in, or begins one at a port for clients ([`Hop`]).
+//!
 //! The bounds may change while a port serves ([`Doors::set`]). How many connections there may be and how long one may be stuck
 //! holds for all from then on; what HTTP is told when a connection begins, for new ones.
 
@@ -30,6 +32,7 @@ use arc_swap::ArcSwap;
 use axum::http::{Request, Response};
 use flotilla_proto::refusal::Refusal;
 use flotilla_security::tls;
+use flotilla_trace::Hop;
 use futures::{Stream, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -121,6 +124,8 @@ pub struct Kind {
     pub keep_alive_max: Duration,
     /// Whether its streams of requests may be idle for as long as they like: those of other members are.
     pub may_idle: bool,
+    /// Whether a call that belongs to no trace begins one.
+    pub begins_traces: bool,
 }
 
 impl Kind {
@@ -132,6 +137,7 @@ impl Kind {
         resets_max: 128,
         keep_alive_max: Duration::MAX,
         may_idle: false,
+        begins_traces: true,
     };
     /// The port that routers call: few connections, each with all that a router has under way. One that gives many calls up
     /// at once, as after a pause, is no attacker.
@@ -142,6 +148,7 @@ impl Kind {
         resets_max: 10_000,
         keep_alive_max: Duration::from_secs(10),
         may_idle: true,
+        begins_traces: false,
     };
     /// The port that other nodes call; as [`Kind::ROUTERS`].
     pub const PEERS: Kind =
@@ -463,7 +470,8 @@ async fn attend<IO, F>(
         guest.calls();
         let (routes, guest, answered) = (routes.clone(), guest.clone(), answered.clone());
         let about = about.clone();
-        async move {
+        let hop = Hop::arriving(&request, port.kind.name, port.kind.begins_traces);
+        hop.answering(async move {
             let response = match refusal(is_overflow, &guest).filter(|_| is_call(&request)) {
                 Some(refusal) => tonic::Status::from(refusal).into_http(),
                 None => {
@@ -477,7 +485,7 @@ async fn attend<IO, F>(
                 answered.notify_one();
             }
             Ok::<Response<Told>, Infallible>(response.map(|body| Told::new(body, guest)))
-        }
+        })
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(Watched::new(io, guest.clone())), service));
     let until = is_overflow.then(|| Instant::now() + OVERFLOW_TIME);

@@ -30,6 +30,11 @@ pub enum Kind {
         /// Value of a key that is not set.
         default: &'static str,
     },
+    /// A share of the whole, from 0 to 1.
+    Ratio {
+        /// Value of a key that is not set.
+        default: &'static str,
+    },
     /// A folder or a file; no default.
     Path,
     /// Any text; no default.
@@ -42,7 +47,9 @@ impl Kind {
         match self {
             Kind::Number { default, .. } => default.to_string(),
             Kind::Flag { default } => default.to_string(),
-            Kind::Word { default, .. } | Kind::Address { default } => (*default).to_owned(),
+            Kind::Word { default, .. } | Kind::Address { default } | Kind::Ratio { default } => {
+                (*default).to_owned()
+            }
             Kind::Path | Kind::Text => String::new(),
         }
     }
@@ -54,6 +61,7 @@ impl Kind {
             Kind::Flag { .. } => "true | false".to_owned(),
             Kind::Word { of, .. } => of.join(" | "),
             Kind::Address { .. } => "an IP address".to_owned(),
+            Kind::Ratio { .. } => "0 to 1".to_owned(),
             Kind::Path => "a path".to_owned(),
             Kind::Text => "a text".to_owned(),
         }
@@ -433,6 +441,27 @@ pub const KEYS: &[Key] = &[
     ),
     path("security.peer_tls.key_file", "Key (PEM) of that certificate."),
     path("security.peer_tls.ca_file", "Authority (PEM) of the cluster's members."),
+    Key {
+        name: "telemetry.otlp_endpoint",
+        kind: Kind::Text,
+        unit: "",
+        is_live: false,
+        doc: "Collector to which traces go by OTLP over gRPC, such as http://127.0.0.1:4317; none: no traces are exported.",
+    },
+    Key {
+        name: "telemetry.sample_ratio",
+        kind: Kind::Ratio { default: "0.01" },
+        unit: "",
+        is_live: false,
+        doc: "Share of the calls that begin a trace which is exported, where their callers do not say.",
+    },
+    Key {
+        name: "telemetry.service_name",
+        kind: Kind::Text,
+        unit: "",
+        is_live: false,
+        doc: "Name of this process in traces; if it is not set: flotilla, flotilla-node, flotilla-replica or flotilla-router.",
+    },
 ];
 
 /// Keys that are planned and not there yet. A file that names one is refused instead of being half obeyed. A name

@@ -20,6 +20,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::security::Security;
+use crate::telemetry::Telemetry;
 
 /// Calls under way may go on for this long when the node goes down.
 const DRAIN_MAX: Duration = Duration::from_secs(15);
@@ -39,11 +40,17 @@ impl Port {
     ///
     /// # Errors
     /// If the node's metrics contradict each other.
-    pub fn new(node: &Node, doors: &Doors, security: &Security) -> anyhow::Result<Port> {
+    pub fn new(
+        node: &Node,
+        doors: &Doors,
+        security: &Security,
+        telemetry: &Telemetry,
+    ) -> anyhow::Result<Port> {
         let registry = Registry::new();
         doors.collectors().into_iter().try_for_each(|one| registry.register(one))?;
         registry.register(Box::new(node.gauges()))?;
         security.register(&registry)?;
+        telemetry.register(&registry)?;
         let members = security.trust.members_all();
         // Who reads metrics is no member: its credentials are those of the public API, where there are some.
         let readers = security.callers.clone().or(members.clone()).filter(|_| !security.metrics_open);
