@@ -31,6 +31,7 @@ use flotilla_proto::shard::meta_server::MetaServer;
 use flotilla_proto::shard::shard_server::ShardServer;
 use flotilla_proto::tenant::Classes;
 use flotilla_security::Trust;
+use flotilla_trace::Timings;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
@@ -174,6 +175,7 @@ pub struct Node {
     tasks: Mutex<Vec<task::JoinHandle<()>>>,
     defaults: Defaults,
     trust: Trust,
+    timings: Option<Timings>,
 }
 
 impl Node {
@@ -264,7 +266,9 @@ impl Node {
         let equality = Arc::new(equality);
         tasks.push(task::spawn(equality.clone().run()));
         let (tasks, defaults) = (Mutex::new(tasks), options.defaults);
-        Ok(Node { folder, lanes, meta, registry, peers, mover, equality, tasks, defaults, trust })
+        let help = "Time of an answered read or write at the node, by partition";
+        let timings = Timings::new("flotilla_partition_duration_seconds", help, &["partition", "class"]).ok();
+        Ok(Node { folder, lanes, meta, registry, peers, mover, equality, tasks, defaults, trust, timings })
     }
 
     /// Its number in the cluster.
@@ -284,7 +288,11 @@ impl Node {
 
     /// What routers call; to be served [`guarded`].
     pub fn routes(&self) -> Routes {
-        let shard = ShardServer::new(ShardService::new(self.registry.clone(), self.meta.clone()));
+        let shard = ShardServer::new(ShardService::new(
+            self.registry.clone(),
+            self.meta.clone(),
+            self.timings.clone(),
+        ));
         let meta =
             MetaService::new(self.registry.clone(), self.meta.clone(), self.mover.clone(), self.defaults);
         let meta = MetaServer::new(meta);
@@ -403,7 +411,13 @@ impl Node {
 
     /// What the node's metrics are read from.
     pub fn gauges(&self) -> metrics::Gauges {
-        metrics::Gauges::new(self.registry.clone(), self.lanes.clone(), self.equality.divergences())
+        let (registry, lanes, timings) = (self.registry.clone(), self.lanes.clone(), self.timings.clone());
+        metrics::Gauges::new(registry, lanes, self.equality.divergences(), timings)
+    }
+
+    /// The times of its answers, to be shown beside the gauges.
+    pub fn timings(&self) -> Option<Timings> {
+        self.timings.clone()
     }
 
     /// Its data folder.

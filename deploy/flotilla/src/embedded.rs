@@ -12,7 +12,7 @@ use flotilla_node::partition::answers;
 use flotilla_node::server::{Defaults, Node};
 use flotilla_router::line::Line;
 use flotilla_router::{Router, server as front};
-use prometheus::Registry;
+use flotilla_trace::Page;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -133,19 +133,20 @@ impl Embedded {
         };
         let address = listener.as_ref().map(|listener| listener.local_addr()).transpose()?;
         let node = Arc::new(Node::open(options.node).await?);
-        let registry = Registry::new();
-        registry.register(Box::new(node.gauges()))?;
+        let page = Page::default();
+        page.register(Box::new(node.gauges()))?;
+        node.timings().iter().try_for_each(|timings| page.time(timings))?;
 
         // Who is in this process need not say who it is.
         let mut guarded = options.front.clone();
         if let Some(security) = &options.security {
-            security.register(&registry)?;
+            security.register(page.registry())?;
             security.guard(&mut guarded);
         }
         if let Some(telemetry) = &options.telemetry {
-            telemetry.register(&registry)?;
+            telemetry.register(page.registry())?;
         }
-        let router = Router::start(options.router, Some(Line::Here(node.in_process())), registry)?;
+        let router = Router::start(options.router, Some(Line::Here(node.in_process())), page)?;
         let front_door = Arc::downgrade(&router);
         let (stopping, _) = watch::channel(false);
         let until = told(stopping.subscribe());

@@ -48,7 +48,7 @@ use tokio::time::Instant;
 use tonic::transport::server::Connected;
 use tower::ServiceExt as _;
 
-use crate::body::{Patient, Told};
+use crate::body::{InFlight, Patient, Told};
 use crate::guest::{Guest, Watched};
 
 /// Why this side ends a connection: there are too many, it does not begin, or nobody takes what waits.
@@ -165,6 +165,7 @@ struct Shared {
     open: IntGaugeVec,
     closed: IntCounterVec,
     waiting: IntGauge,
+    in_flight: IntGaugeVec,
 }
 
 impl Doors {
@@ -179,11 +180,16 @@ impl Doors {
             "Connections that this side refused or closed, by the reason",
         );
         let waiting = "Bytes of answers that wait for callers to take them";
+        let in_flight = Opts::new(
+            "flotilla_requests_in_flight",
+            "Calls that have come and whose answers are not given whole, streams among them",
+        );
         Ok(Doors(Arc::new(Shared {
             bounds: ArcSwap::from_pointee(bounds),
             open: IntGaugeVec::new(open, &["port"])?,
             closed: IntCounterVec::new(closed, &["port", "reason"])?,
             waiting: IntGauge::new("flotilla_answer_bytes_waiting", waiting)?,
+            in_flight: IntGaugeVec::new(in_flight, &["port"])?,
         })))
     }
 
@@ -193,9 +199,14 @@ impl Doors {
     }
 
     /// What is to be registered for `/metrics`.
-    pub fn collectors(&self) -> [Box<dyn Collector>; 3] {
-        let Shared { open, closed, waiting, .. } = &*self.0;
-        [Box::new(open.clone()), Box::new(closed.clone()), Box::new(waiting.clone())]
+    pub fn collectors(&self) -> [Box<dyn Collector>; 4] {
+        let Shared { open, closed, waiting, in_flight, .. } = &*self.0;
+        [
+            Box::new(open.clone()),
+            Box::new(closed.clone()),
+            Box::new(waiting.clone()),
+            Box::new(in_flight.clone()),
+        ]
     }
 
     /// A port.
@@ -203,6 +214,7 @@ impl Doors {
         let open = self.0.open.with_label_values(&[kind.name]);
         REASONS.iter().for_each(|reason| drop(self.0.closed.with_label_values(&[kind.name, reason])));
         let port = Port {
+            in_flight: self.0.in_flight.with_label_values(&[kind.name]),
             doors: self.0.clone(),
             kind,
             open,
@@ -226,6 +238,7 @@ struct Port {
     doors: Arc<Shared>,
     kind: Kind,
     open: IntGauge,
+    in_flight: IntGauge,
     inside: AtomicUsize,
     overflow: AtomicUsize,
     /// Whether the log said so already.
@@ -471,6 +484,7 @@ async fn attend<IO, F>(
         let (routes, guest, answered) = (routes.clone(), guest.clone(), answered.clone());
         let about = about.clone();
         let hop = Hop::arriving(&request, port.kind.name, port.kind.begins_traces);
+        let in_flight = is_call(&request).then(|| InFlight::new(&port.in_flight));
         hop.answering(async move {
             let response = match refusal(is_overflow, &guest).filter(|_| is_call(&request)) {
                 Some(refusal) => tonic::Status::from(refusal).into_http(),
@@ -484,7 +498,7 @@ async fn attend<IO, F>(
             if is_overflow {
                 answered.notify_one();
             }
-            Ok::<Response<Told>, Infallible>(response.map(|body| Told::new(body, guest)))
+            Ok::<Response<Told>, Infallible>(response.map(|body| Told::new(body, guest, in_flight)))
         })
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(Watched::new(io, guest.clone())), service));

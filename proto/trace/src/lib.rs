@@ -9,12 +9,20 @@
 //! OpenTelemetry's spans (the binary does where it is told to); nobody else should show them. Without such a layer, and without
 //! the header, a hop costs the look for the header and for the current context: nothing is allocated, which a test counts.
 //!
+//! A trace is found again by the metrics: [`Timings`] remember an exported one for each bucket of a histogram, and the [`Page`] of
+//! metrics shows them to a scraper that takes OpenMetrics.
+//!
 //! Invariants: what a stranger wrote into a header is read whole or not at all, and never makes a call fail. A trace begins at a
 //! port for clients only; behind it there are no spans without a trace, so that what a cluster does on its own is none.
 
 mod header;
+mod page;
 #[cfg(test)]
 mod tests;
+mod timings;
+
+pub use page::Page;
+pub use timings::{Exemplar, Timings};
 
 use std::pin::Pin;
 use std::task::{Context as Poller, Poll};

@@ -13,7 +13,7 @@ use flotilla_node::server::{Node, guarded};
 use flotilla_port::{Door, Doors};
 use flotilla_proto::access::{Authenticator, Rights};
 use flotilla_router::server::may_see_metrics;
-use prometheus::{Registry, TextEncoder};
+use flotilla_trace::Page;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic_health::ServingStatus;
@@ -28,7 +28,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(15);
 /// The port of one node.
 #[derive(Clone)]
 pub struct Port {
-    registry: Registry,
+    page: Page,
     health: HealthReporter,
     readiness: Arc<watch::Sender<bool>>,
     members: Option<Arc<dyn Authenticator>>,
@@ -46,16 +46,17 @@ impl Port {
         security: &Security,
         telemetry: &Telemetry,
     ) -> anyhow::Result<Port> {
-        let registry = Registry::new();
-        doors.collectors().into_iter().try_for_each(|one| registry.register(one))?;
-        registry.register(Box::new(node.gauges()))?;
-        security.register(&registry)?;
-        telemetry.register(&registry)?;
+        let page = Page::default();
+        doors.collectors().into_iter().try_for_each(|one| page.register(one))?;
+        page.register(Box::new(node.gauges()))?;
+        node.timings().iter().try_for_each(|timings| page.time(timings))?;
+        security.register(page.registry())?;
+        telemetry.register(page.registry())?;
         let members = security.trust.members_all();
         // Who reads metrics is no member: its credentials are those of the public API, where there are some.
         let readers = security.callers.clone().or(members.clone()).filter(|_| !security.metrics_open);
         let (health, readiness) = (HealthReporter::new(), Arc::new(watch::Sender::new(false)));
-        Ok(Port { registry, health, readiness, members, readers })
+        Ok(Port { page, health, readiness, members, readers })
     }
 
     /// Tells health and `/readyz`.
@@ -90,14 +91,14 @@ impl Port {
     }
 
     fn pages(&self) -> axum::Router {
-        let registry = self.registry.clone();
+        let page = self.page.clone();
         let readers = self.readers.clone();
         let text = move |request: axum::extract::Request| async move {
             if let Err(refused) = may_see_metrics(readers.as_deref(), &request) {
                 return (StatusCode::UNAUTHORIZED, [(CONTENT_TYPE, "text/plain")], format!("{refused}\n"));
             }
-            match TextEncoder::new().encode_to_string(&registry.gather()) {
-                Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4")], text),
+            match page.answer(request.headers()) {
+                Ok((kind, text)) => (StatusCode::OK, [(CONTENT_TYPE, kind)], text),
                 Err(e) => {
                     (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], format!("{e}\n"))
                 }
