@@ -13,6 +13,8 @@ use flotilla_proto::v1::collections_client::CollectionsClient;
 use flotilla_proto::v1::records_client::RecordsClient;
 use flotilla_proto::v1::search_client::SearchClient;
 use flotilla_security::Keyed;
+use flotilla_trace::Hop;
+use futures::future::Either;
 use futures::{Stream, TryStreamExt as _};
 use tokio::time::Instant;
 use tonic::transport::Channel;
@@ -60,6 +62,8 @@ pub struct Client {
     identity: Arc<Identity>,
     session: Option<Arc<Session>>,
     owned: Option<Arc<dyn Owned>>,
+    /// The trace that was handed in.
+    trace: Option<Hop>,
 }
 
 /// A server that lives in this process and belongs to its clients: it may end when the last of them is gone.
@@ -144,6 +148,7 @@ impl Client {
             identity: Arc::default(),
             session: None,
             owned: None,
+            trace: None,
         }
     }
 
@@ -175,6 +180,25 @@ impl Client {
     pub fn with_read(mut self, read: Read) -> Client {
         self.options.read = read;
         self
+    }
+
+    /// The same client, whose calls are part of the trace that a W3C `traceparent` names. Without one they are part of the
+    /// trace that is current where they are made, as OpenTelemetry's `Context::current()` has it, if there is one.
+    ///
+    /// # Errors
+    /// [`Kind::FixRequest`] if it names none.
+    pub fn within_trace(mut self, traceparent: &str) -> Result<Client> {
+        let trace = Hop::within(traceparent);
+        self.trace = Some(trace.ok_or_else(|| Error::new(Kind::FixRequest, "traceparent: names no trace"))?);
+        Ok(self)
+    }
+
+    /// Sends within the trace that was handed in, if one was.
+    fn traced<F: Future>(&self, sent: F) -> impl Future<Output = F::Output> + use<F> {
+        match &self.trace {
+            Some(trace) => Either::Left(trace.clone().around(sent)),
+            None => Either::Right(sent),
+        }
     }
 
     /// A client that remembers its writes: its reads, and its clones', see them on any replica. The client that it comes
@@ -244,7 +268,7 @@ impl Client {
     {
         let order = self.channels.order(ReadPreference::Master);
         for host in &order {
-            match send(self.channels.channel(*host)).await {
+            match self.traced(send(self.channels.channel(*host))).await {
                 Err(status) if never_left(&status) && Some(host) != order.last() => {
                     self.channels.failed(*host);
                 }
@@ -279,7 +303,7 @@ impl Client {
                 let part = if self.channels.len() > 1 { left / 2 } else { left };
                 let mut request = Request::new(message.clone());
                 request.set_timeout(part.min(self.options.try_timeout));
-                match send(self.channels.channel(host), request).await {
+                match self.traced(send(self.channels.channel(host), request)).await {
                     Ok(answer) => {
                         self.channels.answered(host, started.elapsed());
                         return Ok(answer.into_inner());

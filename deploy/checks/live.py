@@ -93,6 +93,16 @@ def probed(cluster):
     return f"{count} answers from {len(cluster.ports)} processes"
 
 
+def linted(cluster, bin):
+    """promtool finds nothing to say against the page of any process."""
+    found = []
+    for name, ports in cluster.ports.items():
+        code, said = quiet(str(bin / "promtool"), "check", "metrics", input=get(f"http://127.0.0.1:{ports[0]}/metrics"))
+        found += [f"{name}: {line}" for line in said.splitlines()] + ([f"{name}: exit code {code}"] if code else [])
+    none(found)
+    return f"{len(cluster.ports)} pages without a finding"
+
+
 def disturb(cluster):
     """Two of four nodes stop for a while: calls are retried and hedged, and some partitions are missing."""
     search = ("search", "--collection", "docs", "--key", "5", "--limit", "3")
@@ -233,6 +243,7 @@ def run(report):
         if cluster.small:
             report.check("live: the chart's test pod, small tiers", round_trip, cluster, cluster.small)
         report.check("live: probes", probed, cluster)
+        report.check("live: promtool check metrics", linted, cluster, tools["prometheus"])
         with kubelet(cluster.ports) as port:
             server = Prometheus(tools["prometheus"], folder, cluster.targets(), port)
             try:

@@ -32,6 +32,7 @@ use flotilla_proto::shard::meta_server::MetaServer;
 use flotilla_proto::shard::shard_server::ShardServer;
 use flotilla_proto::tenant::Classes;
 use flotilla_security::Trust;
+use flotilla_trace::Timings;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tonic::service::Routes;
@@ -191,6 +192,7 @@ pub struct Node {
     defaults: Defaults,
     max_lag: Duration,
     trust: Trust,
+    timings: Option<Timings>,
 }
 
 impl Node {
@@ -289,7 +291,22 @@ impl Node {
         tasks.push(task::spawn(equality.clone().run()));
         let (tasks, defaults) = (Mutex::new(tasks), options.defaults);
         let max_lag = Duration::from_millis(options.lag.max_lag_ms);
-        Ok(Node { folder, lanes, meta, registry, peers, mover, equality, tasks, defaults, max_lag, trust })
+        let help = "Time of an answered read or write at the node, by partition";
+        let timings = Timings::new("flotilla_partition_duration_seconds", help, &["partition", "class"]).ok();
+        Ok(Node {
+            folder,
+            lanes,
+            meta,
+            registry,
+            peers,
+            mover,
+            equality,
+            tasks,
+            defaults,
+            max_lag,
+            trust,
+            timings,
+        })
     }
 
     /// Its number in the cluster.
@@ -309,8 +326,12 @@ impl Node {
 
     /// What routers call; to be served [`guarded`].
     pub fn routes(&self) -> Routes {
-        let shard =
-            ShardServer::new(ShardService::new(self.registry.clone(), self.meta.clone(), self.max_lag));
+        let shard = ShardServer::new(ShardService::new(
+            self.registry.clone(),
+            self.meta.clone(),
+            self.max_lag,
+            self.timings.clone(),
+        ));
         let meta =
             MetaService::new(self.registry.clone(), self.meta.clone(), self.mover.clone(), self.defaults);
         let meta = MetaServer::new(meta);
@@ -429,8 +450,13 @@ impl Node {
 
     /// What the node's metrics are read from.
     pub fn gauges(&self) -> metrics::Gauges {
-        let (registry, meta) = (self.registry.clone(), self.meta.clone());
-        metrics::Gauges::new(registry, meta, self.lanes.clone(), self.equality.divergences())
+        let (registry, meta, timings) = (self.registry.clone(), self.meta.clone(), self.timings.clone());
+        metrics::Gauges::new((registry, meta), self.lanes.clone(), self.equality.divergences(), timings)
+    }
+
+    /// The times of its answers, to be shown beside the gauges.
+    pub fn timings(&self) -> Option<Timings> {
+        self.timings.clone()
     }
 
     /// Its data folder.

@@ -7,12 +7,15 @@
 use std::task::{Context, Poll};
 
 use flotilla_security::Keyed;
+use flotilla_trace::Hop;
 use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::service::Routes;
+
+use crate::pool::INPROC;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -37,22 +40,24 @@ impl tower::Service<Request<Body>> for Line {
         }
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match self {
             Line::Wire(channel) => {
                 let sent = channel.call(request);
                 Box::pin(async { sent.await.map_err(Into::into) })
             }
             Line::Here(routes) => {
+                let leaves = Hop::leaving(&mut request);
+                let arrives = Hop::arriving(&request, INPROC, false);
                 let answered = tower::Service::call(routes, request);
-                let mut running = Running(tokio::spawn(answered));
-                Box::pin(async move {
+                let mut running = Running(tokio::spawn(arrives.answering(answered)));
+                Box::pin(leaves.answering(async move {
                     match (&mut running.0).await {
                         Ok(Ok(answer)) => Ok(answer),
                         Ok(Err(never)) => match never {},
                         Err(why) => Err(Status::internal(format!("the call was lost: {why}")).into()),
                     }
-                })
+                }))
             }
         }
     }

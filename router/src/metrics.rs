@@ -1,21 +1,25 @@
 //! What the router counts and times. Registered in the registry that is handed in, so that an embedded node and its router
 //! appear on one page.
 
+use std::collections::HashSet;
 use std::future::Future;
+use std::sync::Arc;
 
 use flotilla_proto::v1::Coverage;
-use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-    core::Collector,
-};
+use flotilla_trace::{Page, Timings};
+use parking_lot::Mutex;
+use prometheus::core::Collector;
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts};
+use std::time::Duration;
 use tokio::time::Instant;
 use tonic::Status;
 
 use crate::coverage::Covered;
 
-/// Upper edges of the latency buckets, in seconds: they hit the targets that users are promised.
-const EDGES: [f64; 17] =
-    [0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0];
+/// The name of all collections but the first so many.
+const OTHER: &str = "other";
+/// Collections that have series of their own.
+const NAMED_MAX: usize = 100;
 
 /// Gauges of the requests, by class.
 #[derive(Clone, Debug)]
@@ -29,10 +33,12 @@ pub struct Queues {
 /// The router's metrics.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    registry: Registry,
-    duration: HistogramVec,
+    page: Page,
+    duration: Timings,
     operations: IntCounterVec,
-    search: prometheus::Histogram,
+    search: Timings,
+    collections: Timings,
+    named: Arc<Mutex<HashSet<String>>>,
     /// Requests that wait for a permit, and that have one.
     pub queues: Queues,
     /// Calls to nodes that were sent again.
@@ -51,24 +57,31 @@ impl Metrics {
     /// Registers the metrics.
     ///
     /// # Errors
-    /// If the registry holds one of the names already.
-    pub fn new(registry: Registry) -> Result<Metrics, prometheus::Error> {
-        let seconds = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(EDGES.to_vec());
+    /// If the page holds one of the names already.
+    pub fn new(page: Page) -> Result<Metrics, prometheus::Error> {
         let by_operation = |name: &str, help: &str| IntCounterVec::new(Opts::new(name, help), &["operation"]);
         let by_class = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), &["class"]);
         let metrics = Metrics {
-            duration: HistogramVec::new(
-                seconds("flotilla_operation_duration_seconds", "Time of an operation at the router"),
+            duration: Timings::new(
+                "flotilla_operation_duration_seconds",
+                "Time of an operation at the router",
                 &["operation"],
             )?,
             operations: IntCounterVec::new(
                 Opts::new("flotilla_operations_total", "Operations by their gRPC status code"),
                 &["operation", "code"],
             )?,
-            search: prometheus::Histogram::with_opts(seconds(
+            search: Timings::new(
                 "flotilla_search_latency_seconds",
                 "Time of a search at the router, answered or refused",
-            ))?,
+                &[],
+            )?,
+            collections: Timings::new(
+                "flotilla_collection_duration_seconds",
+                "Time of an answered read or write at the router, by collection; of the first 100 by name",
+                &["collection", "class"],
+            )?,
+            named: Arc::default(),
             queues: Queues {
                 waiting: by_class("flotilla_request_queue_depth", "Requests that wait for a permit")?,
                 running: by_class("flotilla_requests_running", "Requests that have a permit")?,
@@ -90,12 +103,10 @@ impl Metrics {
                 "flotilla_router_partial_answers_total",
                 "Answers that lack a partition, as their callers allowed",
             )?,
-            registry,
+            page,
         };
-        let all: [Box<dyn Collector>; 10] = [
-            Box::new(metrics.duration.clone()),
+        let all: [Box<dyn Collector>; 8] = [
             Box::new(metrics.operations.clone()),
-            Box::new(metrics.search.clone()),
             Box::new(metrics.queues.waiting.clone()),
             Box::new(metrics.queues.running.clone()),
             Box::new(metrics.retries.clone()),
@@ -104,7 +115,9 @@ impl Metrics {
             Box::new(metrics.circuit_opens.clone()),
             Box::new(metrics.partial_answers.clone()),
         ];
-        all.into_iter().try_for_each(|one| metrics.registry.register(one))?;
+        all.into_iter().try_for_each(|one| metrics.page.register(one))?;
+        let timings = [&metrics.duration, &metrics.search, &metrics.collections];
+        timings.into_iter().try_for_each(|one| metrics.page.time(one))?;
         Ok(metrics)
     }
 
@@ -118,10 +131,10 @@ impl Metrics {
         let result = work.await;
         let seconds = started.elapsed().as_secs_f64();
         let code = result.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
-        self.duration.with_label_values(&[operation]).observe(seconds);
+        self.duration.observe(&[operation], seconds);
         self.operations.with_label_values(&[operation, &format!("{code:?}")]).inc();
         if operation == "search" {
-            self.search.observe(seconds);
+            self.search.observe(&[], seconds);
         }
         result
     }
@@ -139,11 +152,26 @@ impl Metrics {
         Ok(coverage)
     }
 
-    /// The whole registry in the text format.
-    ///
-    /// # Errors
-    /// If a collector in it is inconsistent.
-    pub fn text(&self) -> Result<String, prometheus::Error> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+    /// A request of this class on a collection was answered, after so long.
+    pub fn collection(&self, collection: &str, class: &'static str, time: Duration) {
+        self.collections.observe(&[self.name(collection), class], time.as_secs_f64());
+    }
+
+    /// The name under which a collection is counted: its own, unless there are too many.
+    fn name<'a>(&self, collection: &'a str) -> &'a str {
+        let mut named = self.named.lock();
+        if named.contains(collection) {
+            return collection;
+        }
+        if named.len() >= NAMED_MAX {
+            return OTHER;
+        }
+        named.insert(collection.to_owned());
+        collection
+    }
+
+    /// All that is told of this process.
+    pub fn page(&self) -> &Page {
+        &self.page
     }
 }

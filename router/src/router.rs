@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use flotilla_port::{Bounds, Doors};
 use flotilla_security::Trust;
-use prometheus::Registry;
+use flotilla_trace::Page;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
@@ -17,7 +18,7 @@ use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::pool::{INPROC, Pool};
-use crate::scope::{Names, Scope, Tells};
+use crate::scope::{About, Names, Scope, Tells};
 use crate::tenant::figures::Figures;
 use crate::tenant::{Hub, Share, Tenants};
 use crate::write::ids::Ids;
@@ -81,19 +82,20 @@ pub struct Router {
 
 impl Router {
     /// Starts to follow the placement map; ready as soon as a node has told it. Must be called within a tokio runtime.
-    /// `inproc` reaches the node of this process; metrics go to `registry`.
+    /// `inproc` reaches the node of this process; metrics go to `page`.
     ///
     /// # Errors
-    /// If the registry holds a router's metrics already.
+    /// If the page holds a router's metrics already.
     pub fn start(
         options: Options,
         inproc: Option<Line>,
-        registry: Registry,
+        page: impl Into<Page>,
     ) -> Result<Arc<Router>, prometheus::Error> {
         let doors = Doors::new(options.bounds)?;
-        doors.collectors().into_iter().try_for_each(|one| registry.register(one))?;
-        let figures = Figures::new(&registry)?;
-        let metrics = Metrics::new(registry)?;
+        let page = page.into();
+        doors.collectors().into_iter().try_for_each(|one| page.register(one))?;
+        let figures = Figures::new(page.registry())?;
+        let metrics = Metrics::new(page)?;
         let pool = Arc::new(Pool::new(inproc, options.trust.clone()));
         let chance = Arc::new(Chance::new(options.seed));
         let placement = Arc::new(Placement::new(pool.clone(), options.nodes, chance.clone()));
@@ -173,6 +175,7 @@ impl Router {
         F: Future<Output = Result<T, Status>>,
         T: Tells,
     {
+        let came = Instant::now();
         let deadline = self.deadline(request.metadata());
         let scope = match self.scope(&request) {
             Ok(scope) => scope,
@@ -183,8 +186,16 @@ impl Router {
         let measured = self.metrics.measure(operation, async {
             scope.enter(&mut message)?;
             let _share = self.enter(&scope, deadline).await?;
+            let collection = match (class, message.about()) {
+                (Class::Read | Class::Write, About::Collection(name)) => Some(name.to_owned()),
+                _ => None,
+            };
             let _permit = self.admission.enter(class, deadline).await?;
-            deadline.bound(work(message, deadline)).await
+            let answer = deadline.bound(work(message, deadline)).await?;
+            if let Some(collection) = collection {
+                self.metrics.collection(&collection, class.name(), came.elapsed());
+            }
+            Ok(answer)
         });
         let ended = measured.await.map_err(|why| self.tenants.told(&scope, why));
         scope.ended(noted.as_deref(), ended.as_ref().err().map_or(Code::Ok, Status::code));

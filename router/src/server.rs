@@ -220,8 +220,8 @@ fn pages(router: &Arc<Router>, options: &Options) -> axum::Router {
         if let Err(refused) = may_see_metrics(guard.as_deref(), &request) {
             return (StatusCode::UNAUTHORIZED, [(CONTENT_TYPE, "text/plain")], format!("{refused}\n"));
         }
-        match metrics.text() {
-            Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4")], text),
+        match metrics.page().answer(request.headers()) {
+            Ok((kind, text)) => (StatusCode::OK, [(CONTENT_TYPE, kind)], text),
             Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], format!("{e}\n")),
         }
     };

@@ -27,6 +27,7 @@ mod room;
 mod search;
 mod security;
 mod startup;
+mod traces;
 
 use std::path::Path;
 

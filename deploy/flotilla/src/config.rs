@@ -13,7 +13,7 @@ use flotilla_node::meta::autoscale;
 use flotilla_proto::tenant::{self, Class, Classes, Isolation};
 use flotilla_router::Hub;
 
-use crate::security;
+use crate::{security, telemetry};
 
 mod command;
 mod file;
@@ -256,6 +256,15 @@ impl Settings {
         }
     }
 
+    fn telemetry(&self) -> telemetry::Options {
+        let text = |name: &str| Some(self.text(name)).filter(|text| !text.is_empty());
+        telemetry::Options {
+            otlp_endpoint: text("telemetry.otlp_endpoint"),
+            sample_ratio: self.text("telemetry.sample_ratio").parse().unwrap_or_default(),
+            service_name: text("telemetry.service_name"),
+        }
+    }
+
     fn security(&self) -> security::Options {
         let files = |section: &str, ca: &str| {
             let file = |name: &str| self.path(&format!("{section}.{name}"));
@@ -305,10 +314,15 @@ fn setting_from_text(key: &Key, text: &str) -> Result<Setting, String> {
         },
         Kind::Flag { .. } => text.parse().map(Setting::Flag).map_err(|_| refused()),
         Kind::Word { of, .. } if of.contains(&text) => Ok(Setting::Text(text.to_owned())),
+        Kind::Ratio { .. } if text.parse().is_ok_and(|ratio: f64| (0.0..=1.0).contains(&ratio)) => {
+            Ok(Setting::Text(text.to_owned()))
+        }
         Kind::Address { .. } if text.parse::<IpAddr>().is_ok() => Ok(Setting::Text(text.to_owned())),
         Kind::Path | Kind::Text if !text.is_empty() => Ok(Setting::Text(text.to_owned())),
         Kind::Shards => member::shards(text).map(Setting::Shards),
-        Kind::Word { .. } | Kind::Address { .. } | Kind::Path | Kind::Text => Err(refused()),
+        Kind::Word { .. } | Kind::Address { .. } | Kind::Ratio { .. } | Kind::Path | Kind::Text => {
+            Err(refused())
+        }
     }
 }
 

@@ -13,12 +13,13 @@ use flotilla_node::partition::answers;
 use flotilla_node::server::{Defaults, Node};
 use flotilla_router::line::Line;
 use flotilla_router::{Router, server as front};
-use prometheus::Registry;
+use flotilla_trace::Page;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
 use crate::security::Security;
+use crate::telemetry::Telemetry;
 
 /// How the process is set up.
 pub struct Options {
@@ -32,6 +33,8 @@ pub struct Options {
     pub front: front::Options,
     /// Who may call at the port, and over which connections; none: anybody, in plain text.
     pub security: Option<Security>,
+    /// Where traces go; none: what is traced is the library's user's matter.
+    pub telemetry: Option<Telemetry>,
 }
 
 impl Options {
@@ -43,13 +46,14 @@ impl Options {
             router: flotilla_router::Options::default(),
             front: front::Options::default(),
             security: None,
+            telemetry: None,
         }
     }
 
     /// As configured, for a folder. Within a tokio runtime.
     ///
     /// # Errors
-    /// If a file of keys or certificates is damaged.
+    /// If a file of keys or certificates is damaged, or the collector of traces is none.
     pub fn from_config(config: &Config, data_dir: &Path) -> anyhow::Result<Options> {
         let mut options = Options::new(data_dir.to_owned());
         options.listen = Some(SocketAddr::new(config.server.bind, config.server.port));
@@ -58,6 +62,7 @@ impl Options {
         options.router.bounds = config.server.bounds();
         options.router.hub = config.hub.clone();
         options.security = Some(Security::open(&config.security, None)?);
+        options.telemetry = Some(Telemetry::open(&config.telemetry, "flotilla")?);
         Ok(options)
     }
 }
@@ -140,16 +145,20 @@ impl Embedded {
         };
         let address = listener.as_ref().map(|listener| listener.local_addr()).transpose()?;
         let node = Arc::new(Node::open(options.node).await?);
-        let registry = Registry::new();
-        registry.register(Box::new(node.gauges()))?;
+        let page = Page::default();
+        page.register(Box::new(node.gauges()))?;
+        node.timings().iter().try_for_each(|timings| page.time(timings))?;
 
         // Who is in this process need not say who it is.
         let mut guarded = options.front.clone();
         if let Some(security) = &options.security {
-            security.register(&registry)?;
+            security.register(page.registry())?;
             security.guard(&mut guarded);
         }
-        let router = Router::start(options.router, Some(Line::Here(node.in_process())), registry)?;
+        if let Some(telemetry) = &options.telemetry {
+            telemetry.register(page.registry())?;
+        }
+        let router = Router::start(options.router, Some(Line::Here(node.in_process())), page)?;
         let front_door = Arc::downgrade(&router);
         let (stopping, _) = watch::channel(false);
         let until = told(stopping.subscribe());
@@ -166,6 +175,9 @@ impl Embedded {
             in_process.await?;
             node.stop().await;
             drop(options.security);
+            if let Some(telemetry) = options.telemetry {
+                telemetry.close().await;
+            }
             Ok(())
         });
         Ok(Embedded { client: Client::from_channel(channel), router: front_door, address, stopping, running })

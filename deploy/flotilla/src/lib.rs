@@ -33,7 +33,7 @@
 //!
 //! [`embedded`] runs a whole Flotilla in this process over one folder; [`config`] says how. Every other module is a command
 //! of the binary, named as the user types it, or what several commands share: [`cells`], [`csv`], [`filter_arg`], [`filter_json`], [`json`],
-//! [`npy`], [`output`], [`progress`], [`security`], [`table`], [`target`]. Commands talk to the database through `flotilla_client` only, as any
+//! [`npy`], [`output`], [`progress`], [`security`], [`table`], [`target`], [`telemetry`]. Commands talk to the database through `flotilla_client` only, as any
 //! other user does.
 
 mod aggregate;
@@ -73,6 +73,7 @@ pub mod search;
 pub mod security;
 pub mod table;
 pub mod target;
+pub mod telemetry;
 pub mod tenants;
 pub mod up;
 pub mod verify;

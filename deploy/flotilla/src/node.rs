@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use crate::config::live::Watched;
 use crate::config::member::{self, BEGINS_AFTER, Member};
 use crate::security::{self, Security};
+use crate::telemetry::Telemetry;
 use crate::{embedded, target, up};
 
 /// How long a node may take to become a member and to open its replicas.
@@ -201,6 +202,8 @@ async fn serve(watched: Watched, folder: PathBuf, mut member: Member, zone: Stri
     let config = watched.config();
     let is_replica = member.kind == member::Kind::Replica;
     let security = Security::open(&config.security, Some(Role::Node))?;
+    let name = if is_replica { "flotilla-replica" } else { "flotilla-node" };
+    let telemetry = Telemetry::open(&config.telemetry, name)?;
     let bind = config.server.bind;
     let data = listen(SocketAddr::new(bind, config.server.port)).await?;
     let peers = listen(member.peers).await?;
@@ -247,7 +250,7 @@ async fn serve(watched: Watched, folder: PathBuf, mut member: Member, zone: Stri
     let routes = node.for_peers().into_axum_router();
     let until = told(closed.clone());
     let behind = tokio::spawn(async move { back_door.listen(peers, routes, until).await });
-    let port = port::Port::new(&node, &doors, &security)?;
+    let port = port::Port::new(&node, &doors, &security, &telemetry)?;
     let following = tokio::spawn(watched.follow(move |config| doors.set(config.server.bounds())));
     let front = tokio::spawn(port.clone().serve(front_door, data, node.clone(), told(closed)));
 
@@ -278,5 +281,6 @@ async fn serve(watched: Watched, folder: PathBuf, mut member: Member, zone: Stri
     behind.await.context("the peer port's service ended")?;
     node.stop().await;
     drop(security);
+    telemetry.close().await;
     Ok(())
 }

@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use crate::config::Config;
 use crate::config::live::Watched;
 use crate::security::{self, Security};
+use crate::telemetry::Telemetry;
 use crate::{target, up};
 
 /// Its port where nobody says another: that of a node may be on the same machine.
@@ -37,7 +38,7 @@ pub struct RouterArgs {
     /// Node to ask for the placement map, host:port of its data port; may be said several times [default: cluster.shards]
     #[arg(long, value_name = "HOST:PORT")]
     node: Vec<String>,
-    /// YAML file of settings: server.*, performance.threads, security.*, hub.* and cluster.shards concern a router
+    /// YAML file of settings: server.*, performance.threads, security.*, hub.*, telemetry.* and cluster.shards concern a router
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Port of gRPC and HTTP [default: 15010]; 0 takes any free one
@@ -90,6 +91,7 @@ impl RouterArgs {
         let stop = up::stop_signal()?;
         let config = watched.config();
         let security = Security::open(&config.security, Some(Role::Router))?;
+        let telemetry = Telemetry::open(&config.telemetry, "flotilla-router")?;
         let port = if watched.names("server.port") { config.server.port } else { PORT };
         let at = SocketAddr::new(config.server.bind, port);
         let listener = TcpListener::bind(at).await.map_err(|why| up::plain(why.into(), at, Path::new("")))?;
@@ -100,6 +102,7 @@ impl RouterArgs {
         let options = flotilla_router::Options { nodes, limits, bounds, trust, hub, ..Default::default() };
         let registry = Registry::new();
         security.register(&registry)?;
+        telemetry.register(&registry)?;
         let router = Router::start(options, None, registry)?;
         let mut front =
             server::Options { lame_duck: Duration::from_secs(self.lame_duck), ..server::Options::default() };
@@ -128,6 +131,8 @@ impl RouterArgs {
         tracing::info!("draining");
         following.abort();
         drop(told);
-        serving.await?.map_err(|why| anyhow::anyhow!("{why}")).context("the port's service ended")
+        let served = serving.await?.map_err(|why| anyhow::anyhow!("{why}"));
+        telemetry.close().await;
+        served.context("the port's service ended")
     }
 }

@@ -11,6 +11,7 @@ use crate::env::task;
 use crate::machine::command::{Body, Command, Expect, RequestId};
 use crate::machine::{Refused, Rejection, Reply};
 use crate::planted::{self, Bug};
+use tracing::Instrument as _;
 
 /// What to write.
 #[derive(Debug)]
@@ -107,7 +108,8 @@ impl Replica {
             task::spawn(async move { group.propose(command).await });
             return Ok(Reply::Written { affected, log_index });
         }
-        self.group.propose(command).await
+        let span = flotilla_trace::step!("propose", partition = self.id.0 as i64, affected = affected as i64);
+        self.group.propose(command).instrument(span).await
     }
 
     /// The refusal of records beyond the partition's share.

@@ -5,6 +5,9 @@
 //! ([`WORTH`], [`WORTH_BYTES`]) or the way is free: what Nagle does for segments of TCP (RFC 896). Large batches are not
 //! held up by each other.
 //!
+//! A proposal that is part of a trace has a span "replicate" there, from the batch's way into the log until a majority has it and
+//! it is applied here.
+//!
 //! 2026-11-21: with 64 clients of one record each it saves a tenth of the syncs per record; records per second did not differ
 //! beyond the noise.
 
@@ -20,6 +23,8 @@ use openraft::error::{ClientWriteError, Fatal};
 use openraft::raft::WriteResult;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
+use tracing::field::Empty;
 
 use super::failure::stopped;
 use super::state_machine::StateMachine;
@@ -42,6 +47,8 @@ const TELL_MAX: Duration = Duration::from_secs(2);
 struct Waiting {
     command: Bytes,
     answer: oneshot::Sender<Result<Reply, Refusal>>,
+    /// Its caller's.
+    span: Span,
 }
 
 /// The queue of one group.
@@ -66,7 +73,7 @@ impl<M: Machine> Proposals<M> {
     pub async fn propose(&self, command: Bytes) -> Result<Reply, Refusal> {
         let (answer, answered) = oneshot::channel();
         let gone = || Refusal::Unavailable(format!("partition {} is stopping on this node", self.group));
-        self.queue.send(Waiting { command, answer }).await.map_err(|_| gone())?;
+        self.queue.send(Waiting { command, answer, span: Span::current() }).await.map_err(|_| gone())?;
         let unknown = |_| {
             let why = "the group stopped; whether the write is applied is unknown";
             Refusal::Unavailable(format!("partition {}: {why}", self.group))
@@ -107,16 +114,23 @@ async fn run<M: Machine>(
         }
         while !waiting.is_empty() && (on_the_way.is_empty() || is_worth_it(&waiting)) {
             let batch: Vec<Waiting> = waiting.drain(..fitting(&waiting)).collect();
-            let (commands, answers): (Vec<Proposal>, Vec<_>) =
-                batch.into_iter().map(|waiting| (Proposal(waiting.command), waiting.answer)).unzip();
+            let proposals = batch.len();
+            let begun = |waiting: Waiting| {
+                let span = waiting.span.in_scope(|| replicating(group, proposals));
+                (Proposal(waiting.command), (waiting.answer, span))
+            };
+            let (commands, answers): (Vec<Proposal>, Vec<_>) = batch.into_iter().map(begun).unzip();
             match raft.client_write_many(commands).await {
                 Ok(mut results) => {
                     let (log, raft) = (&log, &raft);
                     on_the_way.push(async move {
-                        for answer in answers {
+                        for (answer, span) in answers {
                             let Some(result) = results.next().await else { return };
                             let result = match result {
-                                Ok(written) => Ok(written),
+                                Ok(written) => {
+                                    tell(&span, &written);
+                                    Ok(written)
+                                }
                                 Err(why) => Err(cause(raft, why).await),
                             };
                             // A caller that has gone does not hear.
@@ -126,12 +140,29 @@ async fn run<M: Machine>(
                 }
                 Err(why) => {
                     let why = cause(&raft, why).await;
-                    for answer in answers {
+                    for (answer, _) in answers {
                         let _ = answer.send(Err(stopped(group, &log, &why)));
                     }
                 }
             }
         }
+    }
+}
+
+/// The span of one proposal on its way through the log, if it is part of a trace.
+fn replicating(group: PartitionId, proposals: usize) -> Span {
+    flotilla_trace::step!(
+        "replicate",
+        partition = group.0 as i64,
+        proposals = proposals as i64,
+        log_index = Empty,
+    )
+}
+
+/// Where the proposal stands in the log.
+fn tell(span: &Span, written: &WriteResult<Types>) {
+    if let Ok(written) = written {
+        span.record("log_index", written.log_id.index as i64);
     }
 }
 

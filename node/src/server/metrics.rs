@@ -3,8 +3,9 @@
 mod fleet;
 mod resources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -13,6 +14,7 @@ use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
 use self::fleet::Fleet;
 use self::resources::Resources;
 use flotilla_proto::tenant::{TENANT_OTHER, TENANTS_NAMED_MAX};
+use flotilla_trace::Timings;
 
 use crate::log::Lanes;
 use crate::meta::Meta;
@@ -22,7 +24,7 @@ use crate::partition::registry::Registry;
 pub struct Gauges {
     registry: Arc<Registry>,
     lanes: Arc<Lanes>,
-    partition: Vec<(Figure, IntGaugeVec)>,
+    partition: Vec<(Figure, GaugeVec)>,
     log: Option<IntGaugeVec>,
     quarantined: Option<IntGaugeVec>,
     divergences: Option<IntCounterVec>,
@@ -30,6 +32,7 @@ pub struct Gauges {
     resources: Option<Resources>,
     fleet: Option<Fleet>,
     tenants: Option<IntGaugeVec>,
+    timings: Option<Timings>,
 }
 
 #[derive(Clone, Copy)]
@@ -43,17 +46,18 @@ enum Figure {
     IndexPermille,
     Waiting,
     Stale,
-    IndexEtaMs,
+    IndexEta,
+    IsLeader,
     Term,
     LogIndex,
     AppliedIndex,
     PurgedIndex,
-    LagMs,
+    Lag,
     LagEntries,
     RecallSamples,
 }
 
-const FIGURES: [(Figure, &str, &str); 17] = [
+const FIGURES: [(Figure, &str, &str); 18] = [
     (Figure::Records, "partition_records", "live records of the partition"),
     (Figure::Segments, "partition_segments", "sealed segments"),
     (Figure::Growing, "partition_growing_records", "rows not yet sealed"),
@@ -76,15 +80,24 @@ const FIGURES: [(Figure, &str, &str); 17] = [
         "records of segments that do not index a field as it is declared now: conditions on it read them",
     ),
     (
-        Figure::IndexEtaMs,
-        "partition_index_eta_ms",
+        Figure::IndexEta,
+        "partition_index_eta_seconds",
         "time until nothing is left to index, at the present pace; absent: not known",
+    ),
+    (
+        Figure::IsLeader,
+        "partition_is_leader",
+        "1 where the replica here leads the partition's group as far as it knows, 0 where it does not",
     ),
     (Figure::Term, "raft_term", "term of the partition's group"),
     (Figure::LogIndex, "raft_log_index", "last log index held"),
     (Figure::AppliedIndex, "raft_applied_index", "last log index applied"),
     (Figure::PurgedIndex, "raft_purged_index", "log index up to which the log is purged"),
-    (Figure::LagMs, "replica_lag_ms", "how far the replica is behind its leader, at most; absent: not known"),
+    (
+        Figure::Lag,
+        "replica_lag_seconds",
+        "how far the replica is behind its leader, at most; absent: not known",
+    ),
     (
         Figure::LagEntries,
         "replica_lag_entries",
@@ -97,17 +110,28 @@ fn gauge(name: &str, help: &str, label: &str) -> Option<IntGaugeVec> {
     IntGaugeVec::new(Opts::new(format!("flotilla_{name}"), help), &[label]).ok()
 }
 
+fn by_partition(name: &str, help: &str) -> Option<GaugeVec> {
+    GaugeVec::new(Opts::new(format!("flotilla_{name}"), help), &["partition"]).ok()
+}
+
+/// A time in seconds; no series where it is not known.
+fn time(gauge: &GaugeVec, partition: &str, time: Option<Duration>) {
+    if let Some(time) = time {
+        gauge.with_label_values(&[partition]).set(time.as_secs_f64());
+    }
+}
+
 impl Gauges {
-    /// Over these.
+    /// Over these. Of the times, which are shown elsewhere, those of partitions that have gone are forgotten.
     pub fn new(
-        registry: Arc<Registry>,
-        meta: Arc<Meta>,
+        (registry, meta): (Arc<Registry>, Arc<Meta>),
         lanes: Arc<Lanes>,
         divergences: Option<IntCounterVec>,
+        timings: Option<Timings>,
     ) -> Gauges {
         let partition = FIGURES
             .iter()
-            .filter_map(|(figure, name, help)| Some((*figure, gauge(name, help, "partition")?)))
+            .filter_map(|(figure, name, help)| Some((*figure, by_partition(name, help)?)))
             .collect();
         let help = "the log lanes together: counters since start; segments, queued_bytes and lanes now";
         let log = gauge("log", help, "figure");
@@ -130,6 +154,7 @@ impl Gauges {
             resources,
             fleet,
             tenants,
+            timings,
         }
     }
 
@@ -145,7 +170,15 @@ impl Gauges {
             // A counter that is there at 0 can be alerted on.
             self.divergences.iter().for_each(|counter| drop(counter.with_label_values(&[&id])));
             for (figure, gauge) in &self.partition {
-                let value = match figure {
+                let whole = match figure {
+                    Figure::IndexEta => {
+                        time(gauge, &id, replica.pace(&status).1);
+                        continue;
+                    }
+                    Figure::Lag => {
+                        time(gauge, &id, lag);
+                        continue;
+                    }
                     Figure::Records => status.records,
                     Figure::Segments => status.segments,
                     Figure::Growing => status.growing_rows,
@@ -155,23 +188,21 @@ impl Gauges {
                     Figure::IndexPermille => (status.index_progress * 1000.0) as u64,
                     Figure::Waiting => status.waiting_vectors,
                     Figure::Stale => status.stale_records,
-                    Figure::IndexEtaMs => match replica.pace(&status).1 {
-                        Some(eta) => u64::try_from(eta.as_millis()).unwrap_or(u64::MAX),
-                        None => continue,
-                    },
+                    Figure::IsLeader => u64::from(replica.group().leads()),
                     Figure::Term => term,
                     Figure::LogIndex => last,
                     Figure::AppliedIndex => applied,
                     Figure::PurgedIndex => purged,
-                    Figure::LagMs => match lag {
-                        Some(lag) => u64::try_from(lag.as_millis()).unwrap_or(u64::MAX),
-                        None => continue,
-                    },
                     Figure::LagEntries => lag_entries,
                     Figure::RecallSamples => replica.recall().1,
                 };
-                gauge.with_label_values(&[&id]).set(i64::try_from(value).unwrap_or(i64::MAX));
+                gauge.with_label_values(&[&id]).set(whole as f64);
             }
+        }
+        if let Some(timings) = &self.timings {
+            let there: BTreeSet<String> =
+                self.registry.serving().iter().map(|replica| replica.id().to_string()).collect();
+            timings.retain(|partition| there.contains(partition));
         }
         if let Some(gauge) = &self.recall {
             gauge.reset();

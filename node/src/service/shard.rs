@@ -22,12 +22,14 @@ use flotilla_proto::schema::{CollectionSpec, Hnsw, at_most, check_key_prefix};
 use flotilla_proto::shard::write_request::Command;
 use flotilla_proto::shard::{self, shard_server};
 use flotilla_proto::v1;
+use flotilla_trace::Timings;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::fulltext::{text_from_wire, weighing_from_wire, weights_to_wire};
 use super::write::{part_from_wire, written_to_wire};
 use super::{replace, time_left, within};
+use crate::env::clock::{self, Instant};
 use crate::machine::command::RequestId;
 use crate::meta::Meta;
 use crate::partition::answers::Question;
@@ -45,12 +47,35 @@ pub struct ShardService {
     registry: Arc<Registry>,
     meta: Arc<Meta>,
     max_lag: Duration,
+    timings: Option<Timings>,
+}
+
+/// A read or a write of one partition that is timed if it ends well.
+struct Timed<'a> {
+    timings: Option<&'a Timings>,
+    class: &'static str,
+    partition: u64,
+    came: Instant,
+}
+
+impl Timed<'_> {
+    fn answered(self) {
+        if let Some(timings) = self.timings {
+            let seconds = (clock::now() - self.came).as_secs_f64();
+            timings.observe(&[&self.partition.to_string(), self.class], seconds);
+        }
+    }
 }
 
 impl ShardService {
     /// Over this node's replicas, with the lag that a bounded read allows where it names none.
-    pub fn new(registry: Arc<Registry>, meta: Arc<Meta>, max_lag: Duration) -> ShardService {
-        ShardService { registry, meta, max_lag }
+    pub fn new(
+        registry: Arc<Registry>,
+        meta: Arc<Meta>,
+        max_lag: Duration,
+        timings: Option<Timings>,
+    ) -> ShardService {
+        ShardService { registry, meta, max_lag, timings }
     }
 
     /// How fresh the caller wants the answer, which it awaits for `left`.
@@ -67,6 +92,11 @@ impl ShardService {
             Err(_) => return Err(Violation::range("target.fresh.consistency", 0, 3, fresh.consistency)),
         };
         Ok(Fresh { consistency, at_least: fresh.at_least, within: left })
+    }
+
+    fn timed(&self, class: &'static str, target: Option<&shard::Target>) -> Timed<'_> {
+        let partition = target.map_or(0, |target| target.partition);
+        Timed { timings: self.timings.as_ref(), class, partition, came: clock::now() }
     }
 
     /// Waits until this node knows the collection as it is at `epoch`, so that all partitions of one request are read at
@@ -103,6 +133,7 @@ impl ShardService {
             Violation::new("target.collection_id", format!("`{}` is not an id", target.collection_id))
         })?;
         let id = PartitionId(target.partition);
+        flotilla_trace::about(id.0, &collection);
         let within = left.min(FOLLOW_MAX);
         self.know(collection, Epoch(target.epoch), within).await?;
         let replica = self.registry.replica(id, Epoch(target.epoch), left).await?;
@@ -274,6 +305,7 @@ impl shard_server::Shard for ShardService {
         let request = request.filter(|r| r.client != 0);
         let request = request.map(|r| RequestId { client: r.client, serial: r.serial });
         let epoch = Epoch(target.as_ref().map_or(0, |target| target.epoch));
+        let timed = self.timed("write", target.as_ref());
         let written = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
             if let Some(Command::Replace(step)) = command {
@@ -283,6 +315,7 @@ impl shard_server::Shard for ShardService {
             Ok(written_to_wire(replica.write(request, write, &owned).await?, &places))
         })
         .await?;
+        timed.answered();
         Ok(Response::new(written))
     }
 
@@ -294,6 +327,7 @@ impl shard_server::Shard for ShardService {
         let mut request = request.into_inner();
         let target = request.target.take();
         let fresh = self.fresh(target.as_ref(), left)?;
+        let timed = self.timed("read", target.as_ref());
         let (explain, view) = (request.search.as_ref().is_some_and(|search| search.explain), request.view);
         let (id, found) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
@@ -304,6 +338,7 @@ impl shard_server::Shard for ShardService {
             Ok((replica.id(), found))
         })
         .await?;
+        timed.answered();
         let Searched { answer, at: log_index, cached } = found;
         let group = |group: &query::Group| shard::PartialGroup {
             value: Some(value_to_wire(&group.value)),
@@ -326,12 +361,14 @@ impl shard_server::Shard for ShardService {
         let mut request = request.into_inner();
         let (target, view) = (request.target.take(), request.view);
         let fresh = self.fresh(target.as_ref(), left)?;
+        let timed = self.timed("read", target.as_ref());
         let (weights, log_index) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
             let ask = weighing_from_wire(request, &replica.spec())?;
             replica.weigh(ask, view, fresh, &owned).await
         })
         .await?;
+        timed.answered();
         Ok(Response::new(weights_to_wire(weights, log_index)))
     }
 
@@ -340,12 +377,14 @@ impl shard_server::Shard for ShardService {
         let shard::GetRequest { target, keys, with_payload, with_vectors, view, fields } =
             request.into_inner();
         let fresh = self.fresh(target.as_ref(), left)?;
+        let timed = self.timed("read", target.as_ref());
         let (records, log_index) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
             let parts = parts_from_wire(with_payload, &fields, with_vectors)?;
             replica.get(keys_from_wire(keys)?, parts, view, fresh, &owned).await
         })
         .await?;
+        timed.answered();
         let records = records.into_iter().map(record_to_wire).collect();
         Ok(Response::new(shard::GetResponse { records, log_index }))
     }
@@ -359,6 +398,7 @@ impl shard_server::Shard for ShardService {
         let (target, filter) = (request.target.take(), request.filter.take());
         let (limit, view, keep) = (request.limit, request.view, request.keep);
         let fresh = self.fresh(target.as_ref(), left)?;
+        let timed = self.timed("read", target.as_ref());
         if limit == 0 || limit > LIMIT_MAX {
             return Err(Violation::range("limit", 1, LIMIT_MAX, limit).into());
         }
@@ -372,6 +412,7 @@ impl shard_server::Shard for ShardService {
             replica.scan(scan, view, fresh, &owned).await
         })
         .await?;
+        timed.answered();
         Ok(Response::new(shard::ScanResponse {
             records: page.records.into_iter().map(record_to_wire).collect(),
             more: page.more,
@@ -387,11 +428,13 @@ impl shard_server::Shard for ShardService {
         let left = time_left(&request);
         let shard::CountRequest { target, filter } = request.into_inner();
         let fresh = self.fresh(target.as_ref(), left)?;
+        let timed = self.timed("read", target.as_ref());
         let (count, log_index) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
             replica.count(compiled(filter, &replica.spec())?, fresh, &owned).await
         })
         .await?;
+        timed.answered();
         Ok(Response::new(shard::CountResponse { count, log_index }))
     }
 
@@ -402,6 +445,7 @@ impl shard_server::Shard for ShardService {
         let left = time_left(&request);
         let shard::AggregateRequest { target, filter, aggregations, view } = request.into_inner();
         let fresh = self.fresh(target.as_ref(), left)?;
+        let timed = self.timed("read", target.as_ref());
         let (counted, log_index) = within(left, async {
             let (replica, owned) = self.target(target, left).await?;
             let spec = replica.spec();
@@ -410,6 +454,7 @@ impl shard_server::Shard for ShardService {
             replica.aggregate(ask, view, fresh, &owned).await
         })
         .await?;
+        timed.answered();
         let counted = counted.encode().map_err(|why| Refusal::Internal(format!("the figures: {why}")))?;
         Ok(Response::new(shard::AggregateResponse { counted, log_index }))
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use flotilla_proto::refusal::Refusal;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use prometheus::IntGauge;
 use tokio::time::{Instant, Sleep};
 
 use crate::guest::Guest;
@@ -62,16 +63,34 @@ impl Body for Patient {
     }
 }
 
+/// A call that is counted until its answer has been given, or is dropped.
+pub(crate) struct InFlight(IntGauge);
+
+impl InFlight {
+    /// One more.
+    pub(crate) fn new(all: &IntGauge) -> InFlight {
+        all.inc();
+        InFlight(all.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// An answer's body.
 pub(crate) struct Told {
     body: axum::body::Body,
     guest: Arc<Guest>,
+    _in_flight: Option<InFlight>,
 }
 
 impl Told {
-    /// `body` for this connection.
-    pub(crate) fn new(body: axum::body::Body, guest: Arc<Guest>) -> Told {
-        Told { body, guest }
+    /// `body` for this connection; its call counts as long as it is there.
+    pub(crate) fn new(body: axum::body::Body, guest: Arc<Guest>, in_flight: Option<InFlight>) -> Told {
+        Told { body, guest, _in_flight: in_flight }
     }
 }
 

@@ -11,6 +11,8 @@
 //! answers that wait for it, is closed: [`Guest`] keeps the account, and the loop looks through all accounts at
 //! every tick. A stream of requests that says nothing for [`Bounds::stream_idle`] ends with `DEADLINE_EXCEEDED`.
 //!
+//! A call goes on with the trace that its caller is in, or begins one at a port for clients ([`Hop`]).
+//!
 //! The bounds may change while a port serves ([`Doors::set`]). How many connections there may be and how long one may be stuck
 //! holds for all from then on; what HTTP is told when a connection begins, for new ones.
 
@@ -30,6 +32,7 @@ use arc_swap::ArcSwap;
 use axum::http::{Request, Response};
 use flotilla_proto::refusal::Refusal;
 use flotilla_security::tls;
+use flotilla_trace::Hop;
 use futures::{Stream, StreamExt as _};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -45,7 +48,7 @@ use tokio::time::Instant;
 use tonic::transport::server::Connected;
 use tower::ServiceExt as _;
 
-use crate::body::{Patient, Told};
+use crate::body::{InFlight, Patient, Told};
 use crate::guest::{Guest, Watched};
 
 /// Why this side ends a connection: there are too many, it does not begin, or nobody takes what waits.
@@ -121,6 +124,8 @@ pub struct Kind {
     pub keep_alive_max: Duration,
     /// Whether its streams of requests may be idle for as long as they like: those of other members are.
     pub may_idle: bool,
+    /// Whether a call that belongs to no trace begins one.
+    pub begins_traces: bool,
 }
 
 impl Kind {
@@ -132,6 +137,7 @@ impl Kind {
         resets_max: 128,
         keep_alive_max: Duration::MAX,
         may_idle: false,
+        begins_traces: true,
     };
     /// The port that routers call: few connections, each with all that a router has under way. One that gives many calls up
     /// at once, as after a pause, is no attacker.
@@ -142,6 +148,7 @@ impl Kind {
         resets_max: 10_000,
         keep_alive_max: Duration::from_secs(10),
         may_idle: true,
+        begins_traces: false,
     };
     /// The port that other nodes call; as [`Kind::ROUTERS`].
     pub const PEERS: Kind =
@@ -158,6 +165,7 @@ struct Shared {
     open: IntGaugeVec,
     closed: IntCounterVec,
     waiting: IntGauge,
+    in_flight: IntGaugeVec,
 }
 
 impl Doors {
@@ -172,11 +180,16 @@ impl Doors {
             "Connections that this side refused or closed, by the reason",
         );
         let waiting = "Bytes of answers that wait for callers to take them";
+        let in_flight = Opts::new(
+            "flotilla_requests_in_flight",
+            "Calls that have come and whose answers are not given whole, streams among them",
+        );
         Ok(Doors(Arc::new(Shared {
             bounds: ArcSwap::from_pointee(bounds),
             open: IntGaugeVec::new(open, &["port"])?,
             closed: IntCounterVec::new(closed, &["port", "reason"])?,
             waiting: IntGauge::new("flotilla_answer_bytes_waiting", waiting)?,
+            in_flight: IntGaugeVec::new(in_flight, &["port"])?,
         })))
     }
 
@@ -186,9 +199,14 @@ impl Doors {
     }
 
     /// What is to be registered for `/metrics`.
-    pub fn collectors(&self) -> [Box<dyn Collector>; 3] {
-        let Shared { open, closed, waiting, .. } = &*self.0;
-        [Box::new(open.clone()), Box::new(closed.clone()), Box::new(waiting.clone())]
+    pub fn collectors(&self) -> [Box<dyn Collector>; 4] {
+        let Shared { open, closed, waiting, in_flight, .. } = &*self.0;
+        [
+            Box::new(open.clone()),
+            Box::new(closed.clone()),
+            Box::new(waiting.clone()),
+            Box::new(in_flight.clone()),
+        ]
     }
 
     /// A port.
@@ -196,6 +214,7 @@ impl Doors {
         let open = self.0.open.with_label_values(&[kind.name]);
         REASONS.iter().for_each(|reason| drop(self.0.closed.with_label_values(&[kind.name, reason])));
         let port = Port {
+            in_flight: self.0.in_flight.with_label_values(&[kind.name]),
             doors: self.0.clone(),
             kind,
             open,
@@ -219,6 +238,7 @@ struct Port {
     doors: Arc<Shared>,
     kind: Kind,
     open: IntGauge,
+    in_flight: IntGauge,
     inside: AtomicUsize,
     overflow: AtomicUsize,
     /// Whether the log said so already.
@@ -463,7 +483,9 @@ async fn attend<IO, F>(
         guest.calls();
         let (routes, guest, answered) = (routes.clone(), guest.clone(), answered.clone());
         let about = about.clone();
-        async move {
+        let hop = Hop::arriving(&request, port.kind.name, port.kind.begins_traces);
+        let in_flight = is_call(&request).then(|| InFlight::new(&port.in_flight));
+        hop.answering(async move {
             let response = match refusal(is_overflow, &guest).filter(|_| is_call(&request)) {
                 Some(refusal) => tonic::Status::from(refusal).into_http(),
                 None => {
@@ -476,8 +498,8 @@ async fn attend<IO, F>(
             if is_overflow {
                 answered.notify_one();
             }
-            Ok::<Response<Told>, Infallible>(response.map(|body| Told::new(body, guest)))
-        }
+            Ok::<Response<Told>, Infallible>(response.map(|body| Told::new(body, guest, in_flight)))
+        })
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(Watched::new(io, guest.clone())), service));
     let until = is_overflow.then(|| Instant::now() + OVERFLOW_TIME);

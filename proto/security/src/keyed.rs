@@ -1,8 +1,9 @@
-//! A channel whose calls bring a key along.
+//! A channel whose calls bring a key along, and the trace that they are a part of.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use flotilla_trace::{Around, Hop};
 use tonic::body::Body;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{HeaderValue, Request, Response};
@@ -22,7 +23,7 @@ enum Key {
     First(Arc<Watched<Vec<Secret>>>),
 }
 
-/// See the module. Without a key it is the channel and nothing more.
+/// See the module. Without a key, and outside of a trace, it is the channel and nothing more.
 #[derive(Clone, Debug)]
 pub struct Keyed {
     channel: Channel,
@@ -60,7 +61,7 @@ impl From<Channel> for Keyed {
 impl Service<Request<Body>> for Keyed {
     type Response = Response<Body>;
     type Error = <Channel as Service<Request<Body>>>::Error;
-    type Future = <Channel as Service<Request<Body>>>::Future;
+    type Future = Around<<Channel as Service<Request<Body>>>::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.channel.poll_ready(context)
@@ -75,6 +76,7 @@ impl Service<Request<Body>> for Keyed {
         if let Some(key) = key {
             request.headers_mut().insert(AUTHORIZATION, key);
         }
-        self.channel.call(request)
+        let hop = Hop::leaving(&mut request);
+        hop.answering(self.channel.call(request))
     }
 }

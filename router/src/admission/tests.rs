@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 const LONG: Duration = Duration::from_secs(60);
 
 fn gate(core: usize, running_max: usize, waiting_max: usize) -> (Admission, Metrics) {
-    let metrics = Metrics::new(prometheus::Registry::new()).unwrap();
+    let metrics = Metrics::new(Default::default()).unwrap();
     let limits = Limits { core, running_max, waiting_max };
     (Admission::new(limits, LONG, LONG, metrics.queues.clone()), metrics)
 }

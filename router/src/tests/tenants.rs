@@ -187,7 +187,7 @@ async fn requests_beyond_the_limit_are_told_which_one_and_another_tenant_goes_on
     assert!(refused.message().contains("tenant `acme`") && refused.message().contains("60"), "{refused:?}");
     assert_eq!(house.listed("beta").await, [""; 0]);
     assert_eq!(house.listed("ops").await, [""; 0]);
-    let text = house.router.metrics.text().unwrap();
+    let text = house.router.metrics.page().answer(&Default::default()).unwrap().1;
     assert!(text.contains("flotilla_tenant_requests_total{tenant=\"beta\"} 1\n"), "{text}");
     assert!(
         text.contains("flotilla_tenant_refused_total{limit=\"max_requests_per_minute\",tenant=\"acme\"}")

@@ -18,6 +18,9 @@ pub fn config(bytes: &[u8]) {
             (Some(Kind::Flag { .. }), Setting::Flag(_)) => true,
             (Some(Kind::Word { of, .. }), Setting::Text(text)) => of.contains(&text.as_str()),
             (Some(Kind::Address { .. }), Setting::Text(text)) => text.parse::<std::net::IpAddr>().is_ok(),
+            (Some(Kind::Ratio { .. }), Setting::Text(text)) => {
+                text.parse().is_ok_and(|ratio: f64| (0.0..=1.0).contains(&ratio))
+            }
             (Some(Kind::Path | Kind::Text), Setting::Text(text)) => !text.is_empty(),
             (Some(Kind::Shards), Setting::Shards(shards)) => member::distinct(shards).is_ok(),
             _ => false,

@@ -34,6 +34,11 @@ pub enum Kind {
         /// Value of a key that is not set.
         default: &'static str,
     },
+    /// A share of the whole, from 0 to 1.
+    Ratio {
+        /// Value of a key that is not set.
+        default: &'static str,
+    },
     /// A folder or a file; no default.
     Path,
     /// Any text; no default.
@@ -48,7 +53,9 @@ impl Kind {
         match self {
             Kind::Number { default, .. } => default.to_string(),
             Kind::Flag { default } => default.to_string(),
-            Kind::Word { default, .. } | Kind::Address { default } => (*default).to_owned(),
+            Kind::Word { default, .. } | Kind::Address { default } | Kind::Ratio { default } => {
+                (*default).to_owned()
+            }
             Kind::Path | Kind::Text | Kind::Shards => String::new(),
         }
     }
@@ -60,6 +67,7 @@ impl Kind {
             Kind::Flag { .. } => "true | false".to_owned(),
             Kind::Word { of, .. } => of.join(" | "),
             Kind::Address { .. } => "an IP address".to_owned(),
+            Kind::Ratio { .. } => "0 to 1".to_owned(),
             Kind::Path => "a path".to_owned(),
             Kind::Text => "a text".to_owned(),
             Kind::Shards => {

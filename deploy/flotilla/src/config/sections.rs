@@ -12,7 +12,7 @@ use flotilla_router::Hub;
 use flotilla_router::admission::Limits;
 
 use super::Settings;
-use crate::security;
+use crate::{security, telemetry};
 
 /// `server.*`
 #[derive(Clone, Debug, PartialEq)]
@@ -203,6 +203,8 @@ pub struct Config {
     pub security: security::Options,
     /// What it means to be a tenant's; none, if nobody is.
     pub hub: Option<Hub>,
+    /// Where traces go.
+    pub telemetry: telemetry::Options,
 }
 
 impl Default for Config {
@@ -303,6 +305,7 @@ impl From<&Settings> for Config {
             autoscale: settings.autoscale(),
             security: settings.security(),
             hub: settings.hub(),
+            telemetry: settings.telemetry(),
         }
     }
 }

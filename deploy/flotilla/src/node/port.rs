@@ -15,13 +15,14 @@ use flotilla_node::server::{Node, guarded};
 use flotilla_port::{Door, Doors};
 use flotilla_proto::access::{Authenticator, Rights};
 use flotilla_router::server::may_see_metrics;
-use prometheus::{Registry, TextEncoder};
+use flotilla_trace::Page;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::security::Security;
+use crate::telemetry::Telemetry;
 
 /// Calls under way may go on for this long when the node goes down.
 const DRAIN_MAX: Duration = Duration::from_secs(15);
@@ -29,7 +30,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(15);
 /// The port of one node.
 #[derive(Clone)]
 pub struct Port {
-    registry: Registry,
+    page: Page,
     health: HealthReporter,
     readiness: Arc<watch::Sender<bool>>,
     members: Option<Arc<dyn Authenticator>>,
@@ -42,17 +43,24 @@ impl Port {
     ///
     /// # Errors
     /// If the node's metrics contradict each other.
-    pub fn new(node: &Node, doors: &Doors, security: &Security) -> anyhow::Result<Port> {
-        let registry = Registry::new();
-        doors.collectors().into_iter().try_for_each(|one| registry.register(one))?;
-        registry.register(Box::new(node.gauges()))?;
-        security.register(&registry)?;
+    pub fn new(
+        node: &Node,
+        doors: &Doors,
+        security: &Security,
+        telemetry: &Telemetry,
+    ) -> anyhow::Result<Port> {
+        let page = Page::default();
+        doors.collectors().into_iter().try_for_each(|one| page.register(one))?;
+        page.register(Box::new(node.gauges()))?;
+        node.timings().iter().try_for_each(|timings| page.time(timings))?;
+        security.register(page.registry())?;
+        telemetry.register(page.registry())?;
         let members = security.trust.members_all();
         // Who reads metrics is no member: its credentials are those of the public API, where there are some.
         let operators = security.callers.clone().or(members.clone());
         let readers = operators.clone().filter(|_| !security.metrics_open);
         let (health, readiness) = (HealthReporter::new(), Arc::new(watch::Sender::new(false)));
-        Ok(Port { registry, health, readiness, members, readers, operators })
+        Ok(Port { page, health, readiness, members, readers, operators })
     }
 
     /// Tells health and `/readyz`.
@@ -88,14 +96,14 @@ impl Port {
     }
 
     fn pages(&self) -> axum::Router {
-        let registry = self.registry.clone();
+        let page = self.page.clone();
         let readers = self.readers.clone();
         let text = move |request: axum::extract::Request| async move {
             if let Err(refused) = may_see_metrics(readers.as_deref(), &request) {
                 return (StatusCode::UNAUTHORIZED, [(CONTENT_TYPE, "text/plain")], format!("{refused}\n"));
             }
-            match TextEncoder::new().encode_to_string(&registry.gather()) {
-                Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, "text/plain; version=0.0.4")], text),
+            match page.answer(request.headers()) {
+                Ok((kind, text)) => (StatusCode::OK, [(CONTENT_TYPE, kind)], text),
                 Err(e) => {
                     (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], format!("{e}\n"))
                 }

@@ -514,4 +514,25 @@ pub const KEYS: &[Key] = &[
     ),
     path("security.peer_tls.key_file", "Key (PEM) of that certificate."),
     path("security.peer_tls.ca_file", "Authority (PEM) of the cluster's members."),
+    Key {
+        name: "telemetry.otlp_endpoint",
+        kind: Kind::Text,
+        unit: "",
+        is_live: false,
+        doc: "Collector to which traces go by OTLP over gRPC, such as http://127.0.0.1:4317; none: no traces are exported.",
+    },
+    Key {
+        name: "telemetry.sample_ratio",
+        kind: Kind::Ratio { default: "0.01" },
+        unit: "",
+        is_live: false,
+        doc: "Share of the calls that begin a trace which is exported, where their callers do not say.",
+    },
+    Key {
+        name: "telemetry.service_name",
+        kind: Kind::Text,
+        unit: "",
+        is_live: false,
+        doc: "Name of this process in traces; if it is not set: flotilla, flotilla-node, flotilla-replica or flotilla-router.",
+    },
 ];
