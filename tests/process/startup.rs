@@ -53,7 +53,10 @@ fn bad_settings_are_named_with_their_line() {
     );
     holds(&refused_settings("log:\n  lanes: 0\n"), &["flotilla.yaml:2", "log.lanes", "1 to 256", "got 0"]);
     holds(&refused_settings("storage:\n  sync: maybe\n"), &["storage.sync", "true | false", "maybe"]);
-    holds(&refused_settings("replication:\n  role: master\n"), &["replication", "not supported"]);
+    holds(
+        &refused_settings("replication:\n  role: slave\n"),
+        &["replication.role", "master | replica", "slave"],
+    );
     holds(&refused_settings("7\n"), &["expected keys"]);
     let dir = crate::folder();
     let missing = dir.path().join("missing.yaml");

@@ -211,20 +211,20 @@ mod tests {
 
     #[test]
     fn a_request_that_is_called_off_or_raised_takes_nodes_and_moves_back() {
-        let mut catalogue = catalogue(4, &[&[1, 2], &[3, 4]]);
+        let mut catalogue = catalogue(5, &[&[1, 2], &[4, 5]]);
         catalogue.change(Change::SetState { node: NodeId(2), state: NodeState::Draining }).unwrap();
-        catalogue.change(Change::Scale(Some(2))).unwrap();
-        assert_eq!(states(&catalogue), [true, false, false, false]);
-        let kind = Kind::Replica { partition: PartitionId(2), add: Some(NodeId(1)), remove: Some(NodeId(4)) };
+        catalogue.change(Change::Scale(Some(3))).unwrap();
+        assert_eq!(states(&catalogue), [true, false, true, false, false]);
+        let kind = Kind::Replica { partition: PartitionId(2), add: Some(NodeId(1)), remove: Some(NodeId(5)) };
         let what = NewMove { collection: Uuid::nil(), kind, bytes: 0, reason: "scale".into() };
         let epoch = catalogue.map.epoch;
         catalogue.change(Change::Queue { epoch, moves: vec![what] }).unwrap();
         catalogue.change(Change::StartMove { id: 1 }).unwrap();
-        catalogue.change(Change::Scale(Some(3))).unwrap();
-        assert_eq!(states(&catalogue), [true, false, true, false]);
+        catalogue.change(Change::Scale(Some(4))).unwrap();
+        assert_eq!(states(&catalogue), [true, false, true, true, false]);
         assert_eq!(catalogue.moves.get(1).map(|m| m.state), Some(State::Running));
         catalogue.change(Change::Scale(None)).unwrap();
-        assert_eq!(states(&catalogue), [true, false, true, true], "what was drained by hand stays so");
+        assert_eq!(states(&catalogue), [true, false, true, true, true], "what was drained by hand stays so");
         assert_eq!(catalogue.moves.get(1).map(|m| m.state), Some(State::Aborted));
         assert_eq!(catalogue.fleet, Fleet::default());
     }
