@@ -56,10 +56,13 @@ pub struct Figures {
     pub bytes: u64,
 }
 
+/// Of a file, by its number, a row.
+type Place = (u64, u32);
+
 /// See the module.
 #[derive(Debug)]
 pub struct VectorCache {
-    kept: Option<Cache<(u64, u32), Arc<[f32]>>>,
+    kept: Option<Cache<Place, Arc<[f32]>>>,
     files: AtomicU64,
     on_disk: AtomicU64,
     is_needed: AtomicBool,
@@ -74,7 +77,7 @@ impl VectorCache {
             Eviction::Lru => EvictionPolicy::lru(),
             Eviction::Lfu => EvictionPolicy::tiny_lfu(),
         };
-        let weight = |_: &(u64, u32), vector: &Arc<[f32]>| {
+        let weight = |_: &Place, vector: &Arc<[f32]>| {
             u32::try_from(size_of_val::<[f32]>(vector) + OVERHEAD).unwrap_or(u32::MAX)
         };
         let kept = Cache::builder().max_capacity(options.bytes_max).weigher(weight).eviction_policy(policy);
