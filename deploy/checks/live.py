@@ -57,7 +57,7 @@ class Prometheus:
 
 def never_empty(expression):
     """An alert's expression, made to answer where all is well: comparisons give 0 or 1, what is missing is asked for itself."""
-    text = re.sub(r"\s(>=|<=|==|!=|>|<)\s(?=[0-9$])", r" \1 bool ", expression)
+    text = re.sub(r"\s(>=|<=|==|!=|>|<)\s(?=[0-9$a-z(])", r" \1 bool ", expression)
     text = re.sub(r"^absent\((.*)\)$", r"\1", text.strip())
     return re.sub(r"\bunless\b", "and", text)
 
