@@ -105,13 +105,13 @@ fn metric(server: &Server, name: &str, words: &[&str]) -> u64 {
 }
 
 /// Dials, says that, and reads until the server ends it.
-async fn ended(address: SocketAddr, say: Vec<u8>) {
+async fn ended(address: SocketAddr, say: impl AsRef<[u8]>) {
     let Ok(mut stream) = TcpStream::connect(address).await else { return };
-    let _ = stream.write_all(&say).await;
+    let _ = stream.write_all(say.as_ref()).await;
     let mut sink = Vec::new();
     let read = tokio::time::timeout(SOON, stream.read_to_end(&mut sink)).await;
     // With an error, too.
-    let _ = read.unwrap_or_else(|_| panic!("nobody ended what began with {:?}", say.first_chunk::<16>()));
+    let _ = read.unwrap_or_else(|_| panic!("nobody ended what began with {:?}", say.as_ref().first_chunk::<16>()));
 }
 
 /// Says a byte at a time until nobody listens any more.
@@ -213,10 +213,12 @@ async fn whatever_a_crowd_does_others_are_served() {
                 }
             }
             "resets" => {
+                let bytes: Arc<[u8]> = resets(20_000).into();
                 for _ in 0..4 {
+                    let bytes = bytes.clone();
                     crowd.spawn(async move {
                         for _ in 0..RESETTERS_AGAIN {
-                            ended(address, resets(20_000)).await;
+                            ended(address, &bytes).await;
                         }
                     });
                 }

@@ -90,6 +90,8 @@ pub fn log(filter: EnvFilter) {
         Err(_) => filter,
     };
     let lines = fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    #[cfg(feature = "tokio-console")]
+    let lines = lines.and_then(console_subscriber::spawn());
     tracing_subscriber::registry().with(hops.with_filter(OfHops)).with(lines).init();
 }
 
