@@ -111,7 +111,8 @@ async fn ended(address: SocketAddr, say: impl AsRef<[u8]>) {
     let mut sink = Vec::new();
     let read = tokio::time::timeout(SOON, stream.read_to_end(&mut sink)).await;
     // With an error, too.
-    let _ = read.unwrap_or_else(|_| panic!("nobody ended what began with {:?}", say.as_ref().first_chunk::<16>()));
+    let _ = read
+        .unwrap_or_else(|_| panic!("nobody ended what began with {:?}", say.as_ref().first_chunk::<16>()));
 }
 
 /// Says a byte at a time until nobody listens any more.
@@ -198,7 +199,7 @@ async fn whatever_a_crowd_does_others_are_served() {
             "more than there are places" => {
                 for _ in 0..10 * PLACES {
                     // A byte, for which the system asks again: who says nothing is not told if the listener had no place for it.
-                    crowd.spawn(ended(address, b"P".to_vec()));
+                    crowd.spawn(ended(address, b"P"));
                 }
             }
             "a byte at a time" => {
@@ -225,7 +226,7 @@ async fn whatever_a_crowd_does_others_are_served() {
             }
             _ => {
                 for _ in 0..PLACES / 2 {
-                    crowd.spawn(ended(address, HELLO.to_vec()));
+                    crowd.spawn(ended(address, HELLO));
                 }
             }
         }
