@@ -17,6 +17,7 @@ use flotilla_tests::wait::eventually;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tonic::transport::Endpoint;
 use tonic::{Code, Status};
 
 const SOON: Duration = Duration::from_secs(120);
@@ -26,6 +27,8 @@ const PLACES: usize = 40;
 const MEMORY_MAX_KB: u64 = (256 << 10) + (128 << 10);
 /// How often each of those who give up their calls comes back.
 const RESETTERS_AGAIN: usize = 50;
+/// What may come over a connection of those who do not read: less than an answer.
+const UNREAD_MAX: u32 = 65_535;
 /// The preface and empty settings.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -128,20 +131,21 @@ async fn drips(address: SocketAddr, say: &'static [u8]) {
     }
 }
 
-/// Opens streams and reads none of them until the server ends the connection; then everything is over.
+/// Opens streams over a connection that lets little come unread, and never reads the first of them: what came of it soon is all
+/// that may come, and the others get no more, until the server ends the connection.
 async fn stares(url: String, streams: usize) {
-    let Ok(client) = Api::connect(&url).await else { return };
-    let mut unread = Vec::new();
+    let endpoint = Endpoint::from_shared(url).unwrap();
+    let Ok(channel) = endpoint.initial_connection_window_size(UNREAD_MAX).connect().await else { return };
+    let mut open = Vec::new();
     for _ in 0..streams {
         let request =
             v1::ScanRequest { collection: "crowd".into(), with_payload: true, ..Default::default() };
-        match RecordsClient::new(client.channel()).scan_stream(request).await {
-            Ok(stream) => unread.push(stream.into_inner()),
+        match RecordsClient::new(channel.clone()).scan_stream(request).await {
+            Ok(stream) => open.push(stream.into_inner()),
             Err(why) => assert!(is_advice(&why), "{why:?}"),
         }
     }
-    for mut stream in unread {
-        // What lies here already, and then the end.
+    for stream in open.iter_mut().skip(1) {
         while let Ok(Some(_)) = stream.message().await {}
     }
 }
