@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+import admission
 import manifests
 from report import Skip, none
 from schemas import Schemas
@@ -207,16 +208,17 @@ def guarded(helm):
     assert binding["paramRef"] == {"name": floor, "namespace": "prod", "parameterNotFoundAction": "Deny"}
     assert "floor" not in objects["ConfigMap", floor]["data"], "an upgrade would set the floor back"
 
-    # The expressions, as far as they are the same in Python.
-    texts = {one["name"]: one["expression"] for one in policy["variables"]}
-    assert texts["floor"] == "has(params.data) && 'floor' in params.data ? int(params.data['floor']) : 2147483647"
-    expression = policy["validations"][0]["expression"].replace("||", "or")
-    for present, wanted, lowest, passes in [(3, 3, None, True), (3, 4, None, True), (3, 2, None, False), (3, 2, 3, False),
-                                            (3, 2, 2, True), (3, 0, 2, False), (2, 3, 5, True)]:
-        class variables:
-            pass
-        variables.present, variables.wanted, variables.floor = present, wanted, 2147483647 if lowest is None else lowest
-        assert eval(expression, {"variables": variables}) is passes, (present, wanted, lowest)
+    def of(replicas):
+        return {"spec": {} if replicas is None else {"replicas": replicas}}
+
+    for present, wanted, lowest, passes in [(3, 3, None, True), (3, 4, None, True), (3, 2, None, False), (3, 2, "3", False),
+                                            (3, 2, "2", True), (3, None, "2", False), (None, 1, None, True), (2, 3, "5", True),
+                                            (3, 2, "two", False), (3, 3, "two", True)]:
+        allowed, said = admission.decides(policy, of(wanted), of(present), {} if lowest is None else {"floor": lowest})
+        assert allowed is passes, (present, wanted, lowest, said)
+        assert allowed or lowest == "two" or f"flotilla ctl scale --nodes {wanted or 0} --wait" in said, said
+    other = admission.decides(policy, of(0), of(3), {}, name="another")
+    assert other == (True, "not its business"), other
 
     kinds = {kind for kind, _ in by_name(rendered(helm, "--set", "shard.scaleIn.policy=false"))}
     assert not {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"} & kinds
