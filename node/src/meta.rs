@@ -197,6 +197,21 @@ impl Meta {
         }
     }
 
+    /// The map as it is after this call came, or newer: what this node had applied of the log by then may be older.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` if nobody leads the meta group, or its entries do not come here within that time.
+    pub async fn map_by_now(&self, within: Duration) -> Result<Arc<PlacementMap>, Refusal> {
+        let epoch = self.read_epoch().await?;
+        let (mut maps, deadline) = (self.watch(), (clock::now() + within).to_tokio());
+        match tokio::time::timeout_at(deadline, maps.wait_for(|map| map.epoch >= epoch)).await {
+            Ok(Ok(map)) => Ok(map.clone()),
+            Ok(Err(_)) | Err(_) => {
+                Err(Refusal::Unavailable(format!("this node has not yet followed the map to epoch {epoch}")))
+            }
+        }
+    }
+
     /// Creates a collection; with an owner, a tenant's.
     pub async fn create(
         &self,

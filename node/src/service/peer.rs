@@ -54,7 +54,9 @@ impl PeerService {
         // Making a change twice leads to the same: the identity is known by then.
         match self.meta.submit(Change::Introduce(node), JOIN_MAX).await? {
             Outcome::Node(id) => {
-                let placement = Some(map_to_wire(&self.meta.map()));
+                // Not the map that this node happens to have: whoever comes back believes that what the map does not name is
+                // to go, and would give up replicas that it was given after a map of long ago.
+                let placement = Some(map_to_wire(&*self.meta.map_by_now(JOIN_MAX).await?));
                 Ok(peer::JoinResponse { id: id.0, cluster, placement })
             }
             other => Err(Refusal::Internal(format!("joining led to {other:?}"))),
