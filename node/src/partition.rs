@@ -21,6 +21,7 @@ pub mod hand;
 mod house;
 pub mod lag;
 mod owned;
+mod page;
 mod reading;
 pub mod recall;
 pub mod registry;
@@ -35,9 +36,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
-use flotilla_proto::order::OrderBy;
 use flotilla_proto::placement::CollectionPlacement;
 use flotilla_proto::projection::Projection;
 use flotilla_proto::record::{Key, Record};
@@ -52,6 +51,7 @@ use self::fresh::Fresh;
 use self::lag::Watched;
 pub use self::owned::Owned;
 use self::owned::Seat;
+pub use self::page::{Scan, Scanned, Start};
 use self::reading::read_record;
 use self::recall::Recall;
 pub use self::search::{Groups, Search, Searched};
@@ -64,7 +64,7 @@ use crate::machine::command::Body;
 use crate::machine::moves::{Ledger, Step, StepRejection};
 use crate::machine::{Digests, PartitionMachine, Rejection, Reply, Signals, VIEW_AGE_MAX};
 use crate::peers::Peers;
-use crate::query::{self, Curtain, Stretch};
+use crate::query::{self, Stretch};
 use crate::raft::door::Door;
 use crate::raft::{self, Group, inbox};
 use crate::room::Room;
@@ -80,43 +80,6 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 const KEYS_AT_ONCE: usize = 8;
 /// How often views of scans that nobody came back for are let go of.
 const SCANS_EVERY: Duration = Duration::from_secs(10);
-
-/// A page in order.
-#[derive(Debug)]
-pub struct Scan {
-    /// The condition.
-    pub filter: Option<Compiled>,
-    /// In which order, and where it begins.
-    pub from: Start,
-    /// Records wanted.
-    pub limit: usize,
-    /// What comes with each.
-    pub parts: Parts,
-    /// Whether the state that is shown will be asked for again.
-    pub keep: bool,
-}
-
-/// The order of a page, and where the page before ended.
-#[derive(Debug)]
-pub enum Start {
-    /// By key.
-    Key(Stretch),
-    /// By a field, then by key.
-    Place(OrderBy, Option<Vec<u8>>),
-}
-
-/// A page.
-#[derive(Debug)]
-pub struct Scanned {
-    /// Its records.
-    pub records: Vec<Record>,
-    /// The place of each in the order of a field; none by key.
-    pub places: Vec<Vec<u8>>,
-    /// Whether there are more.
-    pub more: bool,
-    /// The view's log index.
-    pub at: LogIndex,
-}
 
 /// What comes back with a record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -374,51 +337,6 @@ impl Replica {
         Ok((records, at))
     }
 
-    /// A page.
-    pub async fn scan(
-        &self,
-        Scan { filter, from, limit, parts, keep }: Scan,
-        at: LogIndex,
-        fresh: Fresh,
-        owned: &Owned,
-    ) -> Result<Scanned, Refusal> {
-        let view = self.view_of_at(at, fresh, owned).await?;
-        let curtain = self.seat.curtain(&view, owned)?;
-        let (at, shown) = (view.at, keep.then(|| view.clone()));
-        let spec = self.store.spec();
-        let (records, places, more) = self
-            .compute(move |cancelled| {
-                let segments: Vec<&dyn SegmentView> = view.segments().collect();
-                let (rows, places, more) = Curtain::over(curtain.as_deref(), &segments, |segments| {
-                    let filter = filter.as_ref();
-                    match &from {
-                        Start::Key(stretch) => {
-                            let (rows, more) = query::scan(segments, filter, stretch, limit)?;
-                            Ok((rows, vec![], more))
-                        }
-                        Start::Place(order, after) => {
-                            let after = after.as_deref();
-                            let (placed, more) =
-                                query::ordered(segments, order, filter, after, limit, cancelled)?;
-                            let rows = placed.iter().map(|placed| (placed.segment, placed.row)).collect();
-                            Ok((rows, placed.into_iter().map(|placed| placed.place).collect(), more))
-                        }
-                    }
-                })?;
-                let read = |&(segment, row): &(usize, u32)| {
-                    let segment: &dyn SegmentView = segments[segment];
-                    read_record(segment, row, segment.key(row)?, &spec, &parts)
-                };
-                let records = rows.iter().map(read).collect::<Result<Vec<Record>, Fault>>()?;
-                Ok((records, places, more))
-            })
-            .await?;
-        if let Some(view) = shown.filter(|_| more) {
-            self.views.keep_for_scan(&view);
-        }
-        Ok(Scanned { records, places, more, at })
-    }
-
     /// Shows every key that is the partition's, in order, as they are here now.
     pub async fn keys(&self, mut see: impl FnMut(Key)) -> Result<(), Refusal> {
         /// Keys at one time.
@@ -441,27 +359,6 @@ impl Replica {
                 return Ok(());
             }
         }
-    }
-
-    /// How many records pass, and the view's log index.
-    pub async fn count(
-        &self,
-        filter: Option<Compiled>,
-        fresh: Fresh,
-        owned: &Owned,
-    ) -> Result<(u64, LogIndex), Refusal> {
-        let view = self.view_of(fresh, owned).await?;
-        let curtain = self.seat.curtain(&view, owned)?;
-        let at = view.at;
-        let count = self
-            .compute(move |_| {
-                let segments: Vec<&dyn SegmentView> = view.segments().collect();
-                Curtain::over(curtain.as_deref(), &segments, |segments| {
-                    query::count(segments, filter.as_ref())
-                })
-            })
-            .await?;
-        Ok((count, at))
     }
 
     /// What the store holds.

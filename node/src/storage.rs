@@ -150,6 +150,9 @@ pub struct Nearest<'a> {
     pub rows: Option<&'a Matching>,
 }
 
+/// What it costs to decide a row by its payload, in values of an index.
+const ROW_COST: u64 = 64;
+
 /// One segment as a view sees it: rows `0..rows()`, of which some are live. Growing, frozen and sealed segments all
 /// answer to it, and mean the same.
 pub trait SegmentView: Send + Sync {
@@ -190,6 +193,10 @@ pub trait SegmentView: Send + Sync {
     /// Whether the rows that pass are known without reading many of them: by indexes, or because they are few.
     fn answers(&self, _filter: &Compiled) -> bool {
         false
+    }
+    /// About how many rows and values are looked at to tell which rows pass, at most.
+    fn cost(&self, _filter: &Compiled) -> u64 {
+        u64::from(self.rows()).saturating_mul(ROW_COST)
     }
     /// The live rows that pass.
     fn matching(&self, filter: &Compiled) -> Result<Matching, Fault>;

@@ -149,6 +149,10 @@ impl SegmentView for Shown<'_> {
         self.segment.answers(filter)
     }
 
+    fn cost(&self, filter: &Compiled) -> u64 {
+        self.segment.cost(filter)
+    }
+
     fn matching(&self, filter: &Compiled) -> Result<Matching, Fault> {
         Ok(self.segment.matching(filter)?.within(&self.shown))
     }

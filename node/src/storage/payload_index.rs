@@ -131,6 +131,25 @@ impl PayloadIndex {
         }
     }
 
+    /// About how many values are read to tell which rows pass, at most.
+    pub fn cost(&self, filter: &Compiled) -> u64 {
+        match filter {
+            // What it costs to find those of the cheapest part, and to look up each of them in the others.
+            Compiled::All(parts) => {
+                let mut costs: Vec<u64> = parts.iter().map(|part| self.cost(part)).collect();
+                costs.sort_unstable();
+                let Some((least, others)) = costs.split_first() else { return u64::from(self.rows) };
+                let is_few = evaluate::is_few(*least, self.rows);
+                let lookups = others.iter().map(|cost| if is_few { *least } else { *cost });
+                lookups.fold(*least, u64::saturating_add)
+            }
+            Compiled::Any(parts) => parts.iter().map(|part| self.cost(part)).fold(0, u64::saturating_add),
+            Compiled::Not(part) => self.cost(part).saturating_add(u64::from(self.rows)),
+            Compiled::Leaf(leaf) => self.leaves.cost(leaf).unwrap_or(u64::MAX),
+            Compiled::Keys(keys) => keys.len() as u64,
+        }
+    }
+
     /// See [`Leaves::term_counts`].
     pub fn term_counts(&self, field: &str, terms_max: usize) -> Result<Option<Vec<(String, u64)>>, Fault> {
         self.leaves.term_counts(field, terms_max).map_err(|error| fault(&self.dir, error))

@@ -79,6 +79,11 @@ impl Known {
 /// A condition is looked up row by row if fewer than one row in so many is left to be decided.
 const FEW: usize = 16;
 
+/// Whether so many of a segment's rows are few.
+pub(super) fn is_few(count: u64, rows: u32) -> bool {
+    count.saturating_mul(FEW as u64) < u64::from(rows)
+}
+
 /// The parts of a conjunction, those first that find the fewest rows at the least cost.
 fn cheapest_first<'a, 'b>(parts: &'b [Node<'a>], leaves: &Leaves) -> tantivy::Result<Vec<&'b Node<'a>>> {
     let mut costs = Vec::with_capacity(parts.len());
@@ -136,7 +141,7 @@ impl<'a> Node<'a> {
             Node::All(parts) => {
                 let mut known = Known::exactly(Bitset::full(leaves.rows()));
                 for (n, part) in cheapest_first(parts, leaves)?.into_iter().enumerate() {
-                    let few = n > 0 && known.maybe().count() * FEW < leaves.rows();
+                    let few = n > 0 && is_few(known.maybe().count() as u64, leaves.rows);
                     let among = match part {
                         Node::Leaf(leaf) if few => leaves.among(leaf, known.maybe())?,
                         _ => None,

@@ -1,6 +1,6 @@
 //! What the index alone can say about a leaf.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,11 +21,16 @@ use super::terms::Terms;
 use super::tokens::{Tokens, Words};
 use crate::index::Bitset;
 
+/// What it costs to look at a term, in values of a column.
+pub(super) const TERM_COST: u64 = 16;
+
 /// The readers of a segment's declared fields.
 pub(super) struct Leaves {
-    rows: u32,
+    pub(super) rows: u32,
     exists: Ordinals,
     odd: Ordinals,
+    /// The fields that are odd nowhere.
+    is_regular: BTreeSet<u64>,
     long: Option<Ordinals>,
     several: Option<Ordinals>,
     fields: BTreeMap<String, (Declared, Values)>,
@@ -84,7 +89,14 @@ impl Leaves {
         let (long, several) =
             (layout.long.map(ordinals).transpose()?, layout.several.map(ordinals).transpose()?);
         let (exists, odd) = (ordinals(layout.exists)?, ordinals(layout.odd)?);
-        Ok(Leaves { rows, exists, odd, long, several, fields })
+        let mut is_regular = BTreeSet::new();
+        for (declared, _) in fields.values() {
+            let term = Term::from_field_u64(odd.field, declared.ordinal);
+            if odd.terms.get_term_info(&term)?.is_none() {
+                is_regular.insert(declared.ordinal);
+            }
+        }
+        Ok(Leaves { rows, exists, odd, is_regular, long, several, fields })
     }
 
     /// The words of a field, if the index has it as text of this language, or of none.
@@ -149,9 +161,14 @@ impl Leaves {
         if leaf.kind == Some(declared.kind)
             && let Some((sure, possible)) = self.regular(declared, values, &leaf.test)?
         {
-            let mut maybe = self.rows_with(&self.odd, declared.ordinal)?;
-            maybe.or(possible.as_ref().unwrap_or(&sure));
-            return Ok(Known::between(sure, maybe));
+            return Ok(match (self.odd_rows(declared)?, possible) {
+                (None, None) => Known::exactly(sure),
+                (None, Some(possible)) => Known::between(sure, possible),
+                (Some(mut maybe), possible) => {
+                    maybe.or(possible.as_ref().unwrap_or(&sure));
+                    Known::between(sure, maybe)
+                }
+            });
         }
         Ok(Known::between(Bitset::new(self.rows()), exists()?))
     }
@@ -218,7 +235,8 @@ impl Leaves {
             Values::Whole(column) => values(column.as_ref().map(|column| column.values.num_vals())) / 4,
             Values::Float(column) => values(column.as_ref().map(|column| column.values.num_vals())) / 4,
             Values::Truth(_) => all / 4,
-            Values::Tokens(_) | Values::Points(_) => all,
+            Values::Points(_) => all,
+            Values::Tokens(_) => all * TERM_COST,
         })
     }
 
@@ -237,10 +255,18 @@ impl Leaves {
             Values::Tokens(_) | Values::Points(_) => None,
         };
         let Some(sure) = found else { return Ok(None) };
-        let mut maybe = self.rows_with(&self.odd, declared.ordinal)?;
+        let Some(mut maybe) = self.odd_rows(declared)? else { return Ok(Some(Known::exactly(sure))) };
         maybe.and(rows);
         maybe.or(&sure);
         Ok(Some(Known::between(sure, maybe)))
+    }
+
+    /// The rows of which the field's index does not tell all; `None` if it tells all of every row, as most do.
+    fn odd_rows(&self, declared: &Declared) -> tantivy::Result<Option<Bitset>> {
+        if self.is_regular.contains(&declared.ordinal) {
+            return Ok(None);
+        }
+        self.rows_with(&self.odd, declared.ordinal).map(Some)
     }
 
     fn rows_with(&self, ordinals: &Ordinals, ordinal: u64) -> tantivy::Result<Bitset> {

@@ -16,7 +16,7 @@ use tantivy::schema::Field;
 use tantivy::{SegmentReader, Term};
 
 use super::fields::Declared;
-use super::leaf::{Postings, add_term};
+use super::leaf::{Postings, TERM_COST, add_term};
 use super::numbers::{Wanted, scan};
 use crate::index::Bitset;
 
@@ -62,7 +62,7 @@ impl Terms {
                 found
             }
             Test::Prefix(_) | Test::Range { .. } => u64::from(rows) / 2,
-            _ => u64::from(rows),
+            _ => u64::from(rows) * TERM_COST,
         })
     }
 

@@ -244,6 +244,10 @@ impl SegmentView for SealedView {
         self.sealed.files.payloads.answers(filter)
     }
 
+    fn cost(&self, filter: &Compiled) -> u64 {
+        self.sealed.files.payloads.cost(filter)
+    }
+
     fn matching(&self, filter: &Compiled) -> Result<Matching, Fault> {
         let row_of = |key: &Key| self.sealed.files.keys.find(&key.to_bytes());
         let evaluate = || self.sealed.files.payloads.matching(filter, &row_of);
