@@ -18,11 +18,13 @@
 
 mod body;
 mod guest;
+mod offence;
 #[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -50,9 +52,10 @@ use tower::ServiceExt as _;
 
 use crate::body::{InFlight, Patient, Told};
 use crate::guest::{Guest, Watched};
+use crate::offence::{Offenders, is_offence};
 
-/// Why this side ends a connection: there are too many, it does not begin, or nobody takes what waits.
-const REASONS: [&str; 5] = ["full", "flood", "handshake", "silent", "stalled"];
+/// Why this side ends a connection: there are too many, it does not begin, nobody takes what waits, or it breaks the rules.
+const REASONS: [&str; 6] = ["full", "flood", "handshake", "silent", "stalled", "protocol"];
 /// Connections beyond the bound that are answered at once, each with a refusal.
 const OVERFLOW_MAX: usize = 64;
 /// How long such a connection has for its one question and the answer.
@@ -221,6 +224,7 @@ impl Doors {
             inside: AtomicUsize::new(0),
             overflow: AtomicUsize::new(0),
             is_full: AtomicBool::new(false),
+            offenders: Offenders::default(),
         };
         Door { port: Arc::new(port), tls: None }
     }
@@ -243,11 +247,13 @@ struct Port {
     overflow: AtomicUsize,
     /// Whether the log said so already.
     is_full: AtomicBool,
+    offenders: Offenders,
 }
 
 /// A connection's place; given back when it is dropped.
 struct Seat {
     port: Arc<Port>,
+    from: Option<IpAddr>,
     is_overflow: bool,
 }
 
@@ -274,10 +280,10 @@ impl Port {
     }
 
     /// A place inside, or one of those for who is only told that there is none.
-    fn seat(self: &Arc<Port>) -> Option<Seat> {
+    fn seat(self: &Arc<Port>, from: Option<IpAddr>) -> Option<Seat> {
         let seat = |is_overflow| {
             self.open.inc();
-            Seat { port: self.clone(), is_overflow }
+            Seat { port: self.clone(), from, is_overflow }
         };
         let connections_max = self.doors.bounds.load().connections_max;
         if self.inside.fetch_add(1, Ordering::Relaxed) < connections_max {
@@ -339,7 +345,7 @@ impl Door {
         let incoming = futures::stream::unfold(listener, |listener| async move {
             loop {
                 match listener.accept().await {
-                    Ok((stream, _)) => return Some((stream, listener)),
+                    Ok((stream, from)) => return Some(((Some(from.ip()), stream), listener)),
                     Err(why) => {
                         // The caller went before its turn, or there is no file left: neither ends the port.
                         tracing::debug!(%why, "a connection was not accepted");
@@ -367,13 +373,13 @@ impl Door {
     ) where
         IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     {
-        let incoming = incoming.filter_map(|next| std::future::ready(next.ok()));
+        let incoming = incoming.filter_map(|next| std::future::ready(next.ok().map(|io| (None, io))));
         self.admit(incoming, |io| std::future::ready(Ok(io)), routes, shutdown).await;
     }
 
     async fn admit<C, IO, F>(
         &self,
-        incoming: impl Stream<Item = C>,
+        incoming: impl Stream<Item = (Option<IpAddr>, C)>,
         open: impl Fn(C) -> F,
         routes: axum::Router,
         shutdown: impl Future<Output = ()>,
@@ -389,8 +395,8 @@ impl Door {
                 tokio::select! {
                     () = &mut shutdown => break,
                     next = incoming.next() => {
-                        let Some(next) = next else { break };
-                        let Some(seat) = self.port.seat() else { continue };
+                        let Some((from, next)) = next else { break };
+                        let Some(seat) = self.port.seat(from) else { continue };
                         crowd.add(seat, open(next), routes.clone(), closed.clone());
                     }
                     () = crowd.look(&self.port) => {}
@@ -466,6 +472,15 @@ async fn attend<IO, F>(
     F: Future<Output = io::Result<IO>>,
 {
     let port = &*seat.port;
+    if let Some(until) = seat.from.and_then(|from| port.offenders.until(from, Instant::now())) {
+        // It is not to be taken for a silent one meanwhile.
+        let until = until.min(Instant::now() + port.bounds().connection_timeout / 2);
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => {}
+            () = guest.ended() => return,
+            _ = closed.wait_for(|is_closing| *is_closing) => return,
+        }
+    }
     let bounds = port.bounds();
     let io = match tokio::time::timeout(bounds.connection_timeout, open).await {
         Ok(Ok(io)) => io,
@@ -516,6 +531,10 @@ async fn attend<IO, F>(
             ended = connection.as_mut() => {
                 if let Err(why) = ended {
                     tracing::debug!(why, "a connection ended");
+                    if let Some(from) = seat.from.filter(|_| is_offence(&*why)) {
+                        port.closed("protocol");
+                        port.offenders.note(from, Instant::now());
+                    }
                 }
                 return;
             }

@@ -285,6 +285,10 @@ async fn calls_given_up_in_masses_end_the_connection() {
     let said = said.expect("the connection ends");
     assert!(said.windows(16).any(|frame| frame[3] == 7 && frame[..9].ends_with(&[0; 4])), "{said:?}");
     eventually("its place is given back", || (house.open() == 0).then_some(())).await;
+    assert_eq!(house.closed("protocol"), 1);
+    // Who comes from there next waits, and is served.
+    let (mut send, _) = house.h2().await;
+    assert!(send.send_request(call("/livez"), true).unwrap().0.await.is_ok());
 }
 
 #[tokio::test]
