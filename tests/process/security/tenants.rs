@@ -256,3 +256,60 @@ async fn a_canary_goes_on_while_another_tenant_floods() {
     server.terminate();
     server.drained();
 }
+
+/// How long two routers are asked for more than the tenant may.
+const FLOODED_FOR: Duration = Duration::from_secs(12);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_routers_together_admit_what_a_tenant_may() {
+    /// Requests per minute: so many that a second has enough of them to count.
+    const PER_MINUTE: u64 = 3_000;
+    /// Of each router: enough that each could admit all alone, though a refusal is kept back.
+    const CALLERS: usize = 16;
+    let dir = crate::folder();
+    let keys = dir.path().join("keys.json");
+    let acme = key(&keys, "a", &["admin"], &["--tenant", "acme"]);
+    let config = put(dir.path(), "flotilla.yaml", settings(&keys, "collection", PER_MINUTE));
+    let data = dir.path().join("data");
+    let ports = ["--port", "0", "--peer-port", "0"];
+    let node =
+        Process::start(&[&["node", "--data", utf8(&data), "--config", utf8(&config)][..], &ports].concat());
+    let address = node.address().to_string();
+    let router = || Process::start(&["router", "--port", "0", "--config", utf8(&config), "--node", &address]);
+    let routers = [router(), router()];
+    let callers = routers.each_ref().map(|router| Caller::new(router, &acme));
+    let configured = async || {
+        let usage = callers[0].usage().await;
+        (usage[0].limits.unwrap().max_requests_per_minute == PER_MINUTE).then_some(())
+    };
+    eventually("the limits are there", SEEN_WITHIN, configured).await.unwrap();
+    callers[0].create("docs").await.unwrap();
+
+    let began = Instant::now();
+    let flood = |caller: &Caller| {
+        let caller = caller.clone();
+        tokio::spawn(async move {
+            let mut admitted = 0_u64;
+            while began.elapsed() < FLOODED_FOR {
+                match caller.count("docs").await {
+                    Ok(_) => admitted += 1,
+                    Err(status) => assert_eq!(limit(Err(status)), "max_requests_per_minute"),
+                }
+            }
+            admitted
+        })
+    };
+    let floods: Vec<_> =
+        callers.iter().flat_map(|caller| (0..CALLERS).map(|_| flood(caller)).collect::<Vec<_>>()).collect();
+    let mut admitted = 0.0;
+    for flood in floods {
+        admitted += flood.await.unwrap() as f64;
+    }
+    let (may, burst) = (began.elapsed().as_secs_f64() * PER_MINUTE as f64 / 60.0, PER_MINUTE as f64 / 30.0);
+    println!("{admitted} admitted, {may:.0} may be, and {burst} at the start");
+    assert!(admitted >= 0.95 * may && admitted <= 1.05 * (may + burst), "{admitted} of {may}");
+    for process in routers.into_iter().chain([node]) {
+        process.terminate();
+        process.drained();
+    }
+}
