@@ -22,6 +22,7 @@ mod house;
 pub mod lag;
 mod owned;
 mod page;
+pub mod quota;
 mod reading;
 pub mod recall;
 pub mod registry;
@@ -52,6 +53,7 @@ use self::lag::Watched;
 pub use self::owned::Owned;
 use self::owned::Seat;
 pub use self::page::{Scan, Scanned, Start};
+use self::quota::Quotas;
 use self::reading::read_record;
 use self::recall::Recall;
 pub use self::search::{Groups, Search, Searched};
@@ -111,6 +113,8 @@ pub struct Shared {
     pub room: Arc<Room>,
     /// Answers that are kept for who asks the same.
     pub answers: Arc<Answers>,
+    /// How much tenants may still write.
+    pub quotas: Arc<Quotas>,
 }
 
 /// One copy of a partition, on this node.
@@ -130,6 +134,7 @@ pub struct Replica {
     computing: Arc<AtomicU64>,
     room: Arc<Room>,
     answers: Arc<Answers>,
+    quotas: Arc<Quotas>,
     worker: Arc<Worker>,
     digests: Arc<Digests>,
     quarantine: Arc<Quarantine>,
@@ -199,6 +204,7 @@ impl Replica {
             computing: Arc::default(),
             room: shared.room.clone(),
             answers: shared.answers.clone(),
+            quotas: shared.quotas.clone(),
             worker,
             digests,
             quarantine,

@@ -13,6 +13,7 @@ mod relief;
 mod replaces;
 mod slots;
 mod steward;
+mod stored;
 #[cfg(test)]
 mod unequal;
 
@@ -245,6 +246,7 @@ impl Node {
             recall: Sampling::new(options.recall_every),
             answers: Arc::new(Answers::new(options.answers, room.clone())),
             room,
+            quotas: Arc::default(),
         };
         let partitions = folder.path().join("partitions");
         let registry = Arc::new(Registry::new(partitions, lanes.clone(), shared));

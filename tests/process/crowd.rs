@@ -235,7 +235,6 @@ async fn whatever_a_crowd_does_others_are_served() {
     let server = Server::start(crate::binary(), &dir.path().join("data"), &args).unwrap();
     let client = server.client().await.unwrap();
     filled(&client).await;
-    let address = server.address();
     let canary = Canary::sings(&client);
     eventually("it is served", SOON, async || canary.has_sung().then_some(())).await.unwrap();
     let (_, alone) = canary.ends("at rest").await;

@@ -63,7 +63,8 @@ pub(super) fn admit(
 /// The same, within what its tenant may have by the newest map that this node knows. Deletes always are.
 ///
 /// What a tenant stores in all its partitions is added up by the leader of the meta group, every few seconds, and the map says
-/// whether that is as much as it may be. How many records there are only the log tells: the machine decides that.
+/// whether that is as much as it may be; what is written until the next look, [`quota`](super::quota) bounds. How many records
+/// there are only the log tells: the machine decides that.
 pub(super) fn limited(body: Body, owned: &Owned) -> Result<Body, Refusal> {
     let Some(tenancy) = &owned.tenancy else { return Ok(body) };
     let is_write =
@@ -76,6 +77,25 @@ pub(super) fn limited(body: Body, owned: &Owned) -> Result<Body, Refusal> {
         (Body::UpsertIf(rows), Some(records_max)) => Body::Within { records_max, rows: Rows::If(rows) },
         (body, _) => body,
     })
+}
+
+/// Bytes that a command adds to the store, as far as they are in it: what a change of records by a condition adds, and what a patch
+/// leaves of them, the next look tells.
+pub(super) fn bytes(body: &Body) -> u64 {
+    let patched = |patch: &PatchRow| {
+        let values = patch.vectors.iter().map(|vector| vector.values.len() * 4).sum::<usize>();
+        (patch.key.len() + values) as u64
+    };
+    match body {
+        Body::Upsert(rows) | Body::Within { rows: Rows::All(rows), .. } => {
+            rows.iter().map(|row| row.size() as u64).sum()
+        }
+        Body::UpsertIf(rows) | Body::Within { rows: Rows::If(rows), .. } => {
+            rows.iter().map(|(_, row)| row.size() as u64).sum()
+        }
+        Body::Patch { patches, .. } => patches.iter().map(patched).sum(),
+        _ => 0,
+    }
 }
 
 /// Refuses a condition that says nothing here, or that the caller's map is too old or too new for. The machine refuses it if the

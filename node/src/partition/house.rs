@@ -114,6 +114,7 @@ impl House {
             recall: recall::Sampling::new(Duration::from_nanos(1)),
             answers: answers.clone(),
             room: room.clone(),
+            quotas: Arc::default(),
         };
         let registry = Arc::new(Registry::new(dir.join("partitions"), lanes.clone(), shared));
         House { lanes, registry, permits, room, answers, reads }

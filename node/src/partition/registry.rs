@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use self::folders::{Folders, dropped};
 use super::answers::Answers;
+use super::quota::Quotas;
 use super::{Replica, Shared};
 use crate::env::{clock, fs, task};
 use crate::log::Lanes;
@@ -80,6 +81,11 @@ impl Registry {
     /// The answers that are kept.
     pub fn answers(&self) -> &Arc<Answers> {
         &self.shared.answers
+    }
+
+    /// How much tenants may still write here.
+    pub fn quotas(&self) -> &Arc<Quotas> {
+        &self.shared.quotas
     }
 
     /// The rate of what is copied to other nodes.

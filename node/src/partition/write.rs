@@ -6,6 +6,7 @@ use flotilla_proto::patch::{Edit, Patch};
 use flotilla_proto::record::{Key, Record};
 use flotilla_proto::refusal::{Refusal, Violation};
 
+use super::quota::Reserved;
 use super::{Owned, Replica, admit};
 use crate::env::task;
 use crate::machine::command::{Body, Command, Expect, RequestId};
@@ -80,6 +81,8 @@ impl Replica {
         if write_grows {
             self.has_room().await?;
         }
+        // Until the answer: by then it is in the store, or never will be.
+        let _reserved = self.reserve(admit::bytes(&body)).await?;
         let proposed = self.propose(request, body).await;
         match proposed.map_err(|why| self.serves().err().unwrap_or(why))? {
             Reply::Written { affected, log_index } => {
@@ -92,6 +95,16 @@ impl Replica {
             Reply::Rejected(Rejection::Crowded) => Err(self.crowded()),
             Reply::Rejected(rejection) => Err(self.rejected(rejection)),
             other => Err(Refusal::Internal(format!("partition {} answered {other:?}", self.id))),
+        }
+    }
+
+    /// Takes so many bytes of what a tenant may still write here, if the collection is a tenant's and this node leads the partition.
+    pub(super) async fn reserve(&self, bytes: u64) -> Result<Option<Reserved>, Refusal> {
+        match &self.owned().tenancy {
+            Some(tenancy) if bytes > 0 && self.group.leads() => {
+                self.quotas.reserve(tenancy, bytes).await.map(Some)
+            }
+            _ => Ok(None),
         }
     }
 

@@ -9,6 +9,7 @@ use flotilla_proto::placement::{PlacementMap, Role};
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::tenant::Classes;
 
+use super::stored::Stored;
 use crate::env::clock;
 use crate::meta::Meta;
 use crate::meta::autoscale::{self, Autoscaler, Look};
@@ -49,6 +50,7 @@ struct Reign {
     /// Whether a cluster was advised.
     is_advised: bool,
     free: BTreeMap<NodeId, u64>,
+    stored: Stored,
     began: clock::Instant,
     autoscaler: Autoscaler,
 }
@@ -83,6 +85,7 @@ impl Steward {
                 surveyed: None,
                 is_advised: false,
                 free: Default::default(),
+                stored: Stored::default(),
                 began: clock::now(),
                 autoscaler: Autoscaler::new(self.autoscale),
             });
@@ -258,10 +261,15 @@ impl Steward {
             return Ok(());
         }
         reign.surveyed = Some(clock::now());
-        let gathered = facts::gather(&self.registry, &self.meta, &self.peers).await;
+        let words = reign.stored.words();
+        let gathered = facts::gather(&self.registry, &self.meta, &self.peers, &words).await;
         self.advise(reign, &gathered);
-        let Gathered { facts, broken, .. } = gathered;
-        self.keep_full(&facts.bytes).await?;
+        let Gathered { facts, broken, said, stored, .. } = gathered;
+        if reign.stored.look(&self.meta.map(), &facts.alive, &said, &stored) {
+            // Writes of tenants wait for a word that the next look takes along.
+            reign.surveyed = None;
+        }
+        self.keep_full(&stored).await?;
         self.grow(reign, &facts.bytes).await?;
         self.mover.keep_draining(&facts).await?;
         reign.free = facts.free;

@@ -28,23 +28,42 @@ pub struct Gathered {
     pub figures: BTreeMap<NodeId, Figures>,
     /// Records of each partition.
     pub records: BTreeMap<PartitionId, u64>,
+    /// What each node said of what it accepts.
+    pub said: BTreeMap<NodeId, Said>,
+    /// What each partition stores, in files and in memory.
+    pub stored: BTreeMap<PartitionId, u64>,
     /// Vectors that an index is to be built over, in the replica of each partition that has most.
     pub waiting: BTreeMap<PartitionId, u64>,
 }
 
-/// Asks every node that was heard of lately.
-pub async fn gather(registry: &Registry, meta: &Meta, peers: &Peers) -> Gathered {
+/// What a node has accepted of tenants.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    /// Which process it is.
+    pub boot: u64,
+    /// What it accepted of each tenant since it began.
+    pub writes: Vec<peer::TenantWrites>,
+}
+
+/// Asks every node that was heard of lately, with a word for some of them.
+pub async fn gather(
+    registry: &Registry,
+    meta: &Meta,
+    peers: &Peers,
+    words: &BTreeMap<NodeId, peer::StatusRequest>,
+) -> Gathered {
+    let word = |node: NodeId| words.get(&node).cloned().unwrap_or_default();
     let facts = Facts { alive: meta.alive().into_iter().collect(), ..Facts::default() };
     let mut gathered = Gathered { facts, ..Gathered::default() };
     let others: Vec<NodeId> =
         gathered.facts.alive.iter().copied().filter(|node| *node != peers.node()).collect();
     let mut answers: Vec<peer::StatusResponse> = futures::stream::iter(others)
-        .map(|node| ask(peers, node))
+        .map(|node| ask(peers, node, word(node)))
         .buffer_unordered(AT_ONCE)
         .filter_map(|answer| async { answer })
         .collect()
         .await;
-    answers.push(own(registry, meta, peers));
+    answers.push(own(registry, meta, peers, &word(peers.node())));
     for answer in answers {
         gathered.take(answer);
     }
@@ -58,6 +77,9 @@ impl Gathered {
         if let Some(load) = &answer.load {
             self.figures.insert(node, figures(load, answer.disk_free_bytes));
         }
+        if answer.boot != 0 {
+            self.said.insert(node, Said { boot: answer.boot, writes: answer.tenants });
+        }
         for replica in answer.replicas {
             let id = PartitionId(replica.partition);
             if !replica.quarantined.is_empty() {
@@ -69,6 +91,7 @@ impl Gathered {
                 *held = (*held).max(value);
             };
             most(&mut self.facts.bytes, replica.disk_bytes.max(replica.memory_bytes));
+            most(&mut self.stored, replica.stored_bytes);
             most(&mut self.records, replica.records);
             most(&mut self.waiting, replica.waiting_vectors);
         }
@@ -90,15 +113,22 @@ fn figures(load: &peer::NodeLoad, disk_free: u64) -> Figures {
     }
 }
 
-async fn ask(peers: &Peers, node: NodeId) -> Option<peer::StatusResponse> {
+async fn ask(peers: &Peers, node: NodeId, word: peer::StatusRequest) -> Option<peer::StatusResponse> {
     let mut client = peers.peer(node).ok()?;
-    let mut request = tonic::Request::new(peer::StatusRequest {});
+    let mut request = tonic::Request::new(word);
     request.set_timeout(ANSWER_MAX);
     client.status(request).await.ok().map(tonic::Response::into_inner)
 }
 
-/// How this node stands.
-pub fn own(registry: &Registry, meta: &Meta, peers: &Peers) -> peer::StatusResponse {
+/// How this node stands, which is told this.
+pub fn own(
+    registry: &Registry,
+    meta: &Meta,
+    peers: &Peers,
+    word: &peer::StatusRequest,
+) -> peer::StatusResponse {
+    registry.quotas().told(word);
+    let (boot, tenants) = registry.quotas().tell();
     let status = |replica: &std::sync::Arc<crate::partition::Replica>| {
         let status = replica.status();
         peer::ReplicaStatus {
@@ -110,6 +140,7 @@ pub fn own(registry: &Registry, meta: &Meta, peers: &Peers) -> peer::StatusRespo
             records: status.records,
             quarantined: String::new(),
             waiting_vectors: status.waiting_vectors,
+            stored_bytes: status.disk_bytes + status.growing_bytes,
         }
     };
     let mut replicas: Vec<peer::ReplicaStatus> = registry.serving().iter().map(status).collect();
@@ -124,6 +155,8 @@ pub fn own(registry: &Registry, meta: &Meta, peers: &Peers) -> peer::StatusRespo
         memory_bytes: replicas.iter().map(|replica| replica.memory_bytes).sum(),
         replicas,
         load: Some(load(registry, meta)),
+        boot,
+        tenants,
     }
 }
 

@@ -3,7 +3,7 @@
 //! A plan is made from the map and from what the nodes say of themselves; applying it makes the plan again and refuses if the
 //! map has changed since the operator looked. Growing a collection adds its partitions first, then queues the moves of slots.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flotilla_proto::ids::{CollectionId, NodeId, PartitionId};
@@ -68,7 +68,7 @@ impl Mover {
     async fn facts(&self) -> Result<Facts, Refusal> {
         // Only the leader knows who is alive.
         self.meta.read_fence().await?;
-        Ok(facts::gather(&self.registry, &self.meta, &self.peers).await.facts)
+        Ok(facts::gather(&self.registry, &self.meta, &self.peers, &BTreeMap::new()).await.facts)
     }
 
     /// What would have to be done.

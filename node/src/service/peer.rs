@@ -109,8 +109,8 @@ impl peer_server::Peer for PeerService {
 
     async fn status(
         &self,
-        _request: Request<peer::StatusRequest>,
+        request: Request<peer::StatusRequest>,
     ) -> Result<Response<peer::StatusResponse>, Status> {
-        Ok(Response::new(facts::own(&self.registry, &self.meta, &self.peers)))
+        Ok(Response::new(facts::own(&self.registry, &self.meta, &self.peers, request.get_ref())))
     }
 }

@@ -127,6 +127,8 @@ pub struct Status {
     pub segments: u64,
     /// Rows that are in memory only: growing and frozen.
     pub growing_rows: u64,
+    /// Bytes of those rows.
+    pub growing_bytes: u64,
     /// Vectors that want a graph and have none: growing, frozen or waiting.
     pub unindexed_vectors: u64,
     /// Of them, those that the background is to build graphs over: not the ones that still grow.
@@ -287,6 +289,7 @@ impl Store {
             status.records += u64::from(rows.live());
             status.growing_rows += u64::from(rows.rows());
             status.unindexed_vectors += if has_graphs { u64::from(rows.rows()) } else { 0 };
+            status.growing_bytes += rows.bytes() as u64;
             status.memory_bytes += rows.bytes() as u64;
         }
         status.waiting_vectors = state.waiting(least);

@@ -313,3 +313,55 @@ async fn two_routers_together_admit_what_a_tenant_may() {
         process.drained();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_never_stores_more_than_it_may_however_fast_it_writes() {
+    const BYTES_MAX: u64 = 4_000_000;
+    const TEXT_BYTES: usize = 2_000;
+    let dir = crate::folder();
+    let keys = dir.path().join("keys.json");
+    let large = key(&keys, "c", &["admin"], &["--tenant", "large", "--class", "enterprise"]);
+    let limit_of = |bytes: u64| format!("max_storage_bytes: {bytes}\n");
+    let text = settings(&keys, "storage", 100_000).replace(&limit_of(100_000), &limit_of(BYTES_MAX));
+    let server = Process::up(dir.path(), &text);
+    let caller = Caller::new(&server, &large);
+    let configured = async || {
+        let usage = caller.usage().await;
+        (usage[0].limits.unwrap().max_storage_bytes == BYTES_MAX).then_some(())
+    };
+    eventually("the limits are there", SEEN_WITHIN, configured).await.unwrap();
+    caller.create("docs").await.unwrap();
+    let put = async |caller: &Caller, from: u64| {
+        let text = "x".repeat(TEXT_BYTES);
+        let record = |n| {
+            api::record(api::number_key(n), unit_vector(n, DIMS), vec![("text", api::text(text.as_str()))])
+        };
+        let records = (from..from + 10).map(record).collect();
+        let request = v1::UpsertRequest { collection: "docs".into(), records, ..Default::default() };
+        RecordsClient::new(caller.channel.clone()).upsert(caller.says(request)).await.map(drop)
+    };
+    // Several at once, faster than anybody adds up; each until it was refused a few times.
+    let writers = (0..8_u64).map(|writer| {
+        let caller = caller.clone();
+        async move {
+            let (mut next, mut refused) = (writer << 32, 0);
+            while refused < 3 {
+                match put(&caller, next).await {
+                    Ok(()) => next += 10,
+                    Err(status) => {
+                        assert_eq!(tenant_limit(&status).as_deref(), Some("max_storage_bytes"), "{status:?}");
+                        refused += 1;
+                    }
+                }
+            }
+        }
+    });
+    futures::future::join_all(writers).await;
+    let stored = caller.count("docs").await.unwrap() * TEXT_BYTES as u64;
+    println!("{stored} of {BYTES_MAX} bytes");
+    assert!((BYTES_MAX * 8 / 10..=BYTES_MAX).contains(&stored), "{stored} of {BYTES_MAX}");
+    // Nothing more, whenever it is asked, but where something went.
+    assert!(put(&caller, 9 << 32).await.is_err());
+    server.terminate();
+    server.drained();
+}

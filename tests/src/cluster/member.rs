@@ -301,6 +301,6 @@ impl Member {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.peer_address())).ok()?;
         let channel = endpoint.timeout(STATUS_WITHIN).connect_timeout(STATUS_WITHIN).connect().await.ok()?;
         let mut stub = PeerClient::new(channel);
-        Some(stub.status(peer::StatusRequest {}).await.ok()?.into_inner())
+        Some(stub.status(peer::StatusRequest::default()).await.ok()?.into_inner())
     }
 }
