@@ -26,8 +26,8 @@ impl Client {
         let answer = match self.pages().await {
             Ok((records, coverage)) => {
                 self.saw(invoked, Seen::Scan(self.keys_of(records.iter().map(|record| &record.key))));
-                let operations = self.seen(&self.sorted_keys(), &records, Freshness::Linearizable);
-                Ok(Answer { coverage, operations })
+                let touched = self.seen(&self.sorted_keys(), &records, Freshness::Linearizable);
+                Ok(Answer { coverage, touched })
             }
             Err(status) => Err((status, vec![])),
         };
@@ -81,8 +81,8 @@ impl Client {
                     found.hits.into_iter().filter_map(|hit| hit.record).collect();
                 records.sort_by_key(|record| record.key.as_ref().map(api::sortable));
                 self.saw(invoked, Seen::Search(self.keys_of(records.iter().map(|record| &record.key))));
-                let operations = self.seen(&self.sorted_keys(), &records, Freshness::Linearizable);
-                Ok(Answer { coverage, operations })
+                let touched = self.seen(&self.sorted_keys(), &records, Freshness::Linearizable);
+                Ok(Answer { coverage, touched })
             }
             Err(status) => Err((status, vec![])),
         };
@@ -112,7 +112,7 @@ impl Client {
         let answer = match counted.and_then(|counted| Ok((whole(counted.coverage)?, counted.count))) {
             Ok((coverage, count)) => {
                 self.saw(invoked, Seen::Count(count));
-                Ok(Answer { coverage, operations: vec![] })
+                Ok(Answer { coverage, touched: vec![] })
             }
             Err(status) => Err((status, vec![])),
         };
