@@ -4,8 +4,8 @@
 //! - [`indexes`]: a read shows exactly what stands in the log up to the index that it names; a linearizable read names an
 //!   index not below any write acknowledged before it, and a read with commit tokens one not below them (so that a client
 //!   that hands on what it saw reads monotonically).
-//! - [`sets`]: a scan, an exact search and a count of everything miss nothing that is certainly there, show nothing that
-//!   cannot be, and no key twice.
+//! - [`sets`]: a scan, an exact search, an aggregation and a count of everything miss nothing that is certainly there, show
+//!   nothing that cannot be, and no key twice.
 //! - [`sessions`]: the same for each key by its values, which holds across partitions too.
 //! - [`linear`]: for each key there is an order of its operations that explains every answer and contradicts no clock: what
 //!   a conditional write did or did not do among them.

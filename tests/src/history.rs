@@ -195,6 +195,8 @@ pub enum Seen {
     Scan(Vec<Key>),
     /// An exact search with room for every key: these keys.
     Search(Vec<Key>),
+    /// An aggregation by key: these keys, each as often as it was counted.
+    Groups(Vec<Key>),
     /// A count of everything: so many.
     Count(u64),
 }
@@ -281,6 +283,7 @@ impl fmt::Display for SetAnswer {
         let (verb, count) = match seen {
             Seen::Scan(keys) => ("scan", keys.len() as u64),
             Seen::Search(keys) => ("search", keys.len() as u64),
+            Seen::Groups(keys) => ("aggregation", keys.len() as u64),
             Seen::Count(count) => ("count", *count),
         };
         let (from, to) = (Time(*invoked), Time(*returned));

@@ -254,6 +254,7 @@ impl Client {
             45..57 => self.delete().await,
             57..70 if self.work.has_replica_reads => self.get_in_session().await,
             70..76 if self.work.has_replica_reads => self.get_bounded().await,
+            92..94 => self.aggregate().await,
             94 => self.count().await,
             95..97 => self.search().await,
             97.. => self.scan().await,

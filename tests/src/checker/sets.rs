@@ -1,6 +1,6 @@
 //! Answers over the whole collection: acknowledged ⊆ seen ⊆ possibly written, and no key twice.
 //!
-//! A scan, an exact search with room for every key and a count are judged key by key: each key is there or not at some
+//! A scan, an exact search with room for every key, an aggregation by key and a count are judged key by key: each key is there or not at some
 //! moment of the answer's interval, not all at one moment. A key **must** be seen where some answer before showed it there
 //! (an acknowledged write, or a read of it) and no delete can have removed it since. It **must not** be seen where nobody
 //! can have written it yet, or where some answer before showed it gone and no upsert can have brought it back since: what
@@ -22,7 +22,7 @@ pub fn check(answers: &[SetAnswer], keys: &BTreeMap<Key, Vec<Operation>>) -> Res
     let lives: BTreeMap<Key, Life> = keys.iter().map(|(key, ops)| (*key, Life::told_by(ops))).collect();
     for answer in answers {
         match &answer.seen {
-            Seen::Scan(seen) | Seen::Search(seen) => seen_keys(answer, seen, &lives)?,
+            Seen::Scan(seen) | Seen::Search(seen) | Seen::Groups(seen) => seen_keys(answer, seen, &lives)?,
             Seen::Count(count) => counted(answer, *count, &lives)?,
         }
     }

@@ -23,7 +23,7 @@ fn judge(operations: &[Operation], answer: SetAnswer) -> Result<(), String> {
 
 /// The answer and its count pass, or both fail: the first with these words.
 fn is(operations: &[Operation], keys: &[Key], words: Option<&str>) {
-    for seen in [Seen::Scan(keys.to_vec()), Seen::Search(keys.to_vec())] {
+    for seen in [Seen::Scan, Seen::Search, Seen::Groups].map(|seen| seen(keys.to_vec())) {
         match (judge(operations, answer(100, 110, seen)), words) {
             (Ok(()), None) => {}
             (Err(why), Some(words)) => assert!(why.contains(words), "{why}"),
@@ -134,9 +134,10 @@ fn simulated(seed: u64) -> (Vec<Operation>, Vec<SetAnswer>) {
         let end = begin + draw.random_range(20..40);
         clients[client] = end;
         if draw.random_range(0..10) == 0 {
-            let seen = match draw.random_range(0..3) {
+            let seen = match draw.random_range(0..4) {
                 0 => Seen::Scan(vec![]),
                 1 => Seen::Search(vec![]),
+                2 => Seen::Groups(vec![]),
                 _ => Seen::Count(0),
             };
             moments.extend((1..=KEYS).map(|key| (draw.random_range(begin..=end), key, Err(answers.len()))));
@@ -179,7 +180,7 @@ fn simulated(seed: u64) -> (Vec<Operation>, Vec<SetAnswer>) {
                 }
             }
             Err(n) if existed => match &mut answers[n].seen {
-                Seen::Scan(keys) | Seen::Search(keys) => keys.push(key),
+                Seen::Scan(keys) | Seen::Search(keys) | Seen::Groups(keys) => keys.push(key),
                 Seen::Count(count) => *count += 1,
             },
             Err(_) => {}
@@ -192,7 +193,7 @@ fn simulated(seed: u64) -> (Vec<Operation>, Vec<SetAnswer>) {
 fn damage(answer: &SetAnswer, draw: &mut impl rand::Rng) -> SetAnswer {
     let mut damaged = answer.clone();
     match &mut damaged.seen {
-        Seen::Scan(keys) | Seen::Search(keys) => {
+        Seen::Scan(keys) | Seen::Search(keys) | Seen::Groups(keys) => {
             let key = draw.random_range(1..=KEYS);
             match keys.iter().position(|seen| *seen == key) {
                 Some(place) if draw.random() => drop(keys.remove(place)),
