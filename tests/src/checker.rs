@@ -21,7 +21,7 @@ pub mod sets;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::history::{Act, Expect, Freshness, History, NEVER, Operation, Outcome, SetAnswer};
@@ -105,6 +105,19 @@ fn interval(operation: &Operation) -> (u64, u64) {
         _ => operation.invoked,
     };
     (begin, if operation.outcome == Outcome::Unknown { NEVER } else { operation.returned })
+}
+
+/// Whether an operation may have removed what this write left, or what came after it: a record whose upsert certainly came before
+/// the write cannot expire after it, unless the write is a patch of it.
+fn may_remove(operation: &Operation, write: &Operation, writes: &BTreeMap<u64, &Operation>) -> bool {
+    match operation.act {
+        Act::Delete { .. } => true,
+        Act::Expire(value) => {
+            let is_before = writes.get(&value).is_some_and(|expired| interval(expired).1 < write.invoked);
+            !is_before || matches!(write.act, Act::Patch(..))
+        }
+        _ => false,
+    }
 }
 
 /// The interval of which an answer over the whole collection speaks, key by key.

@@ -90,6 +90,8 @@ pub enum Act {
         /// Whether there was a record.
         existed: Option<bool>,
     },
+    /// The record of the upsert of this value, patched or not, was deleted because its time had come: nobody was told.
+    Expire(u64),
     /// This was read.
     Read(Value, Freshness),
 }
@@ -99,7 +101,7 @@ impl Act {
     pub fn written(self) -> Value {
         match self {
             Act::Upsert(value) | Act::UpsertIf(value, _) | Act::Patch(value, _) => Some(value),
-            Act::Refused { .. } | Act::Delete { .. } | Act::Read(..) => None,
+            Act::Refused { .. } | Act::Delete { .. } | Act::Expire(_) | Act::Read(..) => None,
         }
     }
 
@@ -113,7 +115,7 @@ impl Act {
 
     /// Whether it changes its key, if it takes effect.
     pub fn is_write(self) -> bool {
-        self.written().is_some() || matches!(self, Act::Delete { .. })
+        self.written().is_some() || matches!(self, Act::Delete { .. } | Act::Expire(_))
     }
 
     /// Whether there may be a record after it where there was none.
@@ -126,7 +128,7 @@ impl Act {
         match self {
             Act::Upsert(_) | Act::UpsertIf(..) | Act::Patch(..) => true,
             Act::Refused { existed, .. } => existed,
-            Act::Delete { .. } => false,
+            Act::Delete { .. } | Act::Expire(_) => false,
             Act::Read(value, _) => value.is_some(),
         }
     }
@@ -304,6 +306,7 @@ impl fmt::Display for Operation {
             Act::Delete { existed: None } => write!(f, "delete")?,
             Act::Delete { existed: Some(true) } => write!(f, "delete, there was one")?,
             Act::Delete { existed: Some(false) } => write!(f, "delete, there was none")?,
+            Act::Expire(value) => write!(f, "expiry of {value:x}")?,
             Act::Read(Some(value), fresh) => write!(f, "read {value:x} ({fresh:?})")?,
             Act::Read(None, fresh) => write!(f, "read nothing ({fresh:?})")?,
         }

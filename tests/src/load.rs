@@ -3,10 +3,11 @@
 //! A client numbers its writes and so may be retried for by the router, hands its commit tokens to its session reads, and
 //! goes to another router when its own does not answer; it never repeats a call itself, so that a failed call is seen as one.
 //! Each record is made from its value alone: a record that mixes two writes is noticed; a patch replaces the field `value` and
-//! nothing else. Writes that are decided record by record (on a condition, patches), and questions about the whole collection
-//! (scan, exact search, count, aggregation), stand in files of their own.
+//! nothing else. Writes that are decided record by record (on a condition, patches), records that expire, and questions about
+//! the whole collection (scan, exact search, count, aggregation) stand in files of their own.
 
 mod decided;
+mod expiring;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +49,8 @@ pub struct Work {
     pub deadline: Duration,
     /// Whether replicas are read too: with tokens, and with a bounded lag.
     pub has_replica_reads: bool,
+    /// By how much a server's wall clock may be off.
+    pub clocks_off: Duration,
 }
 
 impl Work {
@@ -60,6 +63,7 @@ impl Work {
             pace: Duration::from_millis(6),
             deadline: Duration::from_secs(5),
             has_replica_reads: true,
+            clocks_off: Duration::ZERO,
         }
     }
 }
@@ -302,7 +306,8 @@ impl Client {
         let value = self.value();
         let records = keys.iter().map(|key| record(*key, value)).collect();
         let collection = self.work.collection.clone();
-        let request = v1::UpsertRequest { collection, records, request, ..Default::default() };
+        let mut request = v1::UpsertRequest { collection, records, request, ..Default::default() };
+        self.give_time(&mut request, &keys, value);
         let wishes = keys.iter().map(|key| Wish::of(*key, Act::Upsert(value))).collect();
         self.decide("upsert", Write::Upsert(request), wishes).await;
     }
@@ -416,7 +421,8 @@ impl Client {
         let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-4;
         let (have, want) = (vector_of(found), vector_of(&written));
         let is_same_vector = have.len() == want.len() && have.iter().zip(want).all(near);
-        if found.payload != written.payload || !is_same_vector {
+        let expires = self.lifetime(key, base).is_some();
+        if found.payload != written.payload || !is_same_vector || found.expires_at_ms.is_some() != expires {
             self.damage(format!("key {key}: not what a write of {base:x} and {value:x} made: {found:?}"));
         }
         (value, base)
@@ -451,7 +457,7 @@ impl Client {
             _ => None,
         };
         let client = self.id;
-        let operations: Vec<Operation> = touched
+        let mut operations: Vec<Operation> = touched
             .into_iter()
             .map(|Touch { key, act, version, base }| {
                 let returned = if outcome == Outcome::Unknown { NEVER } else { returned };
@@ -459,6 +465,7 @@ impl Client {
             })
             .collect();
         self.remember(&operations);
+        operations.extend(self.expiries(&operations));
         let call = Call { client, what, invoked, returned, outcome, freshness, tokens, coverage, error };
         self.recorder.note(|history| {
             history.calls.push(call);

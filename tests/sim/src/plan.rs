@@ -85,6 +85,11 @@ pub const KINDS: [Kind; 22] = [
     Kind::Grow,
 ];
 
+/// A wall clock jumps by a multiple of this,
+pub const SKEW: Duration = Duration::from_secs(1_200);
+/// at most so many times, forwards or backwards.
+pub const SKEWS: u32 = 3;
+
 /// A fault with its time.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
@@ -206,6 +211,12 @@ impl Plan {
             tuning: Tuning::draw(draw),
             faults: faults(draw, storm),
         }
+    }
+
+    /// By how much a member's wall clock may be off.
+    pub fn clocks_off(&self) -> Duration {
+        let is_skewed = self.faults.iter().any(|fault| fault.kind == Kind::Skew);
+        if is_skewed { SKEW * SKEWS } else { Duration::ZERO }
     }
 
     /// A small cluster in fair weather: one partition, and few writes.

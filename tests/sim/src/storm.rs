@@ -12,7 +12,7 @@ use rand::{Rng as _, SeedableRng as _};
 use turmoil::Sim;
 
 use crate::host::Desk;
-use crate::plan::{Fault, Kind, Plan};
+use crate::plan::{Fault, Kind, Plan, SKEW, SKEWS};
 use crate::weather::Weather;
 use crate::work::{COLLECTION, Stage};
 use crate::{net, weather};
@@ -269,9 +269,9 @@ impl<'a> Storm<'a> {
                 self.undo.push((until, Undo::Sync(at)));
             }
             Kind::Skew => {
-                let hours = whom as i64 % 7 - 3;
+                let times = (whom % (2 * SKEWS as usize + 1)) as i64 - i64::from(SKEWS);
                 weather::change(|weather| {
-                    let _ = weather.skew.insert(self.members[at].clone(), hours * 1_200_000);
+                    let _ = weather.skew.insert(self.members[at].clone(), times * SKEW.as_millis() as i64);
                 });
             }
             Kind::Transfer => self.desk.step_aside(&self.members[at]),

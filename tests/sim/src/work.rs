@@ -68,6 +68,7 @@ pub async fn run(plan: Plan, stage: Arc<Stage>, recorder: Arc<Recorder>) -> turm
         keys: plan.keys,
         pace: plan.pace,
         deadline: CALL_WITHIN,
+        clocks_off: plan.clocks_off(),
         ..Work::on(COLLECTION)
     };
     let seed = Seed::fixed(plan.seed);
@@ -149,8 +150,16 @@ async fn settle(
         }
         tokio::time::sleep(PAUSE).await;
     }
-    stage.lacks("every key is read once more");
     let mut reader = Client::over(recorder, routers.to_vec(), seed, work);
+    loop {
+        match reader.overdue().await {
+            Ok(overdue) if overdue.is_empty() => break,
+            Ok(overdue) => stage.lacks(format!("records stay beyond their time, of the keys {overdue:?}")),
+            Err(why) => stage.lacks(format!("records that expire are not read: {why}")),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    stage.lacks("every key is read once more");
     loop {
         let before = recorder.note(|history| history.acknowledged());
         reader.get_all().await;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::checker::{interval, listed};
+use crate::checker::{interval, listed, may_remove};
 use crate::history::{Act, Operation, Outcome};
 
 /// Looks at the reads of one key.
@@ -21,7 +21,7 @@ pub fn check(operations: &[Operation]) -> Result<(), String> {
                 shown(read, value, &by_value, &writes)?;
                 lies_on_its_base(read, value, &by_value, &writes)?;
             }
-            (Act::Read(None, _), Outcome::Done) => absent(read, &writes)?,
+            (Act::Read(None, _), Outcome::Done) => absent(read, &by_value, &writes)?,
             _ => {}
         }
     }
@@ -93,12 +93,16 @@ fn covered<'a>(
 }
 
 /// A read shows nothing: no acknowledged upsert stands that no delete can have removed.
-fn absent(read: &Operation, writes: &[&Operation]) -> Result<(), String> {
+fn absent(
+    read: &Operation,
+    by_value: &BTreeMap<u64, &Operation>,
+    writes: &[&Operation],
+) -> Result<(), String> {
     let (begin, end) = interval(read);
-    let may_remove = |upsert: &Operation| {
-        let delete = |o: &&&Operation| matches!(o.act, Act::Delete { .. });
-        let in_reach = |o: &&Operation| interval(o).1 >= upsert.invoked && o.invoked <= end;
-        writes.iter().filter(delete).any(in_reach)
+    let may_remove = |write: &Operation| {
+        let removes = |o: &&&Operation| may_remove(o, write, by_value);
+        let in_reach = |o: &&Operation| interval(o).1 >= write.invoked && o.invoked <= end;
+        writes.iter().filter(removes).any(in_reach)
     };
     let before = |o: &&&Operation| {
         written(o).is_some() && o.outcome == Outcome::Done && o.returned < begin && !may_remove(o)

@@ -88,7 +88,7 @@ pub fn check_key(operations: &[Operation]) -> Result<(), String> {
     }
     let is_whole = operations
         .iter()
-        .filter(|o| matches!(o.act, Act::Delete { .. }) && o.outcome != Outcome::Failed)
+        .filter(|o| matches!(o.act, Act::Delete { .. } | Act::Expire(_)) && o.outcome != Outcome::Failed)
         .all(|o| o.outcome == Outcome::Done && o.position.is_some());
     for read in done() {
         let Some(at) = read.position else { continue };

@@ -8,7 +8,7 @@
 //!
 //! The register holds the value that was written last and the base below it: a patch changes the one and keeps the other. A
 //! conditional write that was acknowledged goes in only where it holds what the write wanted; one that was refused is a read
-//! of the contrary.
+//! of the contrary. A record expires while its upsert is the last.
 //!
 //! Some things keep it small. What reads and fits the register goes in at once, because it changes nothing. A write with
 //! unknown outcome need not go in at all, so it goes in only where an operation that may come next does not fit before and
@@ -215,6 +215,7 @@ impl Search {
             }
             Act::Refused { expect, existed } => (existed == is_there && !expect.holds(state.value), state),
             Act::Delete { existed } => (existed.is_none_or(|existed| existed == is_there), State::default()),
+            Act::Expire(value) => (state.base == Some(value), State::default()),
             Act::Read(value, _) => {
                 (value == state.value && operation.base.is_none_or(|base| state.base == Some(base)), state)
             }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::checker::{interval, listed};
+use crate::checker::{interval, listed, may_remove};
 use crate::history::{Act, Freshness, Operation, Outcome};
 
 /// Looks at the session reads of one key.
@@ -23,7 +23,7 @@ pub fn check(operations: &[Operation]) -> Result<(), String> {
             Act::Upsert(_) | Act::UpsertIf(..) | Act::Patch(..) | Act::Delete { .. } => {
                 known.push(Known { floor: operation, by: operation });
             }
-            Act::Refused { .. } => {}
+            Act::Refused { .. } | Act::Expire(_) => {}
             Act::Read(value, freshness) => {
                 if freshness == Freshness::Session {
                     not_below(operation, known, &writes, operations)?;
@@ -54,7 +54,7 @@ fn not_below(
     let Act::Read(value, _) = read.act else { return Ok(()) };
     let shown = value.and_then(|value| writes.get(&value).copied());
     let removes = |floor: &Operation| {
-        let is_delete = |o: &&Operation| matches!(o.act, Act::Delete { .. }) && o.outcome != Outcome::Failed;
+        let is_delete = |o: &&Operation| may_remove(o, floor, writes) && o.outcome != Outcome::Failed;
         let mut deletes = operations.iter().filter(is_delete);
         deletes.any(|o| interval(o).1 >= floor.invoked && o.invoked <= read.returned)
     };

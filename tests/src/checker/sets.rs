@@ -106,7 +106,7 @@ impl<'a> Life<'a> {
                 let seen = first_seen.get(&value).copied().unwrap_or(NEVER);
                 upserts.push(Between { begin, end: end.min(seen) });
             }
-            if matches!(operation.act, Act::Delete { .. }) {
+            if matches!(operation.act, Act::Delete { .. } | Act::Expire(_)) {
                 deletes.push(Between { begin, end });
             }
             if is_done {

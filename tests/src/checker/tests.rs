@@ -73,6 +73,7 @@ impl Register {
             Act::Delete { existed } => {
                 existed.is_none_or(|existed| existed == there).then_some(Register::default())
             }
+            Act::Expire(value) => (self.base == Some(value)).then_some(Register::default()),
             Act::Read(value, _) => {
                 let fits = operation.base.is_none() || operation.base == self.base;
                 (fits && value == self.value).then_some(self)

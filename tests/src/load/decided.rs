@@ -98,8 +98,9 @@ impl Client {
             .map(|wish| v1::Record { version: wish.version.unwrap_or(0), ..record(wish.key, value) })
             .collect();
         let collection = self.work.collection.clone();
-        let request =
+        let mut request =
             v1::UpsertRequest { collection, records, request, mode: mode.into(), ..Default::default() };
+        self.give_time(&mut request, &keys, value);
         self.decide("upsert if", Write::Upsert(request), wishes).await;
     }
 

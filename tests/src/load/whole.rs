@@ -202,7 +202,7 @@ impl Client {
     }
 
     /// The test's keys for those of an answer; one that is none of ours is noticed where the records are looked at.
-    fn keys_of<'a>(&self, wire: impl Iterator<Item = &'a Option<v1::Key>>) -> Vec<Key> {
+    pub(super) fn keys_of<'a>(&self, wire: impl Iterator<Item = &'a Option<v1::Key>>) -> Vec<Key> {
         let ours: BTreeMap<_, Key> =
             (1..=self.work.keys).map(|key| (api::sortable(&wire_key(key)), key)).collect();
         wire.flatten().filter_map(|key| ours.get(&api::sortable(key)).copied()).collect()

@@ -50,19 +50,20 @@ fn any(draw: &mut SmallRng) -> Vec<Operation> {
         };
         let known = draw.random_range(1..=VALUES);
         let expect = [Expect::Absent, Expect::Present, Expect::Value(known)][draw.random_range(0..3)];
-        let act = match draw.random_range(0..14) {
+        let act = match draw.random_range(0..15) {
             0..4 => Act::Upsert(write()),
             4 | 5 => Act::Delete { existed: [None, Some(true), Some(false)][draw.random_range(0..3)] },
             6 => Act::UpsertIf(write(), expect),
             7 => Act::Patch(write(), if expect == Expect::Absent { Expect::Present } else { expect }),
             8 => Act::Refused { expect, existed: draw.random() },
+            9 => Act::Expire(known),
             _ => Act::Read(seen, fresh),
         };
         let open = match act {
             Act::Delete { .. } => Act::Delete { existed: None },
             other => other,
         };
-        let is_open = draw.random_range(0..4) == 0;
+        let is_open = draw.random_range(0..4) == 0 || matches!(act, Act::Expire(_));
         let base = seen.map(|seen| if draw.random() { seen } else { draw.random_range(1..=VALUES) });
         let told = Operation { base: base.filter(|_| act.read().is_some()), ..done(begin, end, act) };
         operations.push(if is_open { unknown(begin, open) } else { told });

@@ -196,6 +196,26 @@ fn a_patch_changes_what_is_there_and_nothing_else() {
 }
 
 #[test]
+fn a_record_stays_until_its_time_has_come_and_comes_back_never() {
+    let expires = |from, value| unknown(from, Act::Expire(value));
+    let first = [done(0, 1, put(1)), expires(50, 1)];
+    let with = |more: &[Operation]| [&first[..], more].concat();
+    passes(with(&[done(40, 45, read(Some(1))), done(60, 61, read(Some(1))), done(62, 63, read(None))]));
+    passes(with(&[done(45, 50, read(None))]));
+    fails(with(&[done(40, 45, read(None))]), "acknowledged write is lost");
+    fails(with(&[done(60, 61, read(None)), done(62, 63, read(Some(1)))]), "not linearizable");
+    // Written anew it has another time, or none; patched it has the same.
+    fails(with(&[done(10, 11, put(2)), done(60, 61, read(None))]), "acknowledged write is lost");
+    passes(with(&[done(10, 11, put(2)), expires(55, 2), done(60, 61, read(None))]));
+    passes(with(&[done(10, 11, put(2)), done(12, 13, put(3)), expires(55, 3), done(60, 61, read(None))]));
+    let patched = done(10, 11, Act::Patch(2, Expect::Present));
+    passes(with(&[patched, done(60, 61, read(None))]));
+    fails(with(&[patched, done(40, 41, read(None))]), "acknowledged write is lost");
+    passes(with(&[done(60, 61, Act::UpsertIf(2, Expect::Absent)), done(62, 63, read(Some(2)))]));
+    fails(with(&[done(40, 41, Act::UpsertIf(2, Expect::Absent))]), "not linearizable");
+}
+
+#[test]
 fn what_was_refused_has_met_the_record_of_its_index() {
     let refused = |index, version, existed| Operation {
         version,
@@ -351,15 +371,17 @@ pub(super) fn simulated(seed: u64) -> Vec<Operation> {
         let begin = clients[client] + draw.random_range(1..20);
         let (moment, end) = (begin + draw.random_range(0..30), begin + 30 + draw.random_range(0..10));
         clients[client] = end;
-        let act = match draw.random_range(0..20) {
+        let act = match draw.random_range(0..21) {
             0..6 => put(n),
+            20 => Act::Expire(draw.random_range(0..=n)),
             6 => Act::UpsertIf(n, [Expect::Absent, Expect::Present][draw.random_range(0..2)]),
             7 => Act::UpsertIf(n, Expect::Value(draw.random_range(0..=n))),
             8 | 9 => Act::Patch(n, Expect::Present),
             10 | 11 => delete(),
             _ => read(None),
         };
-        let is_answered = matches!(act, Act::Read(..)) || draw.random_range(0..12) != 0;
+        let is_expiry = matches!(act, Act::Expire(_));
+        let is_answered = !is_expiry && (matches!(act, Act::Read(..)) || draw.random_range(0..12) != 0);
         let operation = if is_answered { done(begin, end, act) } else { unknown(begin, act) };
         // An unanswered one may come much later, or never.
         let late = if is_answered { 0 } else { [0, 500, u64::MAX / 2][draw.random_range(0..3)] };

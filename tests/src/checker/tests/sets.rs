@@ -84,6 +84,12 @@ fn what_changes_only_what_is_there_brings_nothing_back() {
     is(&with(Act::UpsertIf(3, Expect::Present)), &[1, 2], ghost);
     is(&with(Act::UpsertIf(3, Expect::Absent)), &[1, 2], None);
     is(&with(Act::Patch(3, Expect::Present)), &[1], None);
+    // What expires may be there, until it was seen gone.
+    let expires = [on(1, done(0, 1, put(1))), on(2, done(2, 3, put(2))), on(2, unknown(4, Act::Expire(2)))];
+    is(&expires, &[1], None);
+    is(&expires, &[1, 2], None);
+    is(&[&expires[..2], &[on(2, unknown(111, Act::Expire(2)))]].concat(), &[1], Some("is missing: key 2"));
+    is(&[&expires[..], &[on(2, done(50, 51, read(None)))]].concat(), &[1, 2], ghost);
     // What was refused tells what it met.
     let met = |existed| on(2, done(60, 70, Act::Refused { expect: Expect::Value(9), existed }));
     let open = [gone[0], on(2, unknown(2, put(2))), on(2, unknown(2, delete()))];
