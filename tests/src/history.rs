@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// A key of the test.
 pub type Key = u64;
+/// Keys from here on stand for groups of records that are replaced at once: of none of them is there a record.
+pub const GROUP: Key = 1 << 40;
 /// What a key has; none: there is no record.
 pub type Value = Option<u64>;
 

@@ -3,11 +3,12 @@
 //! A client numbers its writes and so may be retried for by the router, hands its commit tokens to its session reads, and
 //! goes to another router when its own does not answer; it never repeats a call itself, so that a failed call is seen as one.
 //! Each record is made from its value alone: a record that mixes two writes is noticed; a patch replaces the field `value` and
-//! nothing else. Writes that are decided record by record (on a condition, patches), records that expire, and questions about
-//! the whole collection (scan, exact search, count, aggregation) stand in files of their own.
+//! nothing else. Writes that are decided record by record (on a condition, patches), records that expire, groups that are
+//! replaced, and questions about the whole collection (scan, exact search, count, aggregation) stand in files of their own.
 
 mod decided;
 mod expiring;
+mod groups;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
 use self::decided::{Sent, Wish, Write};
+pub use self::groups::groups;
 use crate::api::{self, Api, int_of, vector_of};
 use crate::history::{Act, Call, Freshness, Key, NEVER, Operation, Outcome, Position, Recorder};
 use crate::seed::{Seed, unit_vector};
@@ -51,6 +53,8 @@ pub struct Work {
     pub has_replica_reads: bool,
     /// By how much a server's wall clock may be off.
     pub clocks_off: Duration,
+    /// A collection whose records are replaced group by group; see [`groups`].
+    pub groups: Option<String>,
 }
 
 impl Work {
@@ -64,6 +68,7 @@ impl Work {
             deadline: Duration::from_secs(5),
             has_replica_reads: true,
             clocks_off: Duration::ZERO,
+            groups: None,
         }
     }
 }
@@ -171,6 +176,8 @@ pub struct Client {
     serial: u64,
     /// The last write that can be sent again.
     last: Option<Sent>,
+    /// The last replacement.
+    last_set: Option<Vec<v1::ReplaceRequest>>,
     /// The records that it knows by their versions, with their values.
     known: BTreeMap<Key, (u64, u64)>,
     work: Work,
@@ -232,6 +239,7 @@ impl Client {
             name: draw.random_range(1..u64::MAX),
             serial: 0,
             last: None,
+            last_set: None,
             known: BTreeMap::new(),
             work: work.clone(),
             draw,
@@ -249,6 +257,9 @@ impl Client {
 
     /// One call.
     pub async fn step(&mut self) {
+        if self.work.groups.is_some() && self.draw.random_range(0..100) < groups::SHARE {
+            return self.on_groups().await;
+        }
         let chance = self.draw.random_range(0..100);
         match chance {
             0..32 => self.upsert().await,
@@ -274,11 +285,12 @@ impl Client {
         }
     }
 
-    /// Reads every key, linearizably: at the end of a test, this is what must be explained.
-    pub async fn get_all(&mut self) {
+    /// Reads every key and group, linearizably: at the end of a test, this is what must be explained. How many calls that are.
+    pub async fn get_all(&mut self) -> usize {
         for key in 1..=self.work.keys {
             self.get(Some(key)).await;
         }
+        self.work.keys as usize + self.look_at_all().await
     }
 
     fn keys(&mut self) -> Vec<Key> {

@@ -188,6 +188,8 @@ pub struct Plan {
     pub tuning: Tuning,
     /// Faults in the order of their times.
     pub faults: Vec<Fault>,
+    /// Whether there is a second collection, whose groups are replaced.
+    pub has_groups: bool,
 }
 
 impl Plan {
@@ -210,6 +212,7 @@ impl Plan {
             latency: Duration::from_millis(draw.random_range(1..=10)),
             tuning: Tuning::draw(draw),
             faults: faults(draw, storm),
+            has_groups: draw.random(),
         }
     }
 
@@ -234,6 +237,7 @@ impl Plan {
             latency: Duration::from_millis(2),
             tuning: Tuning::small(),
             faults: Vec::new(),
+            has_groups: false,
         }
     }
 }

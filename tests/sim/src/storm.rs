@@ -14,7 +14,7 @@ use turmoil::Sim;
 use crate::host::Desk;
 use crate::plan::{Fault, Kind, Plan, SKEW, SKEWS};
 use crate::weather::Weather;
-use crate::work::{COLLECTION, Stage};
+use crate::work::{COLLECTION, GROUP_PARTITIONS, GROUPS, Stage};
 use crate::{net, weather};
 
 /// A process that ended is started again after this.
@@ -277,11 +277,15 @@ impl<'a> Storm<'a> {
             Kind::Transfer => self.desk.step_aside(&self.members[at]),
             Kind::Move => fires = self.move_replica(at, whom),
             Kind::Grow => {
-                let partitions = self.plan.partitions + 1 + (whom % 2) as u32;
+                let (collection, partitions) = match self.plan.has_groups && whom % 4 < 2 {
+                    true => (GROUPS, GROUP_PARTITIONS),
+                    false => (COLLECTION, self.plan.partitions),
+                };
+                let partitions = partitions + 1 + (whom % 2) as u32;
                 self.stage
                     .goals
                     .lock()
-                    .push(Goal::Grow(v1::Grow { collection: COLLECTION.into(), partitions }));
+                    .push(Goal::Grow(v1::Grow { collection: collection.into(), partitions }));
             }
         }
         tracing::info!(

@@ -30,7 +30,7 @@ impl Client {
             1 => Some(LONG),
             _ => Some(Duration::from_millis(draw.random_range(200..3_000))),
         };
-        span.filter(|_| key + EXPIRING > self.work.keys)
+        span.filter(|_| key <= self.work.keys && key + EXPIRING > self.work.keys)
     }
 
     /// Gives the records of an upsert their times: by the leader's clock where there is one record, else by ours.
