@@ -254,6 +254,16 @@ impl History {
         self.calls.len() - self.failures().count()
     }
 
+    /// How many calls of each verb were acknowledged, and how many records a condition was refused for.
+    pub fn verbs(&self) -> BTreeMap<&'static str, u64> {
+        let mut verbs = BTreeMap::new();
+        let done = self.calls.iter().filter(|call| call.outcome == Outcome::Done).map(|call| call.what);
+        let is_refused = |o: &&Operation| o.outcome == Outcome::Done && matches!(o.act, Act::Refused { .. });
+        let refused = self.operations.iter().filter(is_refused).map(|_| "refused");
+        done.chain(refused).for_each(|verb| *verbs.entry(verb).or_default() += 1);
+        verbs
+    }
+
     /// The longest time in which no call that passes was acknowledged, and when it began.
     pub fn longest_gap(&self, passes: impl Fn(&Call) -> bool) -> (Duration, u64) {
         let done = self.calls.iter().filter(|call| call.outcome == Outcome::Done && passes(call));

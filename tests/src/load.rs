@@ -36,6 +36,23 @@ const BATCH_MAX: usize = 4;
 /// The lag that bounded reads allow.
 const LAG: Duration = Duration::from_millis(2_000);
 
+/// What clients do, as histories call it; `refused` is what became of a record of one on a condition.
+pub const VERBS: [&str; 13] = [
+    "upsert",
+    "upsert-if",
+    "patch",
+    "refused",
+    "delete",
+    "get",
+    "get-in-session",
+    "get-bounded",
+    "scan",
+    "search",
+    "count",
+    "aggregate",
+    "replace",
+];
+
 /// What the clients do.
 #[derive(Clone, Debug)]
 pub struct Work {
@@ -364,7 +381,7 @@ impl Client {
             tokens: tokens.iter().map(token).collect(),
             ..Default::default()
         };
-        self.get_keys("get in session", keys, Freshness::Session, tokens, Some(options)).await;
+        self.get_keys("get-in-session", keys, Freshness::Session, tokens, Some(options)).await;
     }
 
     async fn get_bounded(&mut self) {
@@ -375,7 +392,7 @@ impl Client {
             max_lag_ms: LAG.as_millis() as u64,
             ..Default::default()
         };
-        self.get_keys("get bounded", keys, Freshness::Bounded(LAG), vec![], Some(options)).await;
+        self.get_keys("get-bounded", keys, Freshness::Bounded(LAG), vec![], Some(options)).await;
     }
 
     async fn get_keys(

@@ -101,7 +101,7 @@ impl Client {
         let mut request =
             v1::UpsertRequest { collection, records, request, mode: mode.into(), ..Default::default() };
         self.give_time(&mut request, &keys, value);
-        self.decide("upsert if", Write::Upsert(request), wishes).await;
+        self.decide("upsert-if", Write::Upsert(request), wishes).await;
     }
 
     /// Gives records a new value and leaves all else of them as it is.
