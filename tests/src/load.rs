@@ -341,12 +341,17 @@ impl Client {
         self.decide("upsert", Write::Upsert(request), wishes).await;
     }
 
+    /// By keys, or all that a filter matches which names them.
     async fn delete(&mut self) {
         let keys = self.keys();
         let request = self.request_id();
         let list = v1::KeyList { keys: keys.iter().map(|key| wire_key(*key)).collect() };
-        let target = Some(v1::delete_request::Target::Keys(list));
-        let request = v1::DeleteRequest { collection: self.work.collection.clone(), target, request };
+        let target = match self.draw.random_range(0..4) {
+            0 => v1::delete_request::Target::Filter(of_keys(&keys)),
+            _ => v1::delete_request::Target::Keys(list),
+        };
+        let collection = self.work.collection.clone();
+        let request = v1::DeleteRequest { collection, target: Some(target), request };
         let invoked = self.recorder.now();
         let answer = self.api().delete(request).await.map(|done| {
             let existed = match done.deleted {
@@ -516,6 +521,11 @@ impl Client {
             self.router = (self.router + 1) % self.routers.len();
         }
     }
+}
+
+/// Passes the records of these keys, by their payloads.
+fn of_keys(keys: &[Key]) -> v1::Filter {
+    api::among("key", keys.iter().map(|key| api::int(*key as i64)).collect())
 }
 
 /// What a caller may believe of a refusal: only that of a wrong request tells for sure that nothing was proposed.

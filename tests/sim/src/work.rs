@@ -167,9 +167,9 @@ async fn settle(
     }
     let mut reader = Client::over(recorder, routers.to_vec(), seed, work);
     loop {
-        match reader.overdue().await {
-            Ok(overdue) if overdue.is_empty() => break,
-            Ok(overdue) => stage.lacks(format!("records stay beyond their time, of the keys {overdue:?}")),
+        match reader.expiring().await {
+            Ok(keys) if keys.is_empty() => break,
+            Ok(keys) => stage.lacks(format!("records stay, and their time is over: keys {keys:?}")),
             Err(why) => stage.lacks(format!("records that expire are not read: {why}")),
         }
         tokio::time::sleep(PAUSE).await;

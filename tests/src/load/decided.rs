@@ -4,11 +4,14 @@
 //! answer says which it was, record by record. A write that is sent again under its id is answered as the first time and changes
 //! nothing; where the first answer came, the second is held against it.
 
+use std::collections::BTreeMap;
+
 use flotilla_proto::v1;
+use flotilla_proto::v1::patch_request::Target;
 use rand::Rng as _;
 use tonic::Status;
 
-use super::{Answer, Client, Touch, covered, outcome, record, wire_key};
+use super::{Answer, Client, Touch, covered, of_keys, outcome, record, wire_key};
 use crate::api;
 use crate::history::{Act, Expect, Key, Operation, Outcome};
 
@@ -17,6 +20,8 @@ use crate::history::{Act, Expect, Key, Operation, Outcome};
 pub(super) enum Write {
     Upsert(v1::UpsertRequest),
     Patch(v1::PatchRequest),
+    /// Of what a filter matches: the record of this key.
+    PatchMatching(v1::PatchRequest, Key),
 }
 
 /// What came of it.
@@ -104,29 +109,39 @@ impl Client {
         self.decide("upsert-if", Write::Upsert(request), wishes).await;
     }
 
-    /// Gives records a new value and leaves all else of them as it is.
+    /// Gives records a new value and leaves all else of them as it is: those that it names, or what a filter matches.
     pub(super) async fn patch(&mut self) {
-        let (keys, has_version) = (self.keys(), self.draw.random_range(0..4) == 0);
+        let (keys, way) = (self.keys(), self.draw.random_range(0..8));
         let request = self.request_id();
         let value = self.value();
+        let set: BTreeMap<String, v1::Value> = [("value".to_owned(), api::int(value as i64))].into();
         let wish = |key: &Key| {
             let (expect, version) = match self.known_as(*key) {
-                known @ (Expect::Value(_), _) if has_version => known,
+                known @ (Expect::Value(_), _) if way < 2 => known,
                 _ => (Expect::Present, None),
             };
             Wish { expect: Some(expect), version, ..Wish::of(*key, Act::Patch(value, expect)) }
         };
-        let wishes: Vec<Wish> = keys.iter().map(wish).collect();
-        let set = |wish: &Wish| v1::Patch {
+        let mut wishes: Vec<Wish> = keys.iter().map(wish).collect();
+        let patch = |wish: &Wish| v1::Patch {
             key: Some(wire_key(wish.key)),
-            set: [("value".to_owned(), api::int(value as i64))].into(),
+            set: set.clone(),
             if_version: wish.version,
             ..Default::default()
         };
-        let patches = v1::PatchList { patches: wishes.iter().map(set).collect() };
-        let target = Some(v1::patch_request::Target::Patches(patches));
-        let request = v1::PatchRequest { collection: self.work.collection.clone(), target, request };
-        self.decide("patch", Write::Patch(request), wishes).await;
+        let is_matching = way == 2;
+        let target = if is_matching {
+            // Of one record the answer tells whether it was patched.
+            wishes.truncate(1);
+            let filter = Some(of_keys(&keys[..1]));
+            Target::Matching(v1::PatchMatching { filter, set, ..Default::default() })
+        } else {
+            Target::Patches(v1::PatchList { patches: wishes.iter().map(patch).collect() })
+        };
+        let collection = self.work.collection.clone();
+        let request = v1::PatchRequest { collection, target: Some(target), request };
+        let write = if is_matching { Write::PatchMatching(request, keys[0]) } else { Write::Patch(request) };
+        self.decide("patch", write, wishes).await;
     }
 
     /// Sends the last write once more, as a client does that did not hear the answer: whatever it was, nothing happens twice.
@@ -164,6 +179,14 @@ impl Client {
             Write::Patch(request) => {
                 let answer = self.api().patch(request).await?;
                 (Told { done: answer.patched, conflicts: answer.conflicts }, covered(answer.coverage))
+            }
+            Write::PatchMatching(request, key) => {
+                let answer = self.api().patch(request).await?;
+                // A filter that matches nothing names no record that it misses.
+                let missed = v1::Conflict { key: Some(wire_key(key)), ..Default::default() };
+                let missed = (answer.patched == 0).then_some(missed);
+                let conflicts = answer.conflicts.into_iter().chain(missed).collect();
+                (Told { done: answer.patched, conflicts }, covered(answer.coverage))
             }
         })
     }

@@ -16,6 +16,8 @@ use crate::seed::generator;
 
 /// Keys whose records expire.
 const EXPIRING: Key = 4;
+/// The shortest and the longest time to live of those that are to expire during a test, in milliseconds.
+const SHORT_MS: std::ops::Range<u64> = 200..2_000;
 /// Longer than a test, and than any clock is off.
 const LONG: Duration = Duration::from_secs(4 * 3_600);
 /// Clocks are read in whole milliseconds, once to set a time and once to see whether it has come.
@@ -28,7 +30,7 @@ impl Client {
         let span = match draw.random_range(0..4) {
             0 => None,
             1 => Some(LONG),
-            _ => Some(Duration::from_millis(draw.random_range(200..3_000))),
+            _ => Some(Duration::from_millis(draw.random_range(SHORT_MS))),
         };
         span.filter(|_| key <= self.work.keys && key + EXPIRING > self.work.keys)
     }
@@ -60,19 +62,19 @@ impl Client {
         operations.iter().filter(|write| write.outcome != Outcome::Failed).filter_map(expiry).collect()
     }
 
-    /// Keys whose records ought to have gone, by our clock and the most that others are off.
+    /// Keys whose records expire soon or ought to have gone, by our clock and the most that others are off.
     ///
     /// # Errors
     /// That of the read.
-    pub async fn overdue(&mut self) -> Result<Vec<Key>, tonic::Status> {
+    pub async fn expiring(&mut self) -> Result<Vec<Key>, tonic::Status> {
         let first = self.work.keys.saturating_sub(EXPIRING) + 1;
         let keys = (first..=self.work.keys).map(wire_key).collect();
         let collection = self.work.collection.clone();
         let found = self.api().get(v1::GetRequest { collection, keys, ..Default::default() }).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let latest = millis(now.saturating_sub(self.work.clocks_off));
-        let is_over = |record: &v1::Record| record.expires_at_ms.is_some_and(|at| at < latest);
-        Ok(self.keys_of(found.records.iter().filter(|record| is_over(record)).map(|record| &record.key)))
+        let soon = millis(now.saturating_sub(self.work.clocks_off)) + SHORT_MS.end;
+        let goes = |record: &&v1::Record| record.expires_at_ms.is_some_and(|at| at < soon);
+        Ok(self.keys_of(found.records.iter().filter(goes).map(|record| &record.key)))
     }
 }
 
