@@ -11,6 +11,7 @@ use flotilla_tests::seed::Seed;
 use flotilla_tests::server::Server;
 
 const COLLECTION: &str = "shared";
+const GROUPS: &str = "groups";
 const KILLS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -21,10 +22,12 @@ async fn clients_that_share_keys_see_one_history_through_kills() {
     let settings = crate::small_settings(dir.path());
     let start = || Server::start(crate::binary(), &data, &["--config", &settings]).unwrap();
     let recorder: Arc<Recorder> = Arc::default();
-    let work = Work::on(COLLECTION);
+    let work = Work { groups: Some(GROUPS.into()), ..Work::on(COLLECTION) };
     let mut server = start();
-    let spec = Some(load::collection(COLLECTION, 4));
-    server.client().await.unwrap().create(v1::CreateCollectionRequest { spec }).await.unwrap();
+    for spec in [load::collection(COLLECTION, 4), load::groups(GROUPS, 3)] {
+        let spec = v1::CreateCollectionRequest { spec: Some(spec) };
+        server.client().await.unwrap().create(spec).await.unwrap();
+    }
     for _ in 0..KILLS {
         let load = Load::start(&recorder, &[server.url()], &seed, &work).await.unwrap();
         load.progress(300, std::time::Duration::from_secs(30)).await.unwrap();

@@ -11,6 +11,7 @@ use flotilla_proto::v1::cluster_client::ClusterClient;
 use flotilla_proto::v1::collections_client::CollectionsClient;
 use flotilla_proto::v1::records_client::RecordsClient;
 use flotilla_proto::v1::search_client::SearchClient;
+use futures::Stream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
@@ -115,6 +116,18 @@ impl Api {
         status: ClusterClient.status(StatusRequest) -> StatusResponse;
         /// Asks for fewer of them.
         scale: ClusterClient.scale(ScaleRequest) -> ScaleResponse;
+    }
+
+    /// Replaces a generation by what streams in.
+    ///
+    /// # Errors
+    /// The server's refusal, or the connection's end.
+    pub async fn replace(
+        &self,
+        messages: impl Stream<Item = v1::ReplaceRequest> + Send + 'static,
+    ) -> Result<v1::ReplaceResponse, Status> {
+        let mut stub = RecordsClient::new(self.channel.clone());
+        Ok(stub.replace(self.request(messages)).await?.into_inner())
     }
 
     /// Compares the replicas of each partition; one answer per collection.

@@ -4,10 +4,11 @@
 //! - [`indexes`]: a read shows exactly what stands in the log up to the index that it names; a linearizable read names an
 //!   index not below any write acknowledged before it, and a read with commit tokens one not below them (so that a client
 //!   that hands on what it saw reads monotonically).
-//! - [`sets`]: a scan, an exact search and a count of everything miss nothing that is certainly there, show nothing that
-//!   cannot be, and no key twice.
+//! - [`sets`]: a scan, an exact search, an aggregation and a count of everything miss nothing that is certainly there, show
+//!   nothing that cannot be, and no key twice.
 //! - [`sessions`]: the same for each key by its values, which holds across partitions too.
-//! - [`linear`]: for each key there is an order of its operations that explains every answer and contradicts no clock.
+//! - [`linear`]: for each key there is an order of its operations that explains every answer and contradicts no clock: what
+//!   a conditional write did or did not do among them.
 //!
 //! The last implies most of the others; they stand before it because they say in one line what is wrong. The checkers are
 //! sound: they hold against a correct system whatever its timing. What they cannot see is an unknown write that nobody read.
@@ -20,9 +21,10 @@ pub mod sets;
 #[cfg(test)]
 mod tests;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::history::{Act, Freshness, History, NEVER, Operation, Outcome, SetAnswer};
+use crate::history::{Act, Expect, Freshness, History, NEVER, Operation, Outcome, SetAnswer};
 
 /// What a history was found to hold, once it passed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,7 +58,8 @@ pub fn check(history: &History) -> Result<Tally, String> {
         return Err(format!("{damage} ({} such answers)", history.damage.len()));
     }
     indexes::check_calls(history)?;
-    let keys = history.by_key();
+    let mut keys = history.by_key();
+    keys.values_mut().for_each(|operations| without_versions_that_moved(operations));
     for operations in keys.values() {
         durable::check(operations)?;
         indexes::check_key(operations)?;
@@ -74,6 +77,27 @@ pub fn check(history: &History) -> Result<Tally, String> {
     })
 }
 
+/// A version counts in the log of one partition: of a key that moved, it may by chance be that of another record. What wanted a
+/// version then wanted a record, for all that is known; and what was refused is not known to have met another one.
+fn without_versions_that_moved(operations: &mut [Operation]) {
+    let partitions: BTreeSet<u64> =
+        operations.iter().filter_map(|operation| Some(operation.position?.partition)).collect();
+    if partitions.len() < 2 {
+        return;
+    }
+    for operation in operations {
+        match &mut operation.act {
+            Act::UpsertIf(_, expect @ Expect::Value(_)) | Act::Patch(_, expect @ Expect::Value(_)) => {
+                *expect = Expect::Present;
+            }
+            Act::Refused { expect: expect @ Expect::Value(_), existed } => {
+                *expect = if *existed { Expect::Absent } else { Expect::Present };
+            }
+            _ => {}
+        }
+    }
+}
+
 /// The interval in which an operation takes effect: a read that may be stale may have happened earlier.
 fn interval(operation: &Operation) -> (u64, u64) {
     let begin = match operation.act {
@@ -81,6 +105,19 @@ fn interval(operation: &Operation) -> (u64, u64) {
         _ => operation.invoked,
     };
     (begin, if operation.outcome == Outcome::Unknown { NEVER } else { operation.returned })
+}
+
+/// Whether an operation may have removed what this write left, or what came after it: a record whose upsert certainly came before
+/// the write cannot expire after it, unless the write is a patch of it.
+fn may_remove(operation: &Operation, write: &Operation, writes: &BTreeMap<u64, &Operation>) -> bool {
+    match operation.act {
+        Act::Delete { .. } => true,
+        Act::Expire(value) => {
+            let is_before = writes.get(&value).is_some_and(|expired| interval(expired).1 < write.invoked);
+            !is_before || matches!(write.act, Act::Patch(..))
+        }
+        _ => false,
+    }
 }
 
 /// The interval of which an answer over the whole collection speaks, key by key.

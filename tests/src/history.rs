@@ -1,9 +1,10 @@
 //! What clients asked and what they were told, with the times of both: the only thing that a checker looks at.
 //!
 //! A **call** is one request of one client; it becomes one **operation** for each key that it touches, since keys are
-//! independent registers. Every upsert writes a value of its own, so a value read names the write that it came from. A
-//! call's outcome is what its caller may believe: done, certainly not done, or unknown; an unknown write may take effect at
-//! any later time, or never, and its interval does not end.
+//! independent registers. Every write has a value of its own, so a value read names the write that it came from. A patch
+//! replaces the value alone: what it leaves as it was, the **base**, names the upsert below it. A call's outcome is what its
+//! caller may believe: done, certainly not done, or unknown; an unknown write may take effect at any later time, or never,
+//! and its interval does not end.
 //!
 //! Times are microseconds of one monotonic clock, taken before the request is sent and after the answer is read. Two
 //! operations whose times touch count as concurrent.
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// A key of the test.
 pub type Key = u64;
+/// Keys from here on stand for groups of records that are replaced at once: of none of them is there a record.
+pub const GROUP: Key = 1 << 40;
 /// What a key has; none: there is no record.
 pub type Value = Option<u64>;
 
@@ -46,18 +49,91 @@ pub enum Freshness {
     Session,
 }
 
+/// What a conditional write wants of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Expect {
+    /// No record.
+    Absent,
+    /// A record, whichever.
+    Present,
+    /// The record that the write of this value left, known by its version.
+    Value(u64),
+}
+
+impl Expect {
+    /// Whether this is what a key must have.
+    pub fn holds(self, value: Value) -> bool {
+        match self {
+            Expect::Absent => value.is_none(),
+            Expect::Present => value.is_some(),
+            Expect::Value(wanted) => value == Some(wanted),
+        }
+    }
+}
+
 /// What was done to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     /// This value was written.
     Upsert(u64),
+    /// This value was written, for the key had what it wanted.
+    UpsertIf(u64, Expect),
+    /// The record that the key had, as it wanted, has this value now, and all else of it stayed.
+    Patch(u64, Expect),
+    /// A conditional write changed nothing, for the key did not have what it wanted.
+    Refused {
+        /// What it wanted.
+        expect: Expect,
+        /// Whether there was a record.
+        existed: bool,
+    },
     /// The record was deleted; where the answer tells, whether there was one.
     Delete {
         /// Whether there was a record.
         existed: Option<bool>,
     },
+    /// The record of the upsert of this value, patched or not, was deleted because its time had come: nobody was told.
+    Expire(u64),
     /// This was read.
     Read(Value, Freshness),
+}
+
+impl Act {
+    /// The value that it leaves, if it takes effect.
+    pub fn written(self) -> Value {
+        match self {
+            Act::Upsert(value) | Act::UpsertIf(value, _) | Act::Patch(value, _) => Some(value),
+            Act::Refused { .. } | Act::Delete { .. } | Act::Expire(_) | Act::Read(..) => None,
+        }
+    }
+
+    /// The value that it saw.
+    pub fn read(self) -> Value {
+        match self {
+            Act::Read(value, _) => value,
+            _ => None,
+        }
+    }
+
+    /// Whether it changes its key, if it takes effect.
+    pub fn is_write(self) -> bool {
+        self.written().is_some() || matches!(self, Act::Delete { .. } | Act::Expire(_))
+    }
+
+    /// Whether there may be a record after it where there was none.
+    pub fn creates(self) -> bool {
+        matches!(self, Act::Upsert(_) | Act::UpsertIf(_, Expect::Absent))
+    }
+
+    /// Whether there is a record at the moment in which it takes effect: after a write, and for all others.
+    pub fn is_there(self) -> bool {
+        match self {
+            Act::Upsert(_) | Act::UpsertIf(..) | Act::Patch(..) => true,
+            Act::Refused { existed, .. } => existed,
+            Act::Delete { .. } | Act::Expire(_) => false,
+            Act::Read(value, _) => value.is_some(),
+        }
+    }
 }
 
 /// A place in a partition's log.
@@ -87,8 +163,10 @@ pub struct Operation {
     /// Where an acknowledged write stands in the log, or at which index a read was answered: known where one partition
     /// alone answered the call.
     pub position: Option<Position>,
-    /// Of a record read: its version, which is the log index of its write.
+    /// Of a record read, or met by a write that was refused: its version, which is the log index of its write.
     pub version: Option<u64>,
+    /// Of a record read: the value of the upsert whose record it is, patched or not.
+    pub base: Option<u64>,
 }
 
 /// One request and what came of it.
@@ -121,6 +199,8 @@ pub enum Seen {
     Scan(Vec<Key>),
     /// An exact search with room for every key: these keys.
     Search(Vec<Key>),
+    /// An aggregation by key: these keys, each as often as it was counted.
+    Groups(Vec<Key>),
     /// A count of everything: so many.
     Count(u64),
 }
@@ -174,6 +254,16 @@ impl History {
         self.calls.len() - self.failures().count()
     }
 
+    /// How many calls of each verb were acknowledged, and how many records a condition was refused for.
+    pub fn verbs(&self) -> BTreeMap<&'static str, u64> {
+        let mut verbs = BTreeMap::new();
+        let done = self.calls.iter().filter(|call| call.outcome == Outcome::Done).map(|call| call.what);
+        let is_refused = |o: &&Operation| o.outcome == Outcome::Done && matches!(o.act, Act::Refused { .. });
+        let refused = self.operations.iter().filter(is_refused).map(|_| "refused");
+        done.chain(refused).for_each(|verb| *verbs.entry(verb).or_default() += 1);
+        verbs
+    }
+
     /// The longest time in which no call that passes was acknowledged, and when it began.
     pub fn longest_gap(&self, passes: impl Fn(&Call) -> bool) -> (Duration, u64) {
         let done = self.calls.iter().filter(|call| call.outcome == Outcome::Done && passes(call));
@@ -207,6 +297,7 @@ impl fmt::Display for SetAnswer {
         let (verb, count) = match seen {
             Seen::Scan(keys) => ("scan", keys.len() as u64),
             Seen::Search(keys) => ("search", keys.len() as u64),
+            Seen::Groups(keys) => ("aggregation", keys.len() as u64),
             Seen::Count(count) => ("count", *count),
         };
         let (from, to) = (Time(*invoked), Time(*returned));
@@ -220,9 +311,14 @@ impl fmt::Display for Operation {
         write!(f, "{} to {} client {client} key {key}: ", Time(*invoked), Time(*returned))?;
         match act {
             Act::Upsert(value) => write!(f, "upsert {value:x}")?,
+            Act::UpsertIf(value, expect) => write!(f, "upsert {value:x} if {expect}")?,
+            Act::Patch(value, expect) => write!(f, "patch {value:x} if {expect}")?,
+            Act::Refused { expect, existed: true } => write!(f, "refused, for there was one: if {expect}")?,
+            Act::Refused { expect, existed: false } => write!(f, "refused, for there was none: if {expect}")?,
             Act::Delete { existed: None } => write!(f, "delete")?,
             Act::Delete { existed: Some(true) } => write!(f, "delete, there was one")?,
             Act::Delete { existed: Some(false) } => write!(f, "delete, there was none")?,
+            Act::Expire(value) => write!(f, "expiry of {value:x}")?,
             Act::Read(Some(value), fresh) => write!(f, "read {value:x} ({fresh:?})")?,
             Act::Read(None, fresh) => write!(f, "read nothing ({fresh:?})")?,
         }
@@ -230,7 +326,19 @@ impl fmt::Display for Operation {
             write!(f, " @{partition}:{index}")?;
         }
         self.version.iter().try_for_each(|version| write!(f, " version {version}"))?;
+        let base = self.base.filter(|base| act.read() != Some(*base));
+        base.iter().try_for_each(|base| write!(f, " over {base:x}"))?;
         if *outcome == Outcome::Done { Ok(()) } else { write!(f, " [{outcome:?}]") }
+    }
+}
+
+impl fmt::Display for Expect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Expect::Absent => f.write_str("there is none"),
+            Expect::Present => f.write_str("there is one"),
+            Expect::Value(value) => write!(f, "it is {value:x}"),
+        }
     }
 }
 

@@ -2,9 +2,13 @@
 //!
 //! A client numbers its writes and so may be retried for by the router, hands its commit tokens to its session reads, and
 //! goes to another router when its own does not answer; it never repeats a call itself, so that a failed call is seen as one.
-//! Each record is made from its value alone: a record that mixes two writes is noticed. Questions about the whole collection
-//! (scan, exact search, count) stand in a file of their own.
+//! Each record is made from its value alone: a record that mixes two writes is noticed; a patch replaces the field `value` and
+//! nothing else. Writes that are decided record by record (on a condition, patches), records that expire, groups that are
+//! replaced, and questions about the whole collection (scan, exact search, count, aggregation) stand in files of their own.
 
+mod decided;
+mod expiring;
+mod groups;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +22,8 @@ use rand::rngs::SmallRng;
 use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 
+use self::decided::{Sent, Wish, Write};
+pub use self::groups::groups;
 use crate::api::{self, Api, int_of, vector_of};
 use crate::history::{Act, Call, Freshness, Key, NEVER, Operation, Outcome, Position, Recorder};
 use crate::seed::{Seed, unit_vector};
@@ -29,6 +35,23 @@ pub const DIMS: usize = 8;
 const BATCH_MAX: usize = 4;
 /// The lag that bounded reads allow.
 const LAG: Duration = Duration::from_millis(2_000);
+
+/// What clients do, as histories call it; `refused` is what became of a record of one on a condition.
+pub const VERBS: [&str; 13] = [
+    "upsert",
+    "upsert-if",
+    "patch",
+    "refused",
+    "delete",
+    "get",
+    "get-in-session",
+    "get-bounded",
+    "scan",
+    "search",
+    "count",
+    "aggregate",
+    "replace",
+];
 
 /// What the clients do.
 #[derive(Clone, Debug)]
@@ -45,6 +68,10 @@ pub struct Work {
     pub deadline: Duration,
     /// Whether replicas are read too: with tokens, and with a bounded lag.
     pub has_replica_reads: bool,
+    /// By how much a server's wall clock may be off.
+    pub clocks_off: Duration,
+    /// A collection whose records are replaced group by group; see [`groups`].
+    pub groups: Option<String>,
 }
 
 impl Work {
@@ -57,13 +84,15 @@ impl Work {
             pace: Duration::from_millis(6),
             deadline: Duration::from_secs(5),
             has_replica_reads: true,
+            clocks_off: Duration::ZERO,
+            groups: None,
         }
     }
 }
 
 /// A collection as the clients expect it.
 pub fn collection(name: &str, partitions: u32) -> v1::CollectionSpec {
-    let fields = vec![("value", v1::FieldType::Integer), ("key", v1::FieldType::Integer)];
+    let fields = ["value", "key", "base"].map(|field| (field, v1::FieldType::Integer)).to_vec();
     v1::CollectionSpec { partitions, ..api::collection(name, DIMS as u32, fields) }
 }
 
@@ -72,10 +101,16 @@ pub fn wire_key(key: Key) -> v1::Key {
     if key.is_multiple_of(2) { api::number_key(key) } else { api::key(format!("key-{key:06}")) }
 }
 
-/// The only record that a write of `value` to `key` makes.
+/// The only record that an upsert of `value` to `key` makes.
 pub fn record(key: Key, value: u64) -> v1::Record {
-    let payload = vec![("value", api::int(value as i64)), ("key", api::int(key as i64))];
-    api::record(wire_key(key), unit_vector(value, DIMS), payload)
+    patched(key, value, value)
+}
+
+/// The same, with the value that a patch gave it.
+fn patched(key: Key, base: u64, value: u64) -> v1::Record {
+    let fields = [("value", value), ("key", key), ("base", base)];
+    let payload = fields.map(|(name, value)| (name, api::int(value as i64))).to_vec();
+    api::record(wire_key(key), unit_vector(base, DIMS), payload)
 }
 
 /// Clients at work. They stop when told to, or when dropped.
@@ -156,8 +191,12 @@ pub struct Client {
     /// Its name in request ids.
     name: u64,
     serial: u64,
-    /// The last upsert.
-    last: Option<v1::UpsertRequest>,
+    /// The last write that can be sent again.
+    last: Option<Sent>,
+    /// The last replacement.
+    last_set: Option<Vec<v1::ReplaceRequest>>,
+    /// The records that it knows by their versions, with their values.
+    known: BTreeMap<Key, (u64, u64)>,
     work: Work,
     draw: SmallRng,
     routers: Vec<Api>,
@@ -166,14 +205,29 @@ pub struct Client {
     recorder: Arc<Recorder>,
 }
 
+/// What a call did to a key, or saw of it.
+#[derive(Clone, Copy, Debug)]
+struct Touch {
+    key: Key,
+    act: Act,
+    version: Option<u64>,
+    base: Option<u64>,
+}
+
+impl Touch {
+    fn of(key: Key, act: Act) -> Touch {
+        Touch { key, act, version: None, base: None }
+    }
+}
+
 /// What a call said, for those who write it down.
 struct Answer {
     coverage: Vec<v1::PartitionIndex>,
-    operations: Vec<(Key, Act, Option<u64>)>,
+    touched: Vec<Touch>,
 }
 
 /// What a call that failed said, and what it may have done.
-type Refused = (Status, Vec<(Key, Act, Option<u64>)>);
+type Refused = (Status, Vec<Touch>);
 
 impl Client {
     /// A client with connections of its own.
@@ -202,6 +256,8 @@ impl Client {
             name: draw.random_range(1..u64::MAX),
             serial: 0,
             last: None,
+            last_set: None,
+            known: BTreeMap::new(),
             work: work.clone(),
             draw,
             router: usize::try_from(id).unwrap_or(0) % connections.len().max(1),
@@ -218,13 +274,19 @@ impl Client {
 
     /// One call.
     pub async fn step(&mut self) {
+        if self.work.groups.is_some() && self.draw.random_range(0..100) < groups::SHARE {
+            return self.on_groups().await;
+        }
         let chance = self.draw.random_range(0..100);
         match chance {
-            0..42 => self.upsert().await,
+            0..32 => self.upsert().await,
+            32..36 => self.upsert_if().await,
+            36..42 => self.patch().await,
             42..45 => self.repeat().await,
             45..57 => self.delete().await,
             57..70 if self.work.has_replica_reads => self.get_in_session().await,
             70..76 if self.work.has_replica_reads => self.get_bounded().await,
+            92..94 => self.aggregate().await,
             94 => self.count().await,
             95..97 => self.search().await,
             97.. => self.scan().await,
@@ -240,11 +302,12 @@ impl Client {
         }
     }
 
-    /// Reads every key, linearizably: at the end of a test, this is what must be explained.
-    pub async fn get_all(&mut self) {
+    /// Reads every key and group, linearizably: at the end of a test, this is what must be explained. How many calls that are.
+    pub async fn get_all(&mut self) -> usize {
         for key in 1..=self.work.keys {
             self.get(Some(key)).await;
         }
+        self.work.keys as usize + self.look_at_all().await
     }
 
     fn keys(&mut self) -> Vec<Key> {
@@ -267,44 +330,28 @@ impl Client {
         self.upsert_keys(keys).await;
     }
 
-    /// Sends the last upsert once more, as a client does that did not hear the answer: whatever it was, nothing happens twice.
-    /// Not written down, for it is no call of its own.
-    async fn repeat(&mut self) {
-        if let Some(last) = self.last.clone() {
-            // Its answer says nothing new: the first one's stands.
-            let _ = self.api().upsert(last).await;
-        }
-    }
-
     async fn upsert_keys(&mut self, keys: Vec<Key>) {
         let request = self.request_id();
-        let value = self.id << 32 | self.serial;
-        // One value for all keys of the call: it is unique for each key, which is all that a checker wants.
+        let value = self.value();
         let records = keys.iter().map(|key| record(*key, value)).collect();
         let collection = self.work.collection.clone();
-        let request = v1::UpsertRequest { collection, records, request, ..Default::default() };
-        self.last = Some(request.clone());
-        let invoked = self.recorder.now();
-        let answer = self.api().upsert(request).await.map(|done| {
-            let coverage = covered(done.coverage);
-            if done.upserted != keys.len() as u64 {
-                self.damage(format!("{} of {} records upserted", done.upserted, keys.len()));
-            }
-            coverage
-        });
-        if answer.as_ref().is_err_and(|status| outcome(status) == Outcome::Failed) {
-            self.last = None;
-        }
-        let acts = keys.iter().map(|key| (*key, Act::Upsert(value), None)).collect();
-        self.wrote("upsert", invoked, answer.map(|coverage| (coverage, None)), acts);
+        let mut request = v1::UpsertRequest { collection, records, request, ..Default::default() };
+        self.give_time(&mut request, &keys, value);
+        let wishes = keys.iter().map(|key| Wish::of(*key, Act::Upsert(value))).collect();
+        self.decide("upsert", Write::Upsert(request), wishes).await;
     }
 
+    /// By keys, or all that a filter matches which names them.
     async fn delete(&mut self) {
         let keys = self.keys();
         let request = self.request_id();
         let list = v1::KeyList { keys: keys.iter().map(|key| wire_key(*key)).collect() };
-        let target = Some(v1::delete_request::Target::Keys(list));
-        let request = v1::DeleteRequest { collection: self.work.collection.clone(), target, request };
+        let target = match self.draw.random_range(0..4) {
+            0 => v1::delete_request::Target::Filter(of_keys(&keys)),
+            _ => v1::delete_request::Target::Keys(list),
+        };
+        let collection = self.work.collection.clone();
+        let request = v1::DeleteRequest { collection, target: Some(target), request };
         let invoked = self.recorder.now();
         let answer = self.api().delete(request).await.map(|done| {
             let existed = match done.deleted {
@@ -314,27 +361,12 @@ impl Client {
             };
             (covered(done.coverage), existed)
         });
-        let acts = keys.iter().map(|key| (*key, Act::Delete { existed: None }, None)).collect();
-        self.wrote("delete", invoked, answer, acts);
-    }
-
-    fn wrote(
-        &mut self,
-        what: &'static str,
-        invoked: u64,
-        answer: Result<(Vec<v1::PartitionIndex>, Option<bool>), Status>,
-        mut operations: Vec<(Key, Act, Option<u64>)>,
-    ) {
+        let touched = |existed| keys.iter().map(|key| Touch::of(*key, Act::Delete { existed })).collect();
         let answer = match answer {
-            Ok((coverage, existed)) => {
-                if existed.is_some() {
-                    operations.iter_mut().for_each(|(_, act, _)| *act = Act::Delete { existed });
-                }
-                Ok(Answer { coverage, operations })
-            }
-            Err(status) => Err((status, operations)),
+            Ok((coverage, existed)) => Ok(Answer { coverage, touched: touched(existed) }),
+            Err(status) => Err((status, touched(None))),
         };
-        self.ended(what, invoked, None, vec![], answer);
+        self.ended("delete", invoked, None, vec![], answer);
     }
 
     async fn get(&mut self, key: Option<Key>) {
@@ -354,7 +386,7 @@ impl Client {
             tokens: tokens.iter().map(token).collect(),
             ..Default::default()
         };
-        self.get_keys("get in session", keys, Freshness::Session, tokens, Some(options)).await;
+        self.get_keys("get-in-session", keys, Freshness::Session, tokens, Some(options)).await;
     }
 
     async fn get_bounded(&mut self) {
@@ -365,7 +397,7 @@ impl Client {
             max_lag_ms: LAG.as_millis() as u64,
             ..Default::default()
         };
-        self.get_keys("get bounded", keys, Freshness::Bounded(LAG), vec![], Some(options)).await;
+        self.get_keys("get-bounded", keys, Freshness::Bounded(LAG), vec![], Some(options)).await;
     }
 
     async fn get_keys(
@@ -387,8 +419,8 @@ impl Client {
         let invoked = self.recorder.now();
         let answer = match self.api().get(request).await {
             Ok(found) => {
-                let operations = self.seen(&keys, &found.records, freshness);
-                Ok(Answer { coverage: covered(found.coverage), operations })
+                let touched = self.seen(&keys, &found.records, freshness);
+                Ok(Answer { coverage: covered(found.coverage), touched })
             }
             Err(status) => Err((status, vec![])),
         };
@@ -396,39 +428,38 @@ impl Client {
     }
 
     /// What a read of these keys shows of each, in their order; a record that is not whole is damage.
-    fn seen(
-        &self,
-        keys: &[Key],
-        records: &[v1::Record],
-        freshness: Freshness,
-    ) -> Vec<(Key, Act, Option<u64>)> {
+    fn seen(&self, keys: &[Key], records: &[v1::Record], freshness: Freshness) -> Vec<Touch> {
         let mut rest = records.iter().peekable();
-        let mut operations = Vec::new();
+        let mut touched = Vec::new();
         for key in keys {
             let found = rest.next_if(|found| found.key.as_ref() == Some(&wire_key(*key)));
             if found.is_some() {
                 // Twice is the business of the checker of sets.
                 while rest.next_if(|again| again.key.as_ref() == Some(&wire_key(*key))).is_some() {}
             }
-            let value = found.map(|found| self.whole(*key, found));
-            operations.push((*key, Act::Read(value, freshness), found.map(|found| found.version)));
+            let (value, base) = found.map(|found| self.whole(*key, found)).unzip();
+            let act = Act::Read(value, freshness);
+            touched.push(Touch { key: *key, act, version: found.map(|found| found.version), base });
         }
         if let Some(stray) = rest.next() {
             self.damage(format!("a record that was not asked for, or out of order: {:?}", stray.key));
         }
-        operations
+        touched
     }
 
-    fn whole(&self, key: Key, found: &v1::Record) -> u64 {
-        let value = int_of(found, "value").unwrap_or(0) as u64;
-        let written = record(key, value);
+    /// The value of a record and its base.
+    fn whole(&self, key: Key, found: &v1::Record) -> (u64, u64) {
+        let number = |field| int_of(found, field).unwrap_or(0) as u64;
+        let (value, base) = (number("value"), number("base"));
+        let written = patched(key, base, value);
         let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-4;
         let (have, want) = (vector_of(found), vector_of(&written));
         let is_same_vector = have.len() == want.len() && have.iter().zip(want).all(near);
-        if found.payload != written.payload || !is_same_vector {
-            self.damage(format!("key {key}: not what a write of {value:x} made: {found:?}"));
+        let expires = self.lifetime(key, base).is_some();
+        if found.payload != written.payload || !is_same_vector || found.expires_at_ms.is_some() != expires {
+            self.damage(format!("key {key}: not what a write of {base:x} and {value:x} made: {found:?}"));
         }
-        value
+        (value, base)
     }
 
     fn damage(&self, what: String) {
@@ -446,16 +477,12 @@ impl Client {
         answer: Result<Answer, Refused>,
     ) {
         let returned = self.recorder.now();
-        let (outcome, coverage, operations, error) = match answer {
-            Ok(Answer { coverage, operations }) => (Outcome::Done, positions(&coverage), operations, None),
-            Err((status, operations)) => {
+        let (outcome, coverage, touched, error) = match answer {
+            Ok(Answer { coverage, touched }) => (Outcome::Done, positions(&coverage), touched, None),
+            Err((status, touched)) => {
                 self.elsewhere(&status);
-                (
-                    outcome(&status),
-                    vec![],
-                    operations,
-                    Some(format!("{:?}: {}", status.code(), status.message())),
-                )
+                let why = format!("{:?}: {}", status.code(), status.message());
+                (outcome(&status), vec![], touched, Some(why))
             }
         };
         self.knows(&coverage);
@@ -464,13 +491,15 @@ impl Client {
             _ => None,
         };
         let client = self.id;
-        let operations: Vec<Operation> = operations
+        let mut operations: Vec<Operation> = touched
             .into_iter()
-            .map(|(key, act, version)| {
+            .map(|Touch { key, act, version, base }| {
                 let returned = if outcome == Outcome::Unknown { NEVER } else { returned };
-                Operation { client, key, act, outcome, invoked, returned, position, version }
+                Operation { client, key, act, outcome, invoked, returned, position, version, base }
             })
             .collect();
+        self.remember(&operations);
+        operations.extend(self.expiries(&operations));
         let call = Call { client, what, invoked, returned, outcome, freshness, tokens, coverage, error };
         self.recorder.note(|history| {
             history.calls.push(call);
@@ -492,6 +521,11 @@ impl Client {
             self.router = (self.router + 1) % self.routers.len();
         }
     }
+}
+
+/// Passes the records of these keys, by their payloads.
+fn of_keys(keys: &[Key]) -> v1::Filter {
+    api::among("key", keys.iter().map(|key| api::int(*key as i64)).collect())
 }
 
 /// What a caller may believe of a refusal: only that of a wrong request tells for sure that nothing was proposed.

@@ -8,13 +8,14 @@ use std::time::Duration;
 use flotilla_proto::v1;
 use flotilla_proto::v1::plan_request::Goal;
 use flotilla_tests::cluster::Shape;
-use flotilla_tests::load::Load;
+use flotilla_tests::load::{self, Load};
 use rand::Rng as _;
 use rand::seq::IndexedRandom as _;
 
 use super::{COLLECTION, Scene};
 
 const FAULTS: usize = 6;
+const GROUPS: &str = "groups";
 const NODES: usize = 4;
 const ROUTERS: usize = 2;
 /// How long a process stands still, in milliseconds: shorter and longer than an election.
@@ -41,6 +42,8 @@ async fn a_storm_of_faults_breaks_no_promise() {
     let faults = std::env::var("FLOTILLA_TEST_STORM").ok().and_then(|n| n.parse().ok()).unwrap_or(FAULTS);
     let mut scene = Scene::set("cluster::storm::", Shape::of(NODES, 1, ROUTERS)).await;
     scene.work.deadline = Duration::from_secs(3);
+    scene.create(load::groups(GROUPS, 2)).await;
+    scene.work.groups = Some(GROUPS.into());
     let load = scene.load().await;
     for n in 0..faults {
         let calm = scene.draw.random_range(CALM);
@@ -52,6 +55,8 @@ async fn a_storm_of_faults_breaks_no_promise() {
     scene.cluster.led(COLLECTION, &[]).await.unwrap();
     scene.progress(&load, 300).await;
     scene.judge(load).await;
+    scene.cluster.caught_up(GROUPS).await.unwrap_or_else(|why| panic!("{why:?}"));
+    scene.cluster.verified(GROUPS).await.unwrap_or_else(|why| panic!("{why:?}"));
 }
 
 async fn strike(scene: &mut Scene, fault: Fault, load: &Load) {

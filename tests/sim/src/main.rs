@@ -110,11 +110,13 @@ fn main() -> ExitCode {
     bugs::plant(arguments.bug);
     let report = run::run(seed);
     let fired: Vec<String> = report.fired.iter().map(|(kind, times)| format!("{kind:?} {times}")).collect();
+    let verbs: Vec<String> = report.verbs.iter().map(|(verb, times)| format!("{verb} {times}")).collect();
     println!(
-        "seed {seed} trace {:016x} simulated {:.1} healed {:.1} faults {}",
+        "seed {seed} trace {:016x} simulated {:.1} healed {:.1} calls {} faults {}",
         report.trace,
         report.simulated.as_secs_f64(),
         report.healed.as_secs_f64(),
+        verbs.join(", "),
         fired.join(", ")
     );
     match report.verdict {

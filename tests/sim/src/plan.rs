@@ -85,6 +85,11 @@ pub const KINDS: [Kind; 22] = [
     Kind::Grow,
 ];
 
+/// A wall clock jumps by a multiple of this,
+pub const SKEW: Duration = Duration::from_secs(1_200);
+/// at most so many times, forwards or backwards.
+pub const SKEWS: u32 = 3;
+
 /// A fault with its time.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
@@ -183,6 +188,8 @@ pub struct Plan {
     pub tuning: Tuning,
     /// Faults in the order of their times.
     pub faults: Vec<Fault>,
+    /// Whether there is a second collection, whose groups are replaced.
+    pub has_groups: bool,
 }
 
 impl Plan {
@@ -205,7 +212,14 @@ impl Plan {
             latency: Duration::from_millis(draw.random_range(1..=10)),
             tuning: Tuning::draw(draw),
             faults: faults(draw, storm),
+            has_groups: draw.random(),
         }
+    }
+
+    /// By how much a member's wall clock may be off.
+    pub fn clocks_off(&self) -> Duration {
+        let is_skewed = self.faults.iter().any(|fault| fault.kind == Kind::Skew);
+        if is_skewed { SKEW * SKEWS } else { Duration::ZERO }
     }
 
     /// A small cluster in fair weather: one partition, and few writes.
@@ -223,6 +237,7 @@ impl Plan {
             latency: Duration::from_millis(2),
             tuning: Tuning::small(),
             faults: Vec::new(),
+            has_groups: false,
         }
     }
 }

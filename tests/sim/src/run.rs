@@ -25,6 +25,8 @@ pub struct Report {
     pub trace: u64,
     /// How often each kind of fault fired.
     pub fired: BTreeMap<Kind, u64>,
+    /// How many calls of each verb were acknowledged.
+    pub verbs: BTreeMap<&'static str, u64>,
     /// Simulated time.
     pub simulated: Duration,
     /// From the storm's end until all was well.
@@ -41,7 +43,8 @@ pub fn run(seed: u64) -> Report {
     let outcome = begun.and_then(|()| weather_it(&plan, sim, &mut storm, desk, stage, recorder, &mut healed));
     let fired = storm.fired().clone();
     let verdict = scene.judge(outcome);
-    Report { verdict, trace: scene.trace(), fired, simulated: scene.sim.elapsed(), healed }
+    let verbs = scene.recorder.note(|history| history.verbs());
+    Report { verdict, trace: scene.trace(), fired, verbs, simulated: scene.sim.elapsed(), healed }
 }
 
 /// The course of a run: storm, calm.

@@ -12,9 +12,9 @@ use rand::{Rng as _, SeedableRng as _};
 use turmoil::Sim;
 
 use crate::host::Desk;
-use crate::plan::{Fault, Kind, Plan};
+use crate::plan::{Fault, Kind, Plan, SKEW, SKEWS};
 use crate::weather::Weather;
-use crate::work::{COLLECTION, Stage};
+use crate::work::{COLLECTION, GROUP_PARTITIONS, GROUPS, Stage};
 use crate::{net, weather};
 
 /// A process that ended is started again after this.
@@ -269,19 +269,23 @@ impl<'a> Storm<'a> {
                 self.undo.push((until, Undo::Sync(at)));
             }
             Kind::Skew => {
-                let hours = whom as i64 % 7 - 3;
+                let times = (whom % (2 * SKEWS as usize + 1)) as i64 - i64::from(SKEWS);
                 weather::change(|weather| {
-                    let _ = weather.skew.insert(self.members[at].clone(), hours * 1_200_000);
+                    let _ = weather.skew.insert(self.members[at].clone(), times * SKEW.as_millis() as i64);
                 });
             }
             Kind::Transfer => self.desk.step_aside(&self.members[at]),
             Kind::Move => fires = self.move_replica(at, whom),
             Kind::Grow => {
-                let partitions = self.plan.partitions + 1 + (whom % 2) as u32;
+                let (collection, partitions) = match self.plan.has_groups && whom % 4 < 2 {
+                    true => (GROUPS, GROUP_PARTITIONS),
+                    false => (COLLECTION, self.plan.partitions),
+                };
+                let partitions = partitions + 1 + (whom % 2) as u32;
                 self.stage
                     .goals
                     .lock()
-                    .push(Goal::Grow(v1::Grow { collection: COLLECTION.into(), partitions }));
+                    .push(Goal::Grow(v1::Grow { collection: collection.into(), partitions }));
             }
         }
         tracing::info!(

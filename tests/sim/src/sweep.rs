@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use flotilla_tests::load::VERBS;
+
 use crate::bugs::Planted;
 use crate::plan::KINDS;
 
@@ -30,11 +32,15 @@ impl Told {
         self.first.split_whitespace().skip_while(|word| *word != name).nth(1)
     }
 
-    /// How often each kind of fault fired.
-    fn fired(&self) -> impl Iterator<Item = (String, u64)> {
-        let faults = self.first.split_once(" faults ").map_or("", |(_, faults)| faults);
-        let fired = faults.split(", ").filter_map(|fault| fault.split_once(' '));
-        fired.map(|(kind, times)| (kind.to_owned(), times.parse().unwrap_or(0)))
+    /// How many calls of each verb were acknowledged, and how often each kind of fault fired.
+    fn counts(&self) -> (Vec<(String, u64)>, Vec<(String, u64)>) {
+        let told = self.first.split_once(" calls ").map_or("", |(_, told)| told);
+        let (verbs, faults) = told.split_once(" faults ").unwrap_or_default();
+        let counts = |list: &str| {
+            let counts = list.split(", ").filter_map(|count| count.split_once(' '));
+            counts.map(|(name, times)| (name.to_owned(), times.parse().unwrap_or(0))).collect()
+        };
+        (counts(verbs), counts(faults))
     }
 }
 
@@ -107,30 +113,52 @@ fn seeds(from: u64, count: u64, bug: Option<Planted>) -> Vec<Vec<String>> {
     (from..from.saturating_add(count)).map(|seed| arguments(seed).collect()).collect()
 }
 
-/// Runs these seeds and prints those that fail, and how often each fault fired. Whether all were good and no kind of fault
-/// fired too rarely: at least once in a hundred seeds.
+/// How often each of these came about, in many runs.
+struct Counts(BTreeMap<String, u64>);
+
+impl Counts {
+    fn of(names: impl IntoIterator<Item = String>) -> Counts {
+        Counts(names.into_iter().map(|name| (name, 0)).collect())
+    }
+
+    fn add(&mut self, more: Vec<(String, u64)>) {
+        more.into_iter().for_each(|(name, times)| *self.0.entry(name).or_default() += times);
+    }
+
+    /// Prints them. Whether each came about at least once in a hundred runs.
+    fn tell(&self, what: &str, runs: u64) -> bool {
+        let told: Vec<String> = self.0.iter().map(|(name, times)| format!("{name} {times}")).collect();
+        println!("{what}: {}", told.join(", "));
+        let is_rare = |(_, times): &(&String, &u64)| **times * 100 < runs;
+        let rare: Vec<&String> = self.0.iter().filter(is_rare).map(|(name, _)| name).collect();
+        if !rare.is_empty() {
+            println!("too rarely for {runs} seeds: {rare:?}");
+        }
+        rare.is_empty()
+    }
+}
+
+/// Runs these seeds and prints those that fail, and how often each fault fired and each verb was acknowledged. Whether all were
+/// good and nothing came about too rarely: at least once in a hundred seeds.
 pub fn sweep(from: u64, count: u64, jobs: usize, bug: Option<Planted>) -> bool {
     let began = Instant::now();
     let (mut bad, mut simulated, mut operations) = (Vec::new(), 0.0, 0);
-    let mut fired: BTreeMap<String, u64> = KINDS.iter().map(|kind| (format!("{kind:?}"), 0)).collect();
+    let mut fired = Counts::of(KINDS.iter().map(|kind| format!("{kind:?}")));
+    let mut verbs = Counts::of(VERBS.map(str::to_owned));
     each(&seeds(from, count, bug), jobs, |at, told| {
         let seed = from + at as u64;
         simulated += told.simulated;
         operations += told.operations;
-        told.fired().for_each(|(kind, times)| *fired.entry(kind).or_default() += times);
+        let (called, struck) = told.counts();
+        verbs.add(called);
+        fired.add(struck);
         if !told.is_good {
             println!("seed {seed}: {}", told.why);
             bad.push(seed);
         }
         true
     });
-    let kinds: Vec<String> = fired.iter().map(|(kind, times)| format!("{kind} {times}")).collect();
-    println!("faults: {}", kinds.join(", "));
-    let rare: Vec<&String> =
-        fired.iter().filter(|(_, times)| **times * 100 < count).map(|(kind, _)| kind).collect();
-    if !rare.is_empty() {
-        println!("fired too rarely for {count} seeds: {rare:?}");
-    }
+    let is_wide = verbs.tell("calls", count) & fired.tell("faults", count);
     bad.sort_unstable();
     println!(
         "{} seeds from {from}: {} failed {bad:?}; {:.2} simulated hours, {operations} operations checked, in {:.0} s",
@@ -139,7 +167,7 @@ pub fn sweep(from: u64, count: u64, jobs: usize, bug: Option<Planted>) -> bool {
         simulated / 3_600.0,
         began.elapsed().as_secs_f64()
     );
-    bad.is_empty() && rare.is_empty()
+    bad.is_empty() && is_wide
 }
 
 /// A seed of these that finds the bug, with the first line of what it says. A cluster that only does not heal may have another

@@ -12,6 +12,7 @@ use flotilla_tests::history::Recorder;
 use flotilla_tests::load::{self, Client, Work};
 use flotilla_tests::seed::Seed;
 use parking_lot::Mutex;
+use tonic::Status;
 use tonic::transport::Endpoint;
 
 use crate::host::DATA;
@@ -20,6 +21,10 @@ use crate::plan::Plan;
 
 /// The collection that all work on.
 pub const COLLECTION: &str = "sim";
+/// The one whose groups are replaced, in some plans.
+pub const GROUPS: &str = "sim-groups";
+/// The partitions that it has at first.
+pub const GROUP_PARTITIONS: u32 = 2;
 const CALL_WITHIN: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -68,6 +73,8 @@ pub async fn run(plan: Plan, stage: Arc<Stage>, recorder: Arc<Recorder>) -> turm
         keys: plan.keys,
         pace: plan.pace,
         deadline: CALL_WITHIN,
+        clocks_off: plan.clocks_off(),
+        groups: plan.has_groups.then(|| GROUPS.to_owned()),
         ..Work::on(COLLECTION)
     };
     let seed = Seed::fixed(plan.seed);
@@ -90,17 +97,14 @@ pub async fn run(plan: Plan, stage: Arc<Stage>, recorder: Arc<Recorder>) -> turm
     settle(&plan, &stage, &routers, &recorder, &seed, &work).await
 }
 
-/// Waits for the members, and makes the collection.
+/// Waits for the members, and makes the collections.
 async fn set_up(plan: &Plan, stage: &Stage, routers: &[Api]) {
-    let spec = v1::CollectionSpec { replication_factor: 3, ..load::collection(COLLECTION, plan.partitions) };
     loop {
         let members = routers[0].placement().await.map_or(0, |map| map.nodes.len());
         if members == plan.nodes + plan.learners {
-            let request = v1::CreateCollectionRequest { spec: Some(spec.clone()) };
-            match routers[0].create(request).await {
-                Ok(_) => break,
-                Err(why) if why.code() == tonic::Code::AlreadyExists => break,
-                Err(why) => stage.lacks(format!("the collection is not made: {why}")),
+            match create(plan, &routers[0]).await {
+                Ok(()) => break,
+                Err(why) => stage.lacks(format!("a collection is not made: {why}")),
             }
         } else {
             stage.lacks(format!("{members} members"));
@@ -109,6 +113,18 @@ async fn set_up(plan: &Plan, stage: &Stage, routers: &[Api]) {
     }
     stage.lacks("");
     stage.is_set.store(true, Ordering::SeqCst);
+}
+
+async fn create(plan: &Plan, router: &Api) -> Result<(), Status> {
+    let groups = plan.has_groups.then(|| load::groups(GROUPS, GROUP_PARTITIONS));
+    for spec in [load::collection(COLLECTION, plan.partitions)].into_iter().chain(groups) {
+        let spec = v1::CollectionSpec { replication_factor: 3, ..spec };
+        match router.create(v1::CreateCollectionRequest { spec: Some(spec) }).await {
+            Err(why) if why.code() != tonic::Code::AlreadyExists => return Err(why),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Plans and applies what the storm asks for, until the map stands still for a moment.
@@ -143,19 +159,27 @@ async fn settle(
     work: &Work,
 ) -> turmoil::Result {
     loop {
-        match compare(&routers[0]).await {
+        match compare(plan, &routers[0]).await {
             Ok(()) => break,
             Err(why) => stage.lacks(why),
         }
         tokio::time::sleep(PAUSE).await;
     }
-    stage.lacks("every key is read once more");
     let mut reader = Client::over(recorder, routers.to_vec(), seed, work);
     loop {
+        match reader.expiring().await {
+            Ok(keys) if keys.is_empty() => break,
+            Ok(keys) => stage.lacks(format!("records stay, and their time is over: keys {keys:?}")),
+            Err(why) => stage.lacks(format!("records that expire are not read: {why}")),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    stage.lacks("every key is read once more");
+    loop {
         let before = recorder.note(|history| history.acknowledged());
-        reader.get_all().await;
+        let calls = reader.get_all().await + 1;
         reader.scan().await;
-        if recorder.note(|history| history.acknowledged()) == before + plan.keys as usize + 1 {
+        if recorder.note(|history| history.acknowledged()) == before + calls {
             break;
         }
     }
@@ -167,13 +191,20 @@ fn name(placement: &v1::CollectionPlacement) -> Option<&str> {
     Some(placement.collection.as_ref()?.spec.as_ref()?.name.as_str())
 }
 
+async fn compare(plan: &Plan, router: &Api) -> Result<(), String> {
+    for collection in [COLLECTION].into_iter().chain(plan.has_groups.then_some(GROUPS)) {
+        compare_replicas(router, collection).await?;
+    }
+    Ok(())
+}
+
 /// Whether every replica of the collection gives a digest, and all of a partition are equal.
-async fn compare(router: &Api) -> Result<(), String> {
+async fn compare_replicas(router: &Api, called: &str) -> Result<(), String> {
     let map = router.placement().await.map_err(|why| format!("no map: {why}"))?;
     let collection =
-        map.collections.iter().find(|c| name(c) == Some(COLLECTION)).ok_or("the collection is gone")?;
+        map.collections.iter().find(|c| name(c) == Some(called)).ok_or("a collection is gone")?;
     let mut by_partition: BTreeMap<u64, BTreeSet<(u64, String)>> = BTreeMap::new();
-    let answers = router.verify(COLLECTION, true).await.map_err(|why| format!("no digests: {why}"))?;
+    let answers = router.verify(called, true).await.map_err(|why| format!("no digests: {why}"))?;
     let digests: Vec<v1::ReplicaDigest> = answers.into_iter().flat_map(|answer| answer.replicas).collect();
     let wanted: usize = collection.partitions.iter().map(|p| p.replicas.len() + p.learners.len()).sum();
     if digests.len() < wanted {

@@ -76,11 +76,11 @@ pub fn check_key(operations: &[Operation]) -> Result<(), String> {
     partitions.dedup();
     let [_] = partitions[..] else { return Ok(()) };
     let places = places(operations)?;
-    let is_write = |o: &&Operation| !matches!(o.act, Act::Read(..));
+    let is_write = |o: &&Operation| o.act.is_write();
     let placed = done().filter(is_write).filter_map(|o| Some((o.position?.index, o)));
     let mut log: BTreeMap<u64, &Operation> = placed.collect();
     for write in operations.iter().filter(is_write) {
-        if let Act::Upsert(value) = write.act
+        if let Some(value) = write.act.written()
             && let Some(index) = places.get(&value)
         {
             log.insert(*index, write);
@@ -88,12 +88,17 @@ pub fn check_key(operations: &[Operation]) -> Result<(), String> {
     }
     let is_whole = operations
         .iter()
-        .filter(|o| matches!(o.act, Act::Delete { .. }) && o.outcome != Outcome::Failed)
+        .filter(|o| matches!(o.act, Act::Delete { .. } | Act::Expire(_)) && o.outcome != Outcome::Failed)
         .all(|o| o.outcome == Outcome::Done && o.position.is_some());
     for read in done() {
-        let (Act::Read(value, _), Some(at)) = (read.act, read.position) else { continue };
+        let Some(at) = read.position else { continue };
+        let index = match read.act {
+            Act::Read(value, _) => value.and_then(|value| places.get(&value).copied()),
+            // What was refused has met a record, or none.
+            Act::Refused { .. } => read.version,
+            _ => continue,
+        };
         let last = log.range(..=at.index).next_back();
-        let index = value.and_then(|value| places.get(&value).copied());
         match (index, last) {
             (Some(index), _) if index > at.index => {
                 return Err(format!(
@@ -109,9 +114,7 @@ pub fn check_key(operations: &[Operation]) -> Result<(), String> {
                     listed([*write, read])
                 ));
             }
-            (None, Some((_, write)))
-                if value.is_none() && is_whole && matches!(write.act, Act::Upsert(_)) =>
-            {
+            (None, Some((_, write))) if !read.act.is_there() && is_whole && write.act.is_there() => {
                 return Err(format!("misses a record: key {}:{}", read.key, listed([*write, read])));
             }
             _ => {}
@@ -125,16 +128,17 @@ fn places(operations: &[Operation]) -> Result<BTreeMap<u64, u64>, String> {
     let mut places: BTreeMap<u64, u64> = BTreeMap::new();
     for operation in operations.iter().filter(|o| o.outcome == Outcome::Done) {
         let (value, index) = match operation.act {
-            Act::Upsert(value) => (value, operation.position.map(|at| at.index)),
             // Where the read names no partition, its version may count in another one's log.
             Act::Read(Some(value), _) => (value, operation.position.and(operation.version)),
-            _ => continue,
+            act => match act.written() {
+                Some(value) => (value, operation.position.map(|at| at.index)),
+                None => continue,
+            },
         };
         let Some(index) = index else { continue };
         let known = *places.entry(value).or_insert(index);
         if known != index {
-            let shows =
-                |o: &&Operation| matches!(o.act, Act::Upsert(v) | Act::Read(Some(v), _) if v == value);
+            let shows = |o: &&Operation| o.act.written().or(o.act.read()) == Some(value);
             return Err(format!(
                 "one write, applied at two log indexes, {known} and {index}: key {}:{}",
                 operation.key,

@@ -6,16 +6,20 @@
 //! holds) that failed once is not tried again. Keys are checked one by one, since a history is linearizable if and only if
 //! its restriction to each object is (Herlihy and Wing).
 //!
-//! Some things keep it small. A read that fits the register goes in at once, because it changes nothing. A write with
-//! unknown outcome need not go in at all, so it goes in only right before an operation that needs it and may come next: put
-//! in earlier it would be overwritten or seen before; and where any open write would do, one stands for all. Since no value
-//! is written twice, a value that a read has yet to see must not be overwritten. The search ends when all operations with
-//! known outcome are in.
+//! The register holds the value that was written last and the base below it: a patch changes the one and keeps the other. A
+//! conditional write that was acknowledged goes in only where it holds what the write wanted; one that was refused is a read
+//! of the contrary. A record expires while its upsert is the last.
+//!
+//! Some things keep it small. What reads and fits the register goes in at once, because it changes nothing. A write with
+//! unknown outcome need not go in at all, so it goes in only where an operation that may come next does not fit before and
+//! does after: put in earlier it would be overwritten or seen before; and of those whose values nobody asks for, one of a kind
+//! stands for all. Since no value is written twice, a value that a read has yet to see must not be overwritten. The search
+//! ends when all operations with known outcome are in.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::checker::{interval, listed};
-use crate::history::{Act, NEVER, Operation, Outcome, Value};
+use crate::history::{Act, Expect, NEVER, Operation, Outcome, Value};
 
 /// Configurations looked at before the search gives up.
 const CONFIGURATIONS_MAX: usize = 2_000_000;
@@ -45,11 +49,20 @@ enum Verdict {
     Undecided,
 }
 
+/// What the register holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct State {
+    /// What was written last.
+    value: Value,
+    /// What was upserted last, patched since or not.
+    base: Value,
+}
+
 /// Which operations are in, and what the register holds then.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Configuration {
     is_in: Vec<u64>,
-    value: Value,
+    state: State,
 }
 
 impl Configuration {
@@ -67,8 +80,8 @@ impl Configuration {
         numbers.take_while(move |n| *n < count)
     }
 
-    fn with(&self, n: usize, value: Value) -> Configuration {
-        let mut next = Configuration { is_in: self.is_in.clone(), value };
+    fn with(&self, n: usize, state: State) -> Configuration {
+        let mut next = Configuration { is_in: self.is_in.clone(), state };
         next.is_in[n / 64] |= 1 << (n % 64);
         next
     }
@@ -87,11 +100,25 @@ impl Entry {
     }
 }
 
+/// The act with no value of its own.
+fn kind(act: Act) -> Act {
+    match act {
+        Act::Upsert(_) => Act::Upsert(0),
+        Act::UpsertIf(_, expect) => Act::UpsertIf(0, expect),
+        Act::Patch(_, expect) => Act::Patch(0, expect),
+        other => other,
+    }
+}
+
 struct Search {
     /// By begin.
     entries: Vec<Entry>,
     /// Which of them saw a value.
     reads: HashMap<u64, Vec<usize>>,
+    /// What was seen to lie below a patch.
+    bases: HashMap<u64, u64>,
+    /// Values that somebody asks for: they were seen, lie below a patch, or a condition names them.
+    wanted: HashSet<u64>,
     /// The most operations that were in at once, and the first to return of those that were not.
     deepest: (usize, Option<usize>),
 }
@@ -112,18 +139,28 @@ impl Search {
             .collect();
         entries.sort_by_key(|entry| (entry.begin, entry.end));
         let mut reads: HashMap<u64, Vec<usize>> = HashMap::new();
+        let (mut bases, mut wanted) = (HashMap::new(), HashSet::new());
         for (n, entry) in entries.iter().enumerate() {
-            if let Act::Read(Some(value), _) = entry.operation.act {
-                reads.entry(value).or_default().push(n);
+            let Operation { act, base, .. } = entry.operation;
+            match act {
+                Act::Read(Some(value), _) => {
+                    reads.entry(value).or_default().push(n);
+                    wanted.extend([value].into_iter().chain(base));
+                    bases.extend(base.filter(|base| *base != value).map(|base| (value, base)));
+                }
+                Act::UpsertIf(_, Expect::Value(value))
+                | Act::Patch(_, Expect::Value(value))
+                | Act::Refused { expect: Expect::Value(value), .. } => drop(wanted.insert(value)),
+                _ => {}
             }
         }
-        Search { entries, reads, deepest: (0, None) }
+        Search { entries, reads, bases, wanted, deepest: (0, None) }
     }
 
     fn run(&mut self) -> Verdict {
         let words = self.entries.len().div_ceil(64);
         let mut tried = HashSet::new();
-        let mut open = vec![Configuration { is_in: vec![0; words], value: None }];
+        let mut open = vec![Configuration { is_in: vec![0; words], state: State::default() }];
         while let Some(configuration) = open.pop() {
             let configuration = self.with_reads(configuration);
             let Some(frontier) = self.frontier(&configuration) else { return Verdict::Linear };
@@ -137,27 +174,53 @@ impl Search {
             // Deep first, and of several writes the one that returned first: most often the order it happened in.
             let mut next = self.writes(&configuration, frontier);
             next.sort_by_key(|(n, _)| std::cmp::Reverse((self.entries[*n].end, self.entries[*n].begin)));
-            open.extend(next.into_iter().map(|(n, value)| configuration.with(n, value)));
+            open.extend(next.into_iter().map(|(n, state)| configuration.with(n, state)));
         }
         Verdict::Stuck
     }
 
-    /// Adds every read that fits, until none does.
+    /// Adds everything that reads and fits, until nothing does.
     fn with_reads(&self, mut configuration: Configuration) -> Configuration {
         loop {
             let frontier = self.frontier(&configuration).unwrap_or(NEVER);
             let fits = |n: &usize| {
-                let Act::Read(value, _) = self.entries[*n].operation.act else { return false };
-                value == configuration.value
+                !self.entries[*n].operation.act.is_write() && self.after(*n, configuration.state).is_some()
             };
             let fitting: Vec<usize> = self.outside(&configuration, frontier).filter(fits).collect();
             if fitting.is_empty() {
                 return configuration;
             }
             for n in fitting {
-                configuration = configuration.with(n, configuration.value);
+                configuration = configuration.with(n, configuration.state);
             }
         }
+    }
+
+    /// The register after an operation; none if its answer does not fit.
+    fn after(&self, n: usize, state: State) -> Option<State> {
+        let operation = &self.entries[n].operation;
+        let is_there = state.value.is_some();
+        let (fits, after) = match operation.act {
+            Act::Upsert(value) => (true, State { value: Some(value), base: Some(value) }),
+            Act::UpsertIf(value, expect) => {
+                (expect.holds(state.value), State { value: Some(value), base: Some(value) })
+            }
+            Act::Patch(value, expect) => {
+                let known = self.bases.get(&value);
+                let fits = is_there && expect.holds(state.value);
+                (
+                    fits && known.is_none_or(|base| state.base == Some(*base)),
+                    State { value: Some(value), ..state },
+                )
+            }
+            Act::Refused { expect, existed } => (existed == is_there && !expect.holds(state.value), state),
+            Act::Delete { existed } => (existed.is_none_or(|existed| existed == is_there), State::default()),
+            Act::Expire(value) => (state.base == Some(value), State::default()),
+            Act::Read(value, _) => {
+                (value == state.value && operation.base.is_none_or(|base| state.base == Some(base)), state)
+            }
+        };
+        fits.then_some(after)
     }
 
     /// The first return among operations that have to go in and are not: none of those that begin later may go before.
@@ -184,62 +247,41 @@ impl Search {
         configuration.left(self.entries.len()).take_while(move |n| self.entries[*n].begin <= frontier)
     }
 
-    /// Writes that may go in next, with the value they leave.
-    fn writes(&self, configuration: &Configuration, frontier: u64) -> Vec<(usize, Value)> {
+    /// Writes that may go in next, with what they leave.
+    fn writes(&self, configuration: &Configuration, frontier: u64) -> Vec<(usize, State)> {
         let next: Vec<usize> = self.outside(configuration, frontier).collect();
-        let needs = |value: Value| next.iter().any(|n| self.needs(*n, value));
-        let (mut is_deleted, mut is_filled) = (false, false);
+        let mut stand: Vec<Act> = Vec::new();
         let mut found = Vec::new();
         for n in &next {
             let entry = &self.entries[*n];
-            match entry.operation.act {
-                Act::Upsert(value) if entry.is_open() => {
-                    if needs(Some(value)) {
-                        found.push((*n, Some(value)));
-                    } else if !is_filled && configuration.value.is_none() && !self.is_read(value) {
-                        let wants_any = |n: &usize| self.existed(*n) == Some(true);
-                        is_filled = true;
-                        found.extend(next.iter().any(wants_any).then_some((*n, Some(value))));
-                    }
+            let act = entry.operation.act;
+            let Some(after) = self.after(*n, configuration.state).filter(|_| act.is_write()) else {
+                continue;
+            };
+            if entry.is_open() {
+                let is_wanted = act.written().is_some_and(|value| self.wanted.contains(&value));
+                let is_known = !is_wanted && stand.contains(&kind(act));
+                if is_known || !next.iter().any(|m| m != n && self.helps(*m, configuration.state, after)) {
+                    continue;
                 }
-                Act::Delete { .. } if entry.is_open() => {
-                    let is_wanted = !is_deleted && configuration.value.is_some() && needs(None);
-                    found.extend(is_wanted.then_some((*n, None)));
-                    is_deleted = true;
-                }
-                Act::Upsert(value) => found.push((*n, Some(value))),
-                Act::Delete { existed: Some(existed) } if existed != configuration.value.is_some() => {}
-                Act::Delete { .. } => found.push((*n, None)),
-                Act::Read(..) => {}
+                stand.extend((!is_wanted).then(|| kind(act)));
             }
+            found.push((*n, after));
         }
         found
     }
 
-    /// Whether an operation can only go in while the register holds exactly this.
-    fn needs(&self, n: usize, value: Value) -> bool {
-        match self.entries[n].operation.act {
-            Act::Read(seen, _) => seen == value,
-            Act::Delete { existed } => existed == Some(false) && value.is_none(),
-            Act::Upsert(_) => false,
-        }
-    }
-
-    fn existed(&self, n: usize) -> Option<bool> {
-        match self.entries[n].operation.act {
-            Act::Delete { existed } => existed,
-            _ => None,
-        }
-    }
-
-    /// Whether anybody saw this value.
-    fn is_read(&self, value: u64) -> bool {
-        self.reads.contains_key(&value)
+    /// Whether an operation comes out otherwise after a write than before it, so that somebody could tell.
+    fn helps(&self, n: usize, before: State, after: State) -> bool {
+        let is_below = matches!(self.entries[n].operation.act, Act::Patch(..))
+            && before.base != after.base
+            && after.base.is_some_and(|base| self.wanted.contains(&base));
+        self.after(n, after).is_some() && (is_below || self.after(n, before).is_none())
     }
 
     /// Whether the next write, whichever it is, takes away for good what a read still has to see.
     fn is_dead(&self, configuration: &Configuration) -> bool {
-        let reads = configuration.value.and_then(|value| self.reads.get(&value));
+        let reads = configuration.state.value.and_then(|value| self.reads.get(&value));
         reads.is_some_and(|reads| reads.iter().any(|n| !configuration.has(*n)))
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::checker::{interval, listed};
+use crate::checker::{interval, listed, may_remove};
 use crate::history::{Act, Freshness, Operation, Outcome};
 
 /// Looks at the session reads of one key.
@@ -14,24 +14,22 @@ use crate::history::{Act, Freshness, Operation, Outcome};
 /// # Errors
 /// The first that shows less than its client knew.
 pub fn check(operations: &[Operation]) -> Result<(), String> {
-    let upserts: BTreeMap<u64, &Operation> = operations
-        .iter()
-        .filter_map(|o| match o.act {
-            Act::Upsert(value) => Some((value, o)),
-            _ => None,
-        })
-        .collect();
+    let writes: BTreeMap<u64, &Operation> =
+        operations.iter().filter_map(|o| Some((o.act.written()?, o))).collect();
     let mut floors: BTreeMap<u64, Vec<Known>> = BTreeMap::new();
     for operation in operations.iter().filter(|o| o.outcome == Outcome::Done) {
         let known = floors.entry(operation.client).or_default();
         match operation.act {
-            Act::Upsert(_) | Act::Delete { .. } => known.push(Known { floor: operation, by: operation }),
+            Act::Upsert(_) | Act::UpsertIf(..) | Act::Patch(..) | Act::Delete { .. } => {
+                known.push(Known { floor: operation, by: operation });
+            }
+            Act::Refused { .. } | Act::Expire(_) => {}
             Act::Read(value, freshness) => {
                 if freshness == Freshness::Session {
-                    not_below(operation, known, &upserts, operations)?;
+                    not_below(operation, known, &writes, operations)?;
                 }
                 if matches!(freshness, Freshness::Session | Freshness::Linearizable) {
-                    let seen = value.and_then(|value| upserts.get(&value).copied());
+                    let seen = value.and_then(|value| writes.get(&value).copied());
                     known.extend(seen.map(|floor| Known { floor, by: operation }));
                 }
             }
@@ -50,21 +48,20 @@ struct Known<'a> {
 fn not_below(
     read: &Operation,
     known: &[Known],
-    upserts: &BTreeMap<u64, &Operation>,
+    writes: &BTreeMap<u64, &Operation>,
     operations: &[Operation],
 ) -> Result<(), String> {
     let Act::Read(value, _) = read.act else { return Ok(()) };
-    let shown = value.and_then(|value| upserts.get(&value).copied());
+    let shown = value.and_then(|value| writes.get(&value).copied());
     let removes = |floor: &Operation| {
-        let is_delete = |o: &&Operation| matches!(o.act, Act::Delete { .. }) && o.outcome != Outcome::Failed;
+        let is_delete = |o: &&Operation| may_remove(o, floor, writes) && o.outcome != Outcome::Failed;
         let mut deletes = operations.iter().filter(is_delete);
         deletes.any(|o| interval(o).1 >= floor.invoked && o.invoked <= read.returned)
     };
     let is_passed = |Known { floor, .. }: &&Known| match (shown, floor.act) {
         (Some(shown), _) => interval(shown).1 < floor.invoked,
         // A delete is no news to who sees nothing.
-        (None, Act::Upsert(_)) => value.is_none() && !removes(floor),
-        (None, _) => false,
+        (None, act) => act.is_there() && value.is_none() && !removes(floor),
     };
     match known.iter().find(is_passed) {
         Some(Known { floor, by }) => Err(format!(

@@ -1,27 +1,29 @@
 //! Answers over the whole collection: acknowledged ⊆ seen ⊆ possibly written, and no key twice.
 //!
-//! A scan, an exact search with room for every key and a count are judged key by key: each key is there or not at some
+//! A scan, an exact search with room for every key, an aggregation by key and a count are judged key by key: each key is there or not at some
 //! moment of the answer's interval, not all at one moment. A key **must** be seen where some answer before showed it there
-//! (an acknowledged upsert, or a read of it) and no delete can have removed it since. It **must not** be seen where nobody
-//! can have written it yet, or where some answer before showed it gone and no upsert can have brought it back since. What
-//! lies between may be either. A count lies between the number of those that must be seen and of those that may.
+//! (an acknowledged write, or a read of it) and no delete can have removed it since. It **must not** be seen where nobody
+//! can have written it yet, or where some answer before showed it gone and no upsert can have brought it back since: what
+//! changes only what is there, a patch or an update, brings nothing back. What lies between may be either. A count lies
+//! between the number of those that must be seen and of those that may.
 //!
 //! Sound whatever the timing: an open write counts as possible for ever, until a read shows that it has taken effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::checker::{interval, listed, span};
-use crate::history::{Act, Key, NEVER, Operation, Outcome, Seen, SetAnswer};
+use crate::history::{Act, GROUP, Key, NEVER, Operation, Outcome, Seen, SetAnswer};
 
 /// Looks at every answer over the whole collection, with the operations of each key.
 ///
 /// # Errors
 /// The first answer that misses a key, shows one that cannot be there or shows it twice, or counts too few or too many.
 pub fn check(answers: &[SetAnswer], keys: &BTreeMap<Key, Vec<Operation>>) -> Result<(), String> {
-    let lives: BTreeMap<Key, Life> = keys.iter().map(|(key, ops)| (*key, Life::told_by(ops))).collect();
+    let records = keys.range(..GROUP);
+    let lives: BTreeMap<Key, Life> = records.map(|(key, ops)| (*key, Life::told_by(ops))).collect();
     for answer in answers {
         match &answer.seen {
-            Seen::Scan(seen) | Seen::Search(seen) => seen_keys(answer, seen, &lives)?,
+            Seen::Scan(seen) | Seen::Search(seen) | Seen::Groups(seen) => seen_keys(answer, seen, &lives)?,
             Seen::Count(count) => counted(answer, *count, &lives)?,
         }
     }
@@ -101,23 +103,16 @@ impl<'a> Life<'a> {
         for operation in operations.iter().filter(|o| o.outcome != Outcome::Failed) {
             let (begin, end) = interval(operation);
             let is_done = operation.outcome == Outcome::Done;
-            let shows = match operation.act {
-                Act::Upsert(value) => {
-                    let seen = first_seen.get(&value).copied().unwrap_or(NEVER);
-                    upserts.push(Between { begin, end: end.min(seen) });
-                    Some(true)
-                }
-                Act::Delete { .. } => {
-                    deletes.push(Between { begin, end });
-                    Some(false)
-                }
-                Act::Read(value, _) => Some(value.is_some()),
-            };
-            let fact = (Between { begin, end }, operation);
-            match shows.filter(|_| is_done) {
-                Some(true) => there.push(fact),
-                Some(false) => gone.push(fact),
-                None => {}
+            if let Some(value) = operation.act.written().filter(|_| operation.act.creates()) {
+                let seen = first_seen.get(&value).copied().unwrap_or(NEVER);
+                upserts.push(Between { begin, end: end.min(seen) });
+            }
+            if matches!(operation.act, Act::Delete { .. } | Act::Expire(_)) {
+                deletes.push(Between { begin, end });
+            }
+            if is_done {
+                let facts = if operation.act.is_there() { &mut there } else { &mut gone };
+                facts.push((Between { begin, end }, operation));
             }
         }
         Life { there: Facts::of(there), gone: Facts::of(gone), upserts, deletes }
@@ -146,7 +141,7 @@ impl<'a> Life<'a> {
 fn first_seen(operations: &[Operation]) -> BTreeMap<u64, u64> {
     let mut first = BTreeMap::new();
     for operation in operations.iter().filter(|o| o.outcome == Outcome::Done) {
-        if let Act::Read(Some(value), _) = operation.act {
+        for value in operation.act.read().into_iter().chain(operation.base) {
             let seen = first.entry(value).or_insert(NEVER);
             *seen = operation.returned.min(*seen);
         }

@@ -1,17 +1,21 @@
-//! Questions about the whole collection: a scan through all pages, an exact search with room for every key, a count.
+//! Questions about the whole collection: a scan through all pages, an exact search with room for every key, a count, an
+//! aggregation by key.
 //!
-//! Each answer goes down as a set ([`crate::history::SetAnswer`]); what a scan or search shows of each key goes down as a
-//! read of it too, so that an index that lost a record, or kept an old vector, is found out by the judges of single keys.
+//! Each answer goes down as a set ([`crate::history::SetAnswer`]); what a scan, a search or an aggregation shows of each key
+//! goes down as a read of it too, so that an index that lost a record, or kept an old vector or value, is found out by the
+//! judges of single keys.
 
 use std::collections::BTreeMap;
 
 use flotilla_proto::v1;
+use flotilla_proto::v1::aggregation::{Kind, Metric, Terms};
+use flotilla_proto::v1::aggregation_result::Kind as Told;
 use rand::Rng as _;
 use tonic::Status;
 
-use super::{Answer, Client, covered, positions, wire_key};
+use super::{Answer, Client, Touch, covered, positions, wire_key};
 use crate::api::{self, vector_of};
-use crate::history::{Freshness, Key, Seen, SetAnswer};
+use crate::history::{Act, Freshness, Key, Seen, SetAnswer};
 use crate::seed::unit_vector;
 
 /// Records of a scan's page: a scan has several.
@@ -26,8 +30,8 @@ impl Client {
         let answer = match self.pages().await {
             Ok((records, coverage)) => {
                 self.saw(invoked, Seen::Scan(self.keys_of(records.iter().map(|record| &record.key))));
-                let operations = self.seen(&self.sorted_keys(), &records, Freshness::Linearizable);
-                Ok(Answer { coverage, operations })
+                let touched = self.seen(&self.sorted_keys(), &records, Freshness::Linearizable);
+                Ok(Answer { coverage, touched })
             }
             Err(status) => Err((status, vec![])),
         };
@@ -81,8 +85,8 @@ impl Client {
                     found.hits.into_iter().filter_map(|hit| hit.record).collect();
                 records.sort_by_key(|record| record.key.as_ref().map(api::sortable));
                 self.saw(invoked, Seen::Search(self.keys_of(records.iter().map(|record| &record.key))));
-                let operations = self.seen(&self.sorted_keys(), &records, Freshness::Linearizable);
-                Ok(Answer { coverage, operations })
+                let touched = self.seen(&self.sorted_keys(), &records, Freshness::Linearizable);
+                Ok(Answer { coverage, touched })
             }
             Err(status) => Err((status, vec![])),
         };
@@ -112,11 +116,70 @@ impl Client {
         let answer = match counted.and_then(|counted| Ok((whole(counted.coverage)?, counted.count))) {
             Ok((coverage, count)) => {
                 self.saw(invoked, Seen::Count(count));
-                Ok(Answer { coverage, operations: vec![] })
+                Ok(Answer { coverage, touched: vec![] })
             }
             Err(status) => Err((status, vec![])),
         };
         self.ended("count", invoked, Some(Freshness::Linearizable), vec![], answer);
+    }
+
+    /// Groups everything by key, each group with what its records have: there is one to a key.
+    pub async fn aggregate(&mut self) {
+        let aggregation = |field: &str, kind| v1::Aggregation {
+            field: field.to_owned(),
+            kind: Some(kind),
+            aggregations: BTreeMap::new(),
+        };
+        let greatest = |field: &str| (field.to_owned(), aggregation(field, Kind::Metric(Metric::Max.into())));
+        let size = u32::try_from(self.work.keys).unwrap_or(u32::MAX);
+        let terms = v1::Aggregation {
+            aggregations: [greatest("value"), greatest("base")].into(),
+            ..aggregation("key", Kind::Terms(Terms { size, ..Terms::default() }))
+        };
+        let request = v1::AggregateRequest {
+            collection: self.work.collection.clone(),
+            filter: None,
+            aggregations: [("keys".to_owned(), terms)].into(),
+            read: self.may_be_partial(),
+        };
+        let invoked = self.recorder.now();
+        let counted = self.api().aggregate(request).await;
+        let answer = match counted.and_then(|counted| Ok((whole(counted.coverage.clone())?, counted))) {
+            Ok((coverage, counted)) => Ok(Answer { coverage, touched: self.grouped(invoked, &counted) }),
+            Err(status) => Err((status, vec![])),
+        };
+        self.ended("aggregate", invoked, Some(Freshness::Linearizable), vec![], answer);
+    }
+
+    /// What groups by key show: each key as often as it was counted, and the value of each.
+    fn grouped(&self, invoked: u64, counted: &v1::AggregateResponse) -> Vec<Touch> {
+        let (mut keys, mut shown) = (Vec::new(), BTreeMap::new());
+        let buckets = match counted.results.get("keys").map(|result| &result.kind) {
+            Some(Some(Told::Buckets(buckets))) => buckets.buckets.as_slice(),
+            _ => &[],
+        };
+        for bucket in buckets {
+            let inner = |field: &str| match &bucket.results.get(field)?.kind {
+                Some(Told::Value(value)) => number(Some(value)),
+                _ => None,
+            };
+            match (number(bucket.value.as_ref()), inner("value"), inner("base")) {
+                (Some(key), Some(value), Some(base)) if (1..=self.work.keys).contains(&key) => {
+                    keys.extend((0..bucket.count).map(|_| key));
+                    shown.insert(key, (value, base));
+                }
+                other => self.damage(format!("a group of no key, {other:?}: {bucket:?}")),
+            }
+        }
+        if keys.len() as u64 != counted.count {
+            self.damage(format!("of {} records {} are in groups: {keys:?}", counted.count, keys.len()));
+        }
+        self.saw(invoked, Seen::Groups(keys));
+        let read = |key: Key| {
+            let (value, base) = shown.get(&key).copied().unzip();
+            Touch { base, ..Touch::of(key, Act::Read(value, Freshness::Linearizable)) }
+        };
+        (1..=self.work.keys).map(read).collect()
     }
 
     /// Half of the answers may lack partitions, if they say so: those that say nothing must be whole.
@@ -139,10 +202,17 @@ impl Client {
     }
 
     /// The test's keys for those of an answer; one that is none of ours is noticed where the records are looked at.
-    fn keys_of<'a>(&self, wire: impl Iterator<Item = &'a Option<v1::Key>>) -> Vec<Key> {
+    pub(super) fn keys_of<'a>(&self, wire: impl Iterator<Item = &'a Option<v1::Key>>) -> Vec<Key> {
         let ours: BTreeMap<_, Key> =
             (1..=self.work.keys).map(|key| (api::sortable(&wire_key(key)), key)).collect();
         wire.flatten().filter_map(|key| ours.get(&api::sortable(key)).copied()).collect()
+    }
+}
+
+fn number(value: Option<&v1::Value>) -> Option<u64> {
+    match value?.kind {
+        Some(v1::value::Kind::Integer(number)) => u64::try_from(number).ok(),
+        _ => None,
     }
 }
 

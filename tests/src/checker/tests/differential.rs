@@ -1,7 +1,7 @@
 //! The search against one that others wrote: the checker of the crate `todc-utils`, on histories too long to try every order.
 //!
 //! It knows no open outcomes. An open write is told to it as one that ends after everything else: at the end it changes no
-//! answer any more, so that is as good as never. Reads that may be stale are told with the interval that they may have.
+//! answer any more, so that is as good as never; on a condition it does what it can, or nothing. Reads that may be stale are told with the interval that they may have.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,9 @@ use todc_utils::linearizability::history::{Action, History};
 use todc_utils::specifications::Specification;
 
 use super::planted::{simulated, with_a_lost_write};
-use super::{delete, done, put, unknown};
+use super::{Register, delete, done, put, unknown};
 use crate::checker::{interval, linear};
-use crate::history::{Act, Freshness, NEVER, Operation, Outcome, Value};
+use crate::history::{Act, Expect, Freshness, NEVER, Operation, Outcome, Value};
 use crate::seed::generator;
 
 /// Histories of a few clients, good ones and their damaged twins.
@@ -26,43 +26,40 @@ const CLIENTS: usize = 5;
 /// Long histories from the other tests' store.
 const LONG: u64 = 6;
 
-/// A register that holds a value or nothing.
-struct Register;
+/// A register as the other checker wants it.
+struct Theirs;
 
-impl Specification for Register {
-    type State = Value;
-    type Operation = Act;
+impl Specification for Theirs {
+    type State = Register;
+    type Operation = Operation;
 
-    fn init() -> Value {
-        None
+    fn init() -> Register {
+        Register::default()
     }
 
-    fn apply(act: &Act, value: &Value) -> (bool, Value) {
-        match *act {
-            Act::Upsert(written) => (true, Some(written)),
-            Act::Delete { existed: None } => (true, None),
-            Act::Delete { existed: Some(existed) } if existed == value.is_some() => (true, None),
-            Act::Delete { .. } => (false, *value),
-            Act::Read(seen, _) => (seen == *value, *value),
-        }
+    fn apply(operation: &Operation, register: &Register) -> (bool, Register) {
+        // An open one that does not fit at the end has had no effect.
+        let is_open = operation.outcome == Outcome::Unknown;
+        register.after(operation).map_or((is_open, *register), |after| (true, after))
     }
 }
 
 /// What the other checker says.
 fn is_linearizable(operations: &[Operation]) -> bool {
-    let is_told = |o: &&Operation| match (o.outcome, o.act) {
-        (Outcome::Failed, _) | (Outcome::Unknown, Act::Read(..)) => false,
-        (Outcome::Done | Outcome::Unknown, _) => true,
+    let is_told = |o: &&Operation| match o.outcome {
+        Outcome::Done => true,
+        Outcome::Failed => false,
+        Outcome::Unknown => o.act.is_write(),
     };
     // Each has a process of its own; where times touch, calls come before answers.
-    let mut events: BTreeMap<(u64, bool, usize), Action<Act>> = BTreeMap::new();
+    let mut events: BTreeMap<(u64, bool, usize), Action<Operation>> = BTreeMap::new();
     for (n, operation) in operations.iter().filter(is_told).enumerate() {
         let (begin, end) = interval(operation);
-        events.insert((begin, false, n), Action::Call(operation.act));
-        events.insert((end, true, n), Action::Response(operation.act));
+        events.insert((begin, false, n), Action::Call(*operation));
+        events.insert((end, true, n), Action::Response(*operation));
     }
     let actions: Vec<_> = events.into_iter().map(|((_, _, n), action)| (n, action)).collect();
-    actions.is_empty() || WGLChecker::<Register>::is_linearizable(History::from_actions(actions))
+    actions.is_empty() || WGLChecker::<Theirs>::is_linearizable(History::from_actions(actions))
 }
 
 /// Clients at a correct register: each operation takes effect at a moment of its interval, an open one perhaps never.
@@ -75,11 +72,17 @@ fn good(draw: &mut SmallRng) -> Vec<Operation> {
         let moment = begin + draw.random_range(0..15);
         let end = moment + draw.random_range(0..15);
         clients[client] = end;
-        let (act, is_open) = match draw.random_range(0..20) {
+        let known = draw.random_range(1..=n);
+        let expect = *[Expect::Absent, Expect::Present, Expect::Value(known)].choose(draw).unwrap();
+        let (act, is_open) = match draw.random_range(0..24) {
             0..7 => (put(n), false),
             7 => (put(n), true),
             8..10 => (delete(), false),
             10 => (delete(), true),
+            11 => (Act::UpsertIf(n, expect), false),
+            12 => (Act::UpsertIf(n, expect), true),
+            13 | 14 => (Act::Patch(n, Expect::Present), false),
+            15 => (Act::Patch(n, Expect::Present), true),
             _ => (Act::Read(None, Freshness::Linearizable), false),
         };
         let late = if is_open { *[0, 20, NEVER / 2].choose(draw).unwrap() } else { 0 };
@@ -87,17 +90,26 @@ fn good(draw: &mut SmallRng) -> Vec<Operation> {
         moments.push((moment + late, operation));
     }
     moments.sort_by_key(|(moment, _)| *moment);
-    let mut value = None;
+    let mut register = Register::default();
     let mut operations: Vec<Operation> = moments.into_iter().map(|(_, operation)| operation).collect();
     for operation in &mut operations {
+        let existed = register != Register::default();
         match &mut operation.act {
-            Act::Upsert(written) => value = Some(*written),
-            Act::Delete { existed } => {
+            Act::Delete { existed: told } => {
                 let tells = operation.outcome == Outcome::Done && draw.random();
-                *existed = tells.then_some(value.is_some());
-                value = None;
+                *told = tells.then_some(existed);
             }
-            Act::Read(seen, _) => *seen = value,
+            Act::Read(seen, _) => (*seen, operation.base) = register.shows(),
+            _ => {}
+        }
+        match (operation.act, register.after(operation)) {
+            (_, Some(after)) => register = after,
+            (Act::UpsertIf(_, expect) | Act::Patch(_, expect), None)
+                if operation.outcome == Outcome::Done =>
+            {
+                operation.act = Act::Refused { expect, existed };
+            }
+            (_, None) => {}
         }
     }
     operations
@@ -105,7 +117,7 @@ fn good(draw: &mut SmallRng) -> Vec<Operation> {
 
 /// One answer says something else, or one interval is shorter than it was: the history may be bad now.
 fn damaged(mut operations: Vec<Operation>, draw: &mut SmallRng) -> Vec<Operation> {
-    let values: Vec<Value> = operations.iter().map(|o| written(o.act)).collect();
+    let values: Vec<Value> = operations.iter().map(|o| o.act.written()).collect();
     let other = *values.choose(draw).unwrap();
     let done: Vec<usize> =
         (0..operations.len()).filter(|n| operations[*n].outcome == Outcome::Done).collect();
@@ -113,17 +125,13 @@ fn damaged(mut operations: Vec<Operation>, draw: &mut SmallRng) -> Vec<Operation
     match &mut operation.act {
         Act::Read(seen, _) => *seen = other,
         Act::Delete { existed } => *existed = existed.map_or(Some(true), |existed| Some(!existed)),
-        Act::Upsert(_) if draw.random() => operation.outcome = Outcome::Failed,
-        Act::Upsert(_) => operation.invoked = operation.returned,
+        Act::Refused { existed, .. } if draw.random() => *existed = !*existed,
+        Act::Refused { expect, .. } => *expect = other.map_or(Expect::Present, Expect::Value),
+        Act::Patch(..) if draw.random() => operation.act = delete(),
+        _ if draw.random() => operation.outcome = Outcome::Failed,
+        _ => operation.invoked = operation.returned,
     }
     operations
-}
-
-fn written(act: Act) -> Value {
-    match act {
-        Act::Upsert(value) => Some(value),
-        _ => None,
-    }
 }
 
 /// Both say the same; what?
@@ -165,5 +173,5 @@ fn the_search_agrees_with_that_of_others_on_long_histories() {
 
 /// Whether somebody read what this one wrote.
 fn is_seen(write: &Operation, operations: &[Operation]) -> bool {
-    operations.iter().any(|o| matches!(o.act, Act::Read(Some(value), _) if Some(value) == written(write.act)))
+    operations.iter().any(|o| o.act.read().is_some() && o.act.read() == write.act.written())
 }

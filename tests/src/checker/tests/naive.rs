@@ -3,9 +3,10 @@
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 
+use super::Register;
 use super::{done, unknown};
 use crate::checker::{interval, linear};
-use crate::history::{Act, Freshness, Operation, Outcome, Value};
+use crate::history::{Act, Expect, Freshness, Operation, Outcome};
 use crate::seed::generator;
 
 /// Histories per run; most have 5 or 6 operations.
@@ -15,27 +16,18 @@ const TIMES: u64 = 12;
 const VALUES: u64 = 3;
 
 /// Whether some order of the operations, the open ones optional, explains all answers: straight from the definition.
-fn is_linearizable(left: &[Operation], value: Value) -> bool {
+fn is_linearizable(left: &[Operation], register: Register) -> bool {
     if left.iter().all(|o| o.outcome != Outcome::Done) {
         return true;
     }
     (0..left.len()).any(|n| {
         let (begin, _) = interval(&left[n]);
         let is_preceded = left.iter().any(|other| interval(other).1 < begin);
-        let Some(next) = applied(value, left[n].act).filter(|_| !is_preceded) else { return false };
+        let Some(next) = register.after(&left[n]).filter(|_| !is_preceded) else { return false };
         let mut rest = left.to_vec();
         rest.remove(n);
         is_linearizable(&rest, next)
     })
-}
-
-/// The register after an operation; none if its answer does not fit.
-fn applied(value: Value, act: Act) -> Option<Value> {
-    match act {
-        Act::Upsert(written) => Some(Some(written)),
-        Act::Delete { existed } => existed.is_none_or(|existed| existed == value.is_some()).then_some(None),
-        Act::Read(seen, _) => (seen == value).then_some(value),
-    }
 }
 
 /// Any history, good or bad: values are written once each, reads show anything.
@@ -52,20 +44,29 @@ fn any(draw: &mut SmallRng) -> Vec<Operation> {
             1 => Freshness::Bounded(std::time::Duration::from_micros(4)),
             _ => Freshness::Linearizable,
         };
-        let act = match draw.random_range(0..10) {
-            0..4 => {
-                next += 1;
-                Act::Upsert(next)
-            }
+        let mut write = || {
+            next += 1;
+            next
+        };
+        let known = draw.random_range(1..=VALUES);
+        let expect = [Expect::Absent, Expect::Present, Expect::Value(known)][draw.random_range(0..3)];
+        let act = match draw.random_range(0..15) {
+            0..4 => Act::Upsert(write()),
             4 | 5 => Act::Delete { existed: [None, Some(true), Some(false)][draw.random_range(0..3)] },
+            6 => Act::UpsertIf(write(), expect),
+            7 => Act::Patch(write(), if expect == Expect::Absent { Expect::Present } else { expect }),
+            8 => Act::Refused { expect, existed: draw.random() },
+            9 => Act::Expire(known),
             _ => Act::Read(seen, fresh),
         };
         let open = match act {
             Act::Delete { .. } => Act::Delete { existed: None },
             other => other,
         };
-        let is_open = draw.random_range(0..4) == 0;
-        operations.push(if is_open { unknown(begin, open) } else { done(begin, end, act) });
+        let is_open = draw.random_range(0..4) == 0 || matches!(act, Act::Expire(_));
+        let base = seen.map(|seen| if draw.random() { seen } else { draw.random_range(1..=VALUES) });
+        let told = Operation { base: base.filter(|_| act.read().is_some()), ..done(begin, end, act) };
+        operations.push(if is_open { unknown(begin, open) } else { told });
     }
     operations
 }
@@ -75,12 +76,9 @@ fn the_search_agrees_with_trying_every_order() {
     let (mut good, mut bad) = (0, 0);
     for seed in 0..HISTORIES {
         let operations = any(&mut generator(seed));
-        let told: Vec<Operation> = operations
-            .iter()
-            .filter(|o| o.outcome == Outcome::Done || !matches!(o.act, Act::Read(..)))
-            .copied()
-            .collect();
-        let expected = is_linearizable(&told, None);
+        let told: Vec<Operation> =
+            operations.iter().filter(|o| o.outcome == Outcome::Done || o.act.is_write()).copied().collect();
+        let expected = is_linearizable(&told, Register::default());
         let found = linear::check(&operations);
         assert_eq!(found.is_ok(), expected, "seed {seed}: {found:?}\n{operations:#?}");
         if expected { good += 1 } else { bad += 1 }
@@ -94,13 +92,10 @@ fn the_plain_rules_blame_no_good_history() {
     let mut blamed = 0;
     for seed in 0..HISTORIES {
         let operations = any(&mut generator(seed ^ 0xd00d));
-        let told: Vec<Operation> = operations
-            .iter()
-            .filter(|o| o.outcome == Outcome::Done || !matches!(o.act, Act::Read(..)))
-            .copied()
-            .collect();
+        let told: Vec<Operation> =
+            operations.iter().filter(|o| o.outcome == Outcome::Done || o.act.is_write()).copied().collect();
         if let Err(why) = crate::checker::durable::check(&operations) {
-            assert!(!is_linearizable(&told, None), "seed {seed}: {why}\n{operations:#?}");
+            assert!(!is_linearizable(&told, Register::default()), "seed {seed}: {why}\n{operations:#?}");
             blamed += 1;
         }
     }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{at, delete, done, put, read, unknown};
+use super::{Register, at, delete, done, put, read, unknown};
 use crate::checker::{check, durable, indexes, linear, sessions};
-use crate::history::{Act, Call, Freshness, History, Operation, Outcome, Position};
+use crate::history::{Act, Call, Expect, Freshness, History, Operation, Outcome, Position};
 use crate::seed::generator;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
@@ -112,6 +112,131 @@ fn orders_that_no_two_operations_betray_are_found() {
     passes(vec![done(0, 1, put(1)), done(2, 3, there), done(2, 3, none)]);
     // An unknown write explains the second.
     passes(vec![done(0, 1, put(1)), unknown(0, put(2)), done(2, 3, there), done(4, 5, there)]);
+}
+
+fn refused(expect: Expect, existed: bool) -> Act {
+    Act::Refused { expect, existed }
+}
+
+#[test]
+fn a_conditional_write_has_found_what_it_wanted() {
+    let put_if = |value, expect| Act::UpsertIf(value, expect);
+    let first = done(0, 1, put(1));
+    // Applied, and the contrary refused.
+    passes(vec![done(0, 1, put_if(1, Expect::Absent)), done(2, 3, refused(Expect::Absent, true))]);
+    passes(vec![done(0, 1, refused(Expect::Present, false)), done(2, 3, put(1))]);
+    passes(vec![first, done(2, 3, put_if(2, Expect::Present)), done(4, 5, read(Some(2)))]);
+    passes(vec![first, done(2, 3, put_if(2, Expect::Value(1))), done(4, 5, refused(Expect::Value(1), true))]);
+    // Done against its condition.
+    fails(vec![first, done(2, 3, put_if(2, Expect::Absent))], "not linearizable");
+    fails(vec![done(0, 1, put_if(1, Expect::Present))], "not linearizable");
+    fails(vec![first, done(2, 3, put(2)), done(4, 5, put_if(3, Expect::Value(1)))], "not linearizable");
+    // Refused for nothing: by its own first try, for instance.
+    fails(vec![first, done(2, 3, refused(Expect::Value(1), true))], "not linearizable");
+    fails(vec![first, done(2, 3, refused(Expect::Present, false))], "not linearizable");
+    fails(vec![first, done(2, 3, refused(Expect::Value(9), false))], "not linearizable");
+    // What was refused has changed nothing; of two that want one version, one is refused.
+    fails(vec![first, done(2, 3, refused(Expect::Absent, true)), done(4, 5, read(Some(2)))], "never written");
+    let both = |second| vec![first, done(2, 9, put_if(2, Expect::Value(1))), done(2, 9, second)];
+    passes(both(refused(Expect::Value(1), true)));
+    fails(both(put_if(3, Expect::Value(1))), "not linearizable");
+    // Open: it may have been done, if it could be.
+    let open = |expect| vec![first, unknown(2, put_if(2, expect)), done(4, 5, read(Some(2)))];
+    passes(open(Expect::Value(1)));
+    passes(open(Expect::Present));
+    fails(open(Expect::Absent), "not linearizable");
+    passes([&open(Expect::Absent)[..1], &[unknown(2, delete())], &open(Expect::Absent)[1..]].concat());
+    // Two open ones, of which the second needs the first.
+    let chain = |expect| vec![unknown(0, put(1)), unknown(0, put_if(2, expect)), done(4, 5, read(Some(2)))];
+    passes(chain(Expect::Value(1)));
+    fails(chain(Expect::Value(7)), "not linearizable");
+}
+
+#[test]
+fn a_version_of_a_key_that_moved_says_little() {
+    let write = |expect| done(4, 5, Act::UpsertIf(3, expect));
+    let moved = |last| vec![at(done(0, 1, put(1)), 3, 10), at(done(2, 3, put(2)), 4, 10), last];
+    passes(moved(write(Expect::Value(1))));
+    passes(moved(done(4, 5, refused(Expect::Value(2), true))));
+    fails(moved(write(Expect::Absent)), "not linearizable");
+    let stayed = vec![at(done(0, 1, put(1)), 3, 10), at(done(2, 3, put(2)), 3, 11), write(Expect::Value(1))];
+    fails(stayed, "not linearizable");
+}
+
+#[test]
+fn a_patch_changes_what_is_there_and_nothing_else() {
+    let patch = |value| Act::Patch(value, Expect::Present);
+    let over = |base, operation| Operation { base: Some(base), ..operation };
+    let first = [done(0, 1, put(1)), done(2, 3, patch(2))];
+    let with = |more: &[Operation]| [&first[..], more].concat();
+    passes(with(&[over(1, done(4, 5, read(Some(2))))]));
+    passes(with(&[over(3, done(6, 7, read(Some(3)))), done(4, 5, put(3))]));
+    fails(with(&[done(4, 5, read(Some(1)))]), "acknowledged write is lost");
+    fails(with(&[done(4, 5, read(None))]), "acknowledged write is lost");
+    // Made of two writes.
+    fails(with(&[over(2, done(4, 5, read(Some(2))))]), "a record of two writes");
+    fails(with(&[over(7, done(4, 5, read(Some(2))))]), "a record of two writes");
+    let replaced = [done(0, 1, put(1)), done(2, 3, put(2)), done(4, 5, patch(3))];
+    passes([&replaced[..], &[over(2, done(6, 7, read(Some(3))))]].concat());
+    let words = "a patch brought back what an upsert had replaced";
+    fails([&replaced[..], &[over(1, done(6, 7, read(Some(3))))]].concat(), words);
+    // Nothing to patch.
+    fails(vec![done(0, 1, patch(1))], "not linearizable");
+    let deleted = [first[0], done(2, 3, delete())];
+    fails([&deleted[..], &[unknown(4, patch(2)), done(6, 7, read(Some(2)))]].concat(), "not linearizable");
+    let back = [unknown(4, patch(2)), over(1, done(6, 7, read(Some(2))))];
+    fails([&deleted[..], &back].concat(), "a patch brought back what was deleted");
+    // An open upsert that nobody saw but below a patch.
+    let below = |base| vec![unknown(0, put(1)), done(2, 3, patch(2)), over(base, done(4, 5, read(Some(2))))];
+    passes(below(1));
+    fails([&below(1)[..], &[over(2, done(6, 7, read(Some(2))))]].concat(), "a record of two writes");
+    let both = [unknown(0, put(1)), unknown(0, put(4)), done(2, 3, patch(2))];
+    let seen = [over(1, done(4, 5, read(Some(2)))), over(4, done(6, 7, read(Some(2))))];
+    fails([&both[..], &seen].concat(), "not linearizable");
+}
+
+#[test]
+fn a_record_stays_until_its_time_has_come_and_comes_back_never() {
+    let expires = |from, value| unknown(from, Act::Expire(value));
+    let first = [done(0, 1, put(1)), expires(50, 1)];
+    let with = |more: &[Operation]| [&first[..], more].concat();
+    passes(with(&[done(40, 45, read(Some(1))), done(60, 61, read(Some(1))), done(62, 63, read(None))]));
+    passes(with(&[done(45, 50, read(None))]));
+    fails(with(&[done(40, 45, read(None))]), "acknowledged write is lost");
+    fails(with(&[done(60, 61, read(None)), done(62, 63, read(Some(1)))]), "not linearizable");
+    // Written anew it has another time, or none; patched it has the same.
+    fails(with(&[done(10, 11, put(2)), done(60, 61, read(None))]), "acknowledged write is lost");
+    passes(with(&[done(10, 11, put(2)), expires(55, 2), done(60, 61, read(None))]));
+    passes(with(&[done(10, 11, put(2)), done(12, 13, put(3)), expires(55, 3), done(60, 61, read(None))]));
+    let patched = done(10, 11, Act::Patch(2, Expect::Present));
+    passes(with(&[patched, done(60, 61, read(None))]));
+    fails(with(&[patched, done(40, 41, read(None))]), "acknowledged write is lost");
+    passes(with(&[done(60, 61, Act::UpsertIf(2, Expect::Absent)), done(62, 63, read(Some(2)))]));
+    fails(with(&[done(40, 41, Act::UpsertIf(2, Expect::Absent))]), "not linearizable");
+}
+
+#[test]
+fn what_was_refused_has_met_the_record_of_its_index() {
+    let refused = |index, version, existed| Operation {
+        version,
+        ..at(done(9, 10, refused(Expect::Value(9), existed)), 3, index)
+    };
+    let with = |last| {
+        let writes = [at(done(0, 1, put(1)), 3, 10), at(done(2, 3, Act::Patch(2, Expect::Present)), 3, 20)];
+        indexes::check_key(&[&writes[..], &[at(done(4, 5, delete()), 3, 30), last]].concat())
+    };
+    with(refused(19, Some(10), true)).unwrap();
+    with(refused(20, Some(20), true)).unwrap();
+    with(refused(31, None, false)).unwrap();
+    for (last, words) in [
+        (refused(9, Some(10), true), "beyond"),
+        (refused(21, Some(10), true), "misses 20"),
+        (refused(31, Some(20), true), "misses 30"),
+        (refused(21, None, false), "misses a record"),
+    ] {
+        let why = with(last).unwrap_err();
+        assert!(why.contains(words), "{why}");
+    }
 }
 
 #[test]
@@ -246,27 +371,41 @@ pub(super) fn simulated(seed: u64) -> Vec<Operation> {
         let begin = clients[client] + draw.random_range(1..20);
         let (moment, end) = (begin + draw.random_range(0..30), begin + 30 + draw.random_range(0..10));
         clients[client] = end;
-        let act = match draw.random_range(0..10) {
-            0..4 => put(n),
-            4 => delete(),
+        let act = match draw.random_range(0..21) {
+            0..6 => put(n),
+            20 => Act::Expire(draw.random_range(0..=n)),
+            6 => Act::UpsertIf(n, [Expect::Absent, Expect::Present][draw.random_range(0..2)]),
+            7 => Act::UpsertIf(n, Expect::Value(draw.random_range(0..=n))),
+            8 | 9 => Act::Patch(n, Expect::Present),
+            10 | 11 => delete(),
             _ => read(None),
         };
-        let is_answered = matches!(act, Act::Read(..)) || draw.random_range(0..12) != 0;
+        let is_expiry = matches!(act, Act::Expire(_));
+        let is_answered = !is_expiry && (matches!(act, Act::Read(..)) || draw.random_range(0..12) != 0);
         let operation = if is_answered { done(begin, end, act) } else { unknown(begin, act) };
         // An unanswered one may come much later, or never.
         let late = if is_answered { 0 } else { [0, 500, u64::MAX / 2][draw.random_range(0..3)] };
         moments.push((moment + late, operation));
     }
     moments.sort_by_key(|(moment, _)| *moment);
-    let mut value = None;
+    let mut register = Register::default();
     let apply = |(_, mut operation): (u64, Operation)| {
+        let existed = register != Register::default();
         match &mut operation.act {
-            Act::Upsert(written) => value = Some(*written),
-            Act::Delete { existed } => {
-                *existed = (operation.outcome == Outcome::Done).then_some(value.is_some());
-                value = None;
+            Act::Delete { existed: told } => {
+                *told = (operation.outcome == Outcome::Done).then_some(existed);
             }
-            Act::Read(seen, _) => *seen = value,
+            Act::Read(seen, _) => (*seen, operation.base) = register.shows(),
+            _ => {}
+        }
+        match (operation.act, register.after(&operation)) {
+            (_, Some(after)) => register = after,
+            (Act::UpsertIf(_, expect) | Act::Patch(_, expect), None)
+                if operation.outcome == Outcome::Done =>
+            {
+                operation.act = Act::Refused { expect, existed };
+            }
+            (_, None) => {}
         }
         operation
     };
@@ -281,7 +420,7 @@ pub(super) fn with_a_lost_write(
     let from = draw.random_range(0..operations.len());
     let (n, older) =
         (from..operations.len()).find_map(|n| Some((n, covered(&operations, &operations[n])?)))?;
-    operations[n].act = read(Some(older));
+    (operations[n].act, operations[n].base) = (read(Some(older)), None);
     Some(operations)
 }
 
@@ -289,11 +428,11 @@ pub(super) fn with_a_lost_write(
 fn covered(operations: &[Operation], read: &Operation) -> Option<u64> {
     let Act::Read(Some(current), _) = read.act else { return None };
     let is_before = |o: &&Operation, time| o.outcome == Outcome::Done && o.returned < time;
-    let write = operations.iter().find(|o| o.act == put(current)).filter(|o| is_before(o, read.invoked))?;
-    operations.iter().rev().filter(|o| is_before(o, write.invoked)).find_map(|o| match o.act {
-        Act::Upsert(value) => Some(value),
-        _ => None,
-    })
+    let write = operations
+        .iter()
+        .find(|o| o.act.written() == Some(current))
+        .filter(|o| is_before(o, read.invoked))?;
+    operations.iter().rev().filter(|o| is_before(o, write.invoked)).find_map(|o| o.act.written())
 }
 
 #[test]

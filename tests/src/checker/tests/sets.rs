@@ -3,9 +3,9 @@
 use rand::Rng as _;
 use rand::seq::IndexedRandom as _;
 
-use super::{delete, done, put, read, unknown};
+use super::{Register, delete, done, put, read, unknown};
 use crate::checker::sets;
-use crate::history::{Act, Freshness, History, Key, Operation, Outcome, Seen, SetAnswer, Value};
+use crate::history::{Act, Expect, Freshness, History, Key, Operation, Outcome, Seen, SetAnswer};
 use crate::seed::generator;
 
 fn on(key: Key, operation: Operation) -> Operation {
@@ -23,7 +23,7 @@ fn judge(operations: &[Operation], answer: SetAnswer) -> Result<(), String> {
 
 /// The answer and its count pass, or both fail: the first with these words.
 fn is(operations: &[Operation], keys: &[Key], words: Option<&str>) {
-    for seen in [Seen::Scan(keys.to_vec()), Seen::Search(keys.to_vec())] {
+    for seen in [Seen::Scan, Seen::Search, Seen::Groups].map(|seen| seen(keys.to_vec())) {
         match (judge(operations, answer(100, 110, seen)), words) {
             (Ok(()), None) => {}
             (Err(why), Some(words)) => assert!(why.contains(words), "{why}"),
@@ -76,6 +76,28 @@ fn what_cannot_be_there_is_not_seen() {
 }
 
 #[test]
+fn what_changes_only_what_is_there_brings_nothing_back() {
+    let ghost = Some("a record that cannot be there");
+    let gone = [on(1, done(0, 1, put(1))), on(2, done(2, 3, put(2))), on(2, done(4, 5, delete()))];
+    let with = |act| [&gone[..], &[on(2, unknown(6, act))]].concat();
+    is(&with(Act::Patch(3, Expect::Present)), &[1, 2], ghost);
+    is(&with(Act::UpsertIf(3, Expect::Present)), &[1, 2], ghost);
+    is(&with(Act::UpsertIf(3, Expect::Absent)), &[1, 2], None);
+    is(&with(Act::Patch(3, Expect::Present)), &[1], None);
+    // What expires may be there, until it was seen gone.
+    let expires = [on(1, done(0, 1, put(1))), on(2, done(2, 3, put(2))), on(2, unknown(4, Act::Expire(2)))];
+    is(&expires, &[1], None);
+    is(&expires, &[1, 2], None);
+    is(&[&expires[..2], &[on(2, unknown(111, Act::Expire(2)))]].concat(), &[1], Some("is missing: key 2"));
+    is(&[&expires[..], &[on(2, done(50, 51, read(None)))]].concat(), &[1, 2], ghost);
+    // What was refused tells what it met.
+    let met = |existed| on(2, done(60, 70, Act::Refused { expect: Expect::Value(9), existed }));
+    let open = [gone[0], on(2, unknown(2, put(2))), on(2, unknown(2, delete()))];
+    is(&[&open[..2], &[met(true)]].concat(), &[1], Some("an acknowledged record is missing: key 2"));
+    is(&[&open[..1], &[met(false)]].concat(), &[1, 2], ghost);
+}
+
+#[test]
 fn no_key_is_seen_twice_and_counts_are_right() {
     let two = [on(1, done(0, 1, put(1))), on(2, done(2, 3, put(2)))];
     for keys in [vec![1, 1, 2], vec![1, 2, 1]] {
@@ -118,9 +140,10 @@ fn simulated(seed: u64) -> (Vec<Operation>, Vec<SetAnswer>) {
         let end = begin + draw.random_range(20..40);
         clients[client] = end;
         if draw.random_range(0..10) == 0 {
-            let seen = match draw.random_range(0..3) {
+            let seen = match draw.random_range(0..4) {
                 0 => Seen::Scan(vec![]),
                 1 => Seen::Search(vec![]),
+                2 => Seen::Groups(vec![]),
                 _ => Seen::Count(0),
             };
             moments.extend((1..=KEYS).map(|key| (draw.random_range(begin..=end), key, Err(answers.len()))));
@@ -128,9 +151,12 @@ fn simulated(seed: u64) -> (Vec<Operation>, Vec<SetAnswer>) {
             continue;
         }
         let key = draw.random_range(1..=KEYS);
-        let act = match draw.random_range(0..10) {
-            0..4 => put(n),
-            4..7 => delete(),
+        let act = match draw.random_range(0..20) {
+            0..5 => put(n),
+            5 => Act::UpsertIf(n, Expect::Absent),
+            6 => Act::UpsertIf(n, Expect::Present),
+            7 => Act::Patch(n, Expect::Present),
+            8..14 => delete(),
             _ => read(None),
         };
         let is_open = !matches!(act, Act::Read(..)) && draw.random_range(0..15) == 0;
@@ -139,15 +165,28 @@ fn simulated(seed: u64) -> (Vec<Operation>, Vec<SetAnswer>) {
         operations.push(on(key, if is_open { unknown(begin, act) } else { done(begin, end, act) }));
     }
     moments.sort_by_key(|(moment, ..)| *moment);
-    let mut values = [Value::None; KEYS as usize + 1];
+    let mut registers = [Register::default(); KEYS as usize + 1];
     for (_, key, what) in moments {
-        let value = &mut values[key as usize];
-        match what.map(|n| &mut operations[n].act) {
-            Ok(Act::Upsert(written)) => *value = Some(*written),
-            Ok(Act::Delete { .. }) => *value = None,
-            Ok(Act::Read(seen, _)) => *seen = *value,
-            Err(n) if value.is_some() => match &mut answers[n].seen {
-                Seen::Scan(keys) | Seen::Search(keys) => keys.push(key),
+        let register = &mut registers[key as usize];
+        let existed = *register != Register::default();
+        match what {
+            Ok(n) => {
+                let operation = &mut operations[n];
+                if let Act::Read(seen, _) = &mut operation.act {
+                    (*seen, operation.base) = register.shows();
+                }
+                match (operation.act, register.after(operation)) {
+                    (_, Some(after)) => *register = after,
+                    (Act::UpsertIf(_, expect) | Act::Patch(_, expect), None)
+                        if operation.outcome == Outcome::Done =>
+                    {
+                        operation.act = Act::Refused { expect, existed };
+                    }
+                    (_, None) => {}
+                }
+            }
+            Err(n) if existed => match &mut answers[n].seen {
+                Seen::Scan(keys) | Seen::Search(keys) | Seen::Groups(keys) => keys.push(key),
                 Seen::Count(count) => *count += 1,
             },
             Err(_) => {}
@@ -160,7 +199,7 @@ fn simulated(seed: u64) -> (Vec<Operation>, Vec<SetAnswer>) {
 fn damage(answer: &SetAnswer, draw: &mut impl rand::Rng) -> SetAnswer {
     let mut damaged = answer.clone();
     match &mut damaged.seen {
-        Seen::Scan(keys) | Seen::Search(keys) => {
+        Seen::Scan(keys) | Seen::Search(keys) | Seen::Groups(keys) => {
             let key = draw.random_range(1..=KEYS);
             match keys.iter().position(|seen| *seen == key) {
                 Some(place) if draw.random() => drop(keys.remove(place)),
