@@ -312,7 +312,10 @@ impl Client {
 
     fn keys(&mut self) -> Vec<Key> {
         let count = if self.draw.random_bool(0.6) { 1 } else { self.draw.random_range(2..=BATCH_MAX) };
-        let keys: BTreeSet<Key> = (0..count).map(|_| self.draw.random_range(1..=self.work.keys)).collect();
+        // Those whose records expire are asked for more often: much happens to them.
+        let first = if self.draw.random_ratio(1, 10) { self.first_expiring() } else { 1 };
+        let keys: BTreeSet<Key> =
+            (0..count).map(|_| self.draw.random_range(first..=self.work.keys)).collect();
         keys.into_iter().collect()
     }
 

@@ -17,13 +17,18 @@ use crate::seed::generator;
 /// Keys whose records expire.
 const EXPIRING: Key = 4;
 /// The shortest and the longest time to live of those that are to expire during a test, in milliseconds.
-const SHORT_MS: std::ops::Range<u64> = 200..2_000;
+const SHORT_MS: std::ops::Range<u64> = 50..1_500;
 /// Longer than a test, and than any clock is off.
 const LONG: Duration = Duration::from_secs(4 * 3_600);
 /// Clocks are read in whole milliseconds, once to set a time and once to see whether it has come.
 const ROUNDED: Duration = Duration::from_millis(2);
 
 impl Client {
+    /// The first of the keys whose records expire; the last is the last of all.
+    pub(super) fn first_expiring(&self) -> Key {
+        self.work.keys.saturating_sub(EXPIRING) + 1
+    }
+
     /// For how long the record of an upsert is to live; none: for ever.
     pub(super) fn lifetime(&self, key: Key, value: u64) -> Option<Duration> {
         let mut draw = generator(value ^ 0x11fe);
@@ -32,7 +37,7 @@ impl Client {
             1 => Some(LONG),
             _ => Some(Duration::from_millis(draw.random_range(SHORT_MS))),
         };
-        span.filter(|_| key <= self.work.keys && key + EXPIRING > self.work.keys)
+        span.filter(|_| (self.first_expiring()..=self.work.keys).contains(&key))
     }
 
     /// Gives the records of an upsert their times: by the leader's clock where there is one record, else by ours.
@@ -67,8 +72,7 @@ impl Client {
     /// # Errors
     /// That of the read.
     pub async fn expiring(&mut self) -> Result<Vec<Key>, tonic::Status> {
-        let first = self.work.keys.saturating_sub(EXPIRING) + 1;
-        let keys = (first..=self.work.keys).map(wire_key).collect();
+        let keys = (self.first_expiring()..=self.work.keys).map(wire_key).collect();
         let collection = self.work.collection.clone();
         let found = self.api().get(v1::GetRequest { collection, keys, ..Default::default() }).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
