@@ -104,8 +104,7 @@ async fn a_full_disk_refuses_writes_and_is_waited_for() {
     let history = scene.judge(load).await;
     // Until then they refuse writes and say why; nothing else fails.
     let is_told = |error: &String| error.contains("ResourceExhausted") && error.contains("No space left");
-    let other = history
-        .failures()
-        .find(|call| call.freshness.is_some() || !call.error.as_ref().is_some_and(is_told));
+    let other =
+        history.failures().find(|call| call.freshness.is_some() || !call.error.as_ref().is_some_and(is_told));
     assert!(other.is_none(), "{}", other.unwrap());
 }

@@ -11,6 +11,9 @@ use flotilla_tests::load::VERBS;
 use crate::bugs::Planted;
 use crate::plan::KINDS;
 
+/// How often something of each name came about.
+type Named = Vec<(String, u64)>;
+
 /// What a child printed.
 #[derive(Debug, Default)]
 pub struct Told {
@@ -33,7 +36,7 @@ impl Told {
     }
 
     /// How many calls of each verb were acknowledged, and how often each kind of fault fired.
-    fn counts(&self) -> (Vec<(String, u64)>, Vec<(String, u64)>) {
+    fn counts(&self) -> (Named, Named) {
         let told = self.first.split_once(" calls ").map_or("", |(_, told)| told);
         let (verbs, faults) = told.split_once(" faults ").unwrap_or_default();
         let counts = |list: &str| {
@@ -121,7 +124,7 @@ impl Counts {
         Counts(names.into_iter().map(|name| (name, 0)).collect())
     }
 
-    fn add(&mut self, more: Vec<(String, u64)>) {
+    fn add(&mut self, more: Named) {
         more.into_iter().for_each(|(name, times)| *self.0.entry(name).or_default() += times);
     }
 
