@@ -136,7 +136,9 @@ fn crash_points(arguments: &Arguments, setting: Setting, jobs: usize) -> ExitCod
     let node = arguments.node.as_deref();
     let is_good = |is_good| if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     let Some(at) = arguments.at else {
-        return is_good(points::sweep::sweep(&setting, node, arguments.points, jobs));
+        let seeds = arguments.seed.map_or(points::SEEDS, |seed| seed..seed + 1);
+        let settings: Vec<Setting> = seeds.map(|seed| Setting { seed, ..setting }).collect();
+        return is_good(points::sweep::sweep(&settings, node, arguments.points, jobs));
     };
     let point = match (at, node) {
         (0, _) => None,

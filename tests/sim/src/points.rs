@@ -38,8 +38,11 @@ use crate::witness::Witness;
 use crate::work::{COLLECTION, Stage};
 use crate::{bugs, net, weather};
 
-/// The seed of the scenarios: under it the giver, the taker and the leader of the meta group are three nodes.
-pub const SEED: u64 = 118;
+/// The seeds of the scenarios, the first one under which the giver, the taker and the leader of the meta group are three nodes:
+/// what a seed does changes with the product.
+pub const SEEDS: std::ops::Range<u64> = 118..138;
+/// The seed of a single point.
+pub const SEED: u64 = SEEDS.start;
 /// Clients work for so long before the move begins: there is something to move then, sealed and growing.
 const WARMS: Duration = Duration::from_secs(2);
 /// How often it is looked at how far the move is, in milliseconds.

@@ -11,8 +11,9 @@ use crate::sweep::{self, Told};
 /// Fewer steps than this, and the scenario is not what it is meant to be.
 const STEPS_MIN: u64 = 10;
 
-/// Asks a run without a cut for the steps that there are: by node, its parts and how many. Prints them.
-fn survey(setting: &Setting) -> Result<BTreeMap<String, u64>, String> {
+/// Asks a run without a cut for the steps that there are: by node, its parts and how many. None if a node has two parts: then
+/// it is another seed's turn.
+fn survey(setting: &Setting) -> Result<Option<BTreeMap<String, u64>>, String> {
     let told = sweep::run(&setting.arguments(None));
     if !told.is_good {
         return Err(told.why);
@@ -26,13 +27,25 @@ fn survey(setting: &Setting) -> Result<BTreeMap<String, u64>, String> {
         }
         steps.insert(part[2].to_owned(), made);
     }
-    println!("{}", told.first);
-    if steps.len() < 3 {
-        return Err(format!(
-            "giver, taker and leader of the meta group are to be three nodes, and are {steps:?}"
-        ));
+    let are_three = steps.len() == 3;
+    if are_three {
+        println!("{}", told.first);
     }
-    Ok(steps)
+    Ok(are_three.then_some(steps))
+}
+
+/// The first of the settings under which giver, taker and leader of the meta group are three nodes, and its steps.
+fn first(settings: &[Setting]) -> Result<(Setting, BTreeMap<String, u64>), String> {
+    for setting in settings {
+        let steps = survey(setting).map_err(|why| format!("{why}\nreplay: {}", setting.command(None)))?;
+        if let Some(steps) = steps {
+            return Ok((*setting, steps));
+        }
+    }
+    let seeds: Vec<u64> = settings.iter().map(|setting| setting.seed).collect();
+    Err(format!(
+        "giver, taker and leader of the meta group are three nodes under none of the seeds {seeds:?}"
+    ))
 }
 
 /// So many points, spread evenly over the steps: without a number one of each, what it leaves changing from one step to the next.
@@ -65,13 +78,13 @@ fn kind(path: &str) -> String {
     path.split('/').map(kind).collect::<Vec<_>>().join("/")
 }
 
-/// Runs the points of this node, or of all, and prints those that fail. Whether none did.
-pub fn sweep(setting: &Setting, node: Option<&str>, count: Option<usize>, jobs: usize) -> bool {
+/// Runs the points of this node, or of all, under the first setting that fits, and prints those that fail. Whether none did.
+pub fn sweep(settings: &[Setting], node: Option<&str>, count: Option<usize>, jobs: usize) -> bool {
     let began = Instant::now();
-    let mut steps = match survey(setting) {
-        Ok(steps) => steps,
+    let (setting, mut steps) = match first(settings) {
+        Ok(found) => found,
         Err(why) => {
-            println!("without a cut: {why}\nreplay: {}", setting.command(None));
+            println!("without a cut: {why}");
             return false;
         }
     };
