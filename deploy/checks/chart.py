@@ -52,6 +52,8 @@ REFUSED = [
                                          "config.security.cluster_key_file=/k"], "publisher"),
     ("an operator without credentials", ["shard.scaleIn.rolloutOperator=true", "config.security.cluster_key_file=/k"],
      "rolloutOperator"),
+    ("certificates that no setting names", ["security.certManager.enabled=true"], "cert_file"),
+    ("an unknown kind of issuer", ["security.certManager.issuer.kind=Authority"], "kind"),
     ("a short grace", ["shard.terminationGracePeriodSeconds=5"], "terminationGracePeriodSeconds"),
 ]
 
@@ -239,6 +241,34 @@ def guarded(helm):
     return "by kubectl scale or apply; one ConfigMap has the floor, and one job may change it"
 
 
+def certified(helm):
+    """Each pod has the certificates that its settings name, of the right issuer, and no other's."""
+    objects = by_name(rendered(helm, "-f", str(CHART / "ci/cert-manager-values.yaml")))
+    made = {one["spec"]["secretName"]: one["spec"] for (kind, _), one in objects.items() if kind == "Certificate"}
+    assert {name: spec["issuerRef"]["name"] for name, spec in made.items()} == {
+        "flotilla-api-tls": "letsencrypt", "flotilla-node-tls": "flotilla-members", "flotilla-router-tls": "flotilla-members"}
+    assert made["flotilla-node-tls"]["uris"] == ["flotilla://node"] and made["flotilla-router-tls"]["uris"] == ["flotilla://router"]
+    assert {"flotilla.prod.svc", "flotilla.example.com"} <= set(made["flotilla-api-tls"]["dnsNames"])
+    settings = yaml.safe_load(objects["ConfigMap", "flotilla-config"]["data"]["flotilla.yaml"])["security"]
+    expected = {"router": {"api": "flotilla-api-tls", "peer": "flotilla-router-tls"},
+                "shard": {"peer": "flotilla-node-tls"}, "replica": {"peer": "flotilla-node-tls"}}
+    for (kind, name), one in objects.items():
+        if kind not in manifests.SETS:
+            continue
+        pod = one["spec"]["template"]["spec"]
+        volumes = {volume["name"]: volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume}
+        mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in pod["containers"][0]["volumeMounts"]
+                  if mount["mountPath"].startswith("/etc/flotilla-certificates/")}
+        assert mounts == {f"/etc/flotilla-certificates/{at}": secret
+                          for at, secret in expected[name.removeprefix("flotilla-")].items()}, (name, mounts)
+        assert "--insecure-bind" not in pod["containers"][0]["args"], name
+        sections = ["peer_tls"] + (["tls"] if name == "flotilla-router" else [])
+        for path in (path for section in sections for path in settings[section].values()):
+            folder, file = path.rsplit("/", 1)
+            assert folder in mounts and file in ("tls.crt", "tls.key", "ca.crt"), path
+    return "three certificates of two issuers, where the settings of each pod name them"
+
+
 def published(helm):
     """The job's script takes the floor out of what the binary prints."""
     job = by_name(rendered(helm, "-f", str(CHART / "ci/full-values.yaml")))["CronJob", "flotilla-shard-floor"]
@@ -303,6 +333,7 @@ def run(report):
     report.check("chart: who begins a cluster", begins, helm)
     report.check("chart: fewer shard nodes than the floor", guarded, helm)
     report.check("chart: how the floor is published", published, helm)
+    report.check("chart: certificates of cert-manager", certified, helm)
     report.check("chart: checkov over the hardened values", scanned, helm)
 
 

@@ -12,6 +12,7 @@ MODELS = {
     "PrometheusRule": "cloudcoil.models.prometheus_operator.v1",
     "ServiceMonitor": "cloudcoil.models.prometheus_operator.v1",
     "ScaledObject": "cloudcoil.models.keda.v1alpha1",
+    "Certificate": "cloudcoil.models.cert_manager.v1",
 }
 
 

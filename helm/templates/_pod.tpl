@@ -111,9 +111,26 @@ capabilities: {drop: [ALL]}
 {{- ternary .root.Values.security.routerSecret .root.Values.security.nodeSecret (eq .component "router") }}
 {{- end -}}
 
+{{/* Certificates that cert-manager makes for the pod, as JSON: by the folder's name, whose. */}}
+{{- define "flotilla.certificates" -}}
+{{- $of := dict }}
+{{- if .root.Values.security.certManager.enabled }}
+{{- if has .component (list "router" "node") }}
+{{- $of = set $of "api" "api" }}
+{{- end }}
+{{- if eq .root.Values.tier "cluster" }}
+{{- $of = set $of "peer" (ternary "router" "node" (eq .component "router")) }}
+{{- end }}
+{{- end }}
+{{- toJson $of }}
+{{- end -}}
+
 {{- define "flotilla.secretMount" -}}
 {{- if include "flotilla.secret" . }}
 - {name: secrets, mountPath: /etc/flotilla-secrets, readOnly: true}
+{{- end }}
+{{- range $folder, $of := include "flotilla.certificates" . | fromJson }}
+- {name: {{ $folder }}-certificate, mountPath: /etc/flotilla-certificates/{{ $folder }}, readOnly: true}
 {{- end }}
 {{- end -}}
 
@@ -121,6 +138,10 @@ capabilities: {drop: [ALL]}
 {{- with include "flotilla.secret" . }}
 - name: secrets
   secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- range $folder, $of := include "flotilla.certificates" . | fromJson }}
+- name: {{ $folder }}-certificate
+  secret: {secretName: {{ include "flotilla.fullname" $.root }}-{{ $of }}-tls, defaultMode: 0440}
 {{- end }}
 {{- end -}}
 
