@@ -248,6 +248,10 @@ def certified(helm):
     assert {name: spec["issuerRef"]["name"] for name, spec in made.items()} == {
         "flotilla-api-tls": "letsencrypt", "flotilla-node-tls": "flotilla-members", "flotilla-router-tls": "flotilla-members"}
     assert made["flotilla-node-tls"]["uris"] == ["flotilla://node"] and made["flotilla-router-tls"]["uris"] == ["flotilla://router"]
+    assert made["flotilla-node-tls"]["dnsNames"] == [f"*.flotilla-{of}.prod.svc.cluster.local" for of in ("shard", "replica")]
+    advertised = next(word for word in objects["StatefulSet", "flotilla-shard"]["spec"]["template"]["spec"]["containers"][0]["args"]
+                      if word.startswith("--advertise="))
+    assert advertised.endswith(".flotilla-shard.prod.svc.cluster.local"), advertised
     assert {"flotilla.prod.svc", "flotilla.example.com"} <= set(made["flotilla-api-tls"]["dnsNames"])
     settings = yaml.safe_load(objects["ConfigMap", "flotilla-config"]["data"]["flotilla.yaml"])["security"]
     expected = {"router": {"api": "flotilla-api-tls", "peer": "flotilla-router-tls"},
