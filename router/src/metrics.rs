@@ -16,6 +16,9 @@ use tonic::Status;
 
 use crate::coverage::Covered;
 
+/// Operations that ask replicas.
+const READS: [&str; 4] = ["get", "search", "scan", "count"];
+
 /// The name of all collections but the first so many.
 const OTHER: &str = "other";
 /// Collections that have series of their own.
@@ -118,6 +121,10 @@ impl Metrics {
         all.into_iter().try_for_each(|one| metrics.page.register(one))?;
         let timings = [&metrics.duration, &metrics.search, &metrics.collections];
         timings.into_iter().try_for_each(|one| metrics.page.time(one))?;
+        // What has not happened yet is told as 0: a rate over what is not there has no answer.
+        for counter in [&metrics.hedges, &metrics.hedges_won, &metrics.partial_answers] {
+            READS.iter().for_each(|read| drop(counter.with_label_values(&[*read])));
+        }
         Ok(metrics)
     }
 
