@@ -54,11 +54,8 @@ impl fmt::Display for Tally {
 /// # Errors
 /// The first promise that is broken, and by what.
 pub fn check(history: &History) -> Result<Tally, String> {
-    let vectors = (!history.rots).then_some(&history.vectors);
-    for damage in std::iter::once(&history.damage).chain(vectors) {
-        if let Some(first) = damage.first() {
-            return Err(format!("{first} ({} such answers)", damage.len()));
-        }
+    if let Some(damage) = history.damage.first() {
+        return Err(format!("{damage} ({} such answers)", history.damage.len()));
     }
     indexes::check_calls(history)?;
     let mut keys = history.by_key();

@@ -231,11 +231,6 @@ pub struct History {
     pub sets: Vec<SetAnswer>,
     /// Answers that are wrong in themselves, whatever else happened: a record made of two writes, a key not asked for.
     pub damage: Vec<String>,
-    /// Records that are whole but for their vectors.
-    pub vectors: Vec<String>,
-    /// Whether bits of disks flipped. A node reads vectors as they lie until the check of its files comes by: then a few of those
-    /// answers are to be expected.
-    pub rots: bool,
 }
 
 impl History {
@@ -285,8 +280,6 @@ impl History {
         self.operations.extend(more.operations);
         self.sets.extend(more.sets);
         self.damage.extend(more.damage);
-        self.vectors.extend(more.vectors);
-        self.rots |= more.rots;
     }
 }
 

@@ -459,12 +459,8 @@ impl Client {
         let (have, want) = (vector_of(found), vector_of(&written));
         let is_same_vector = have.len() == want.len() && have.iter().zip(want).all(near);
         let expires = self.lifetime(key, base).is_some();
-        let what = || format!("key {key}: not what a write of {base:x} and {value:x} made: {found:?}");
-        if found.payload != written.payload || found.expires_at_ms.is_some() != expires {
-            self.damage(what());
-        } else if !is_same_vector {
-            let what = format!("client {}: {}", self.id, what());
-            self.recorder.note(|history| history.vectors.push(what));
+        if found.payload != written.payload || !is_same_vector || found.expires_at_ms.is_some() != expires {
+            self.damage(format!("key {key}: not what a write of {base:x} and {value:x} made: {found:?}"));
         }
         (value, base)
     }

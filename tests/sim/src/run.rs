@@ -42,9 +42,6 @@ pub fn run(seed: u64) -> Report {
     let mut storm = Storm::new(&plan, names, disks, desk, stage);
     let outcome = begun.and_then(|()| weather_it(&plan, sim, &mut storm, desk, stage, recorder, &mut healed));
     let fired = storm.fired().clone();
-    let rots =
-        [Kind::Rot, Kind::ReadFlips].iter().any(|kind| fired.get(kind).is_some_and(|times| *times > 0));
-    scene.recorder.note(|history| history.rots = rots);
     let verdict = scene.judge(outcome);
     let verbs = scene.recorder.note(|history| history.verbs());
     Report { verdict, trace: scene.trace(), fired, verbs, simulated: scene.sim.elapsed(), healed }

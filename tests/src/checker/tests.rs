@@ -6,8 +6,7 @@ mod naive;
 mod planted;
 mod sets;
 
-use super::check;
-use crate::history::{Act, Freshness, History, NEVER, Operation, Outcome, Position, Value};
+use crate::history::{Act, Freshness, NEVER, Operation, Outcome, Position, Value};
 
 /// An acknowledged operation on key 7 in this interval, by the client with the number of its begin.
 pub(crate) fn done(invoked: u64, returned: u64, act: Act) -> Operation {
@@ -22,16 +21,6 @@ pub(crate) fn done(invoked: u64, returned: u64, act: Act) -> Operation {
         version: None,
         base: None,
     }
-}
-
-#[test]
-fn vectors_that_nobody_wrote_are_damage_unless_bits_of_disks_flipped() {
-    let mut history = History { vectors: vec!["key 7".to_owned()], ..History::default() };
-    assert!(check(&history).unwrap_err().starts_with("key 7"));
-    history.rots = true;
-    check(&history).unwrap();
-    history.damage.push("key 8".to_owned());
-    assert!(check(&history).unwrap_err().starts_with("key 8"));
 }
 
 pub(crate) fn unknown(invoked: u64, act: Act) -> Operation {
