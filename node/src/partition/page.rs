@@ -1,6 +1,6 @@
 //! Pages of records: which rows are on one, and what they hold.
 //!
-//! Both are worked out beside the request loop, but for what is quickly done ([`Light`]): that is done where the call runs, since
+//! Both are worked out beside the request loop, but for what is quickly done: that is done where the call runs, since
 //! to go to another thread and back takes longer.
 
 use std::sync::Arc;
@@ -21,17 +21,15 @@ use crate::storage::{Fault, SegmentView, View};
 /// So many records are read where the call runs.
 const ROWS_AT_ONCE: usize = 16;
 
-/// What may be done where the call runs: looks at so many values of indexes, a tenth of a millisecond's worth. 2026-11-23, an
-/// equality that one of 500,000 rows in 4 partitions passes, on one core: see `benches/results/2026-11-23-records.txt`.
-pub(super) struct Light;
+/// Looks at so many values of indexes are made where the call runs: a tenth of a millisecond's worth. 2026-11-23, an equality that
+/// one of 500,000 rows in 4 partitions passes, on one core: see `benches/results/2026-11-23-records.txt`.
+const VALUES_AT_ONCE: u64 = 32_000;
 
-impl Light {
-    const VALUES_MAX: u64 = 32_000;
-
-    /// Whether looks at so many values in each of the segments are.
-    pub fn is(costs: impl IntoIterator<Item = u64>) -> bool {
-        costs.into_iter().fold(0, u64::saturating_add) <= Light::VALUES_MAX
-    }
+/// Whether indexes tell with few looks which rows of the view pass.
+fn is_quickly_told(view: &View, filter: &Compiled) -> bool {
+    let costs = view.segments().map(|segment| segment.cost(filter));
+    view.segments().all(|segment| segment.answers(filter))
+        && costs.fold(0, u64::saturating_add) <= VALUES_AT_ONCE
 }
 
 /// A page in order.
@@ -94,10 +92,7 @@ impl Page {
             (Some(_), ..) | (None, Start::Place(..), _) => false,
             (None, Start::Key(_), None) => *limit <= ROWS_AT_ONCE,
             (None, Start::Key(stretch), Some(filter)) => {
-                let mut segments = self.view.segments();
-                stretch.prefix.is_none()
-                    && segments.all(|segment| segment.answers(filter))
-                    && Light::is(self.view.segments().map(|segment| segment.cost(filter)))
+                stretch.prefix.is_none() && is_quickly_told(&self.view, filter)
             }
         }
     }
@@ -172,8 +167,8 @@ impl Replica {
         let view = self.view_of(fresh, owned).await?;
         let curtain = self.seat.curtain(&view, owned)?;
         let at = view.at;
-        let cost = |segment: &dyn SegmentView| filter.as_ref().map_or(0, |filter| segment.cost(filter));
-        let is_light = curtain.is_none() && Light::is(view.segments().map(cost));
+        let is_told = filter.as_ref().is_none_or(|filter| is_quickly_told(&view, filter));
+        let is_light = curtain.is_none() && is_told;
         let count = move || {
             let segments: Vec<&dyn SegmentView> = view.segments().collect();
             Curtain::over(curtain.as_deref(), &segments, |segments| query::count(segments, filter.as_ref()))

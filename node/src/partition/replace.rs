@@ -114,7 +114,7 @@ impl Replica {
         let rows = admit::rows(&self.store.spec(), owned, records)?;
         self.check_room()?;
         self.has_room().await?;
-        let _reserved = self.reserve(rows.iter().map(|row| row.size() as u64).sum()).await?;
+        let _reserved = self.reserve(|| rows.iter().map(|row| row.size() as u64).sum()).await?;
         self.replace_step(ReplaceStep::Stage { id, sequence, rows }).await
     }
 

@@ -82,7 +82,7 @@ impl Replica {
             self.has_room().await?;
         }
         // Until the answer: by then it is in the store, or never will be.
-        let _reserved = self.reserve(admit::bytes(&body)).await?;
+        let _reserved = self.reserve(|| admit::bytes(&body)).await?;
         let proposed = self.propose(request, body).await;
         match proposed.map_err(|why| self.serves().err().unwrap_or(why))? {
             Reply::Written { affected, log_index } => {
@@ -98,13 +98,13 @@ impl Replica {
         }
     }
 
-    /// Takes so many bytes of what a tenant may still write here, if the collection is a tenant's and this node leads the partition.
-    pub(super) async fn reserve(&self, bytes: u64) -> Result<Option<Reserved>, Refusal> {
-        match &self.owned().tenancy {
-            Some(tenancy) if bytes > 0 && self.group.leads() => {
-                self.quotas.reserve(tenancy, bytes).await.map(Some)
-            }
-            _ => Ok(None),
+    /// Takes these bytes of what a tenant may still write here, if the collection is a tenant's and this node leads the partition.
+    pub(super) async fn reserve(&self, bytes: impl FnOnce() -> u64) -> Result<Option<Reserved>, Refusal> {
+        let owned = self.owned();
+        let Some(tenancy) = owned.tenancy.as_ref().filter(|_| self.group.leads()) else { return Ok(None) };
+        match bytes() {
+            0 => Ok(None),
+            bytes => self.quotas.reserve(tenancy, bytes).await.map(Some),
         }
     }
 

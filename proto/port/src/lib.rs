@@ -127,6 +127,9 @@ pub struct Kind {
     pub keep_alive_max: Duration,
     /// Whether its streams of requests may be idle for as long as they like: those of other members are.
     pub may_idle: bool,
+    /// Whether who breaks the rules waits when it comes back: members are known, many may have one address, and a wait of theirs
+    /// is everybody's.
+    pub holds_back: bool,
     /// Whether a call that belongs to no trace begins one.
     pub begins_traces: bool,
 }
@@ -140,6 +143,7 @@ impl Kind {
         resets_max: 128,
         keep_alive_max: Duration::MAX,
         may_idle: false,
+        holds_back: true,
         begins_traces: true,
     };
     /// The port that routers call: few connections, each with all that a router has under way. One that gives many calls up
@@ -151,6 +155,7 @@ impl Kind {
         resets_max: 10_000,
         keep_alive_max: Duration::from_secs(10),
         may_idle: true,
+        holds_back: false,
         begins_traces: false,
     };
     /// The port that other nodes call; as [`Kind::ROUTERS`].
@@ -531,9 +536,10 @@ async fn attend<IO, F>(
             ended = connection.as_mut() => {
                 if let Err(why) = ended {
                     tracing::debug!(why, "a connection ended");
-                    if let Some(from) = seat.from.filter(|_| is_offence(&*why)) {
+                    if is_offence(&*why) {
                         port.closed("protocol");
-                        port.offenders.note(from, Instant::now());
+                        let held_back = seat.from.filter(|_| port.kind.holds_back);
+                        held_back.into_iter().for_each(|from| port.offenders.note(from, Instant::now()));
                     }
                 }
                 return;
