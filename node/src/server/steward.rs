@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flotilla_proto::ids::{NodeId, PartitionId};
-use flotilla_proto::placement::{PlacementMap, Role};
+use flotilla_proto::placement::Role;
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::tenant::Classes;
 
-use super::stored::Stored;
+use super::stored::{Stored, by_tenant};
 use crate::env::clock;
 use crate::meta::Meta;
 use crate::meta::autoscale::{self, Autoscaler, Look};
@@ -208,7 +208,12 @@ impl Steward {
 
     /// Tells which tenants store as much as they may.
     async fn keep_full(&self, bytes: &BTreeMap<PartitionId, u64>) -> Result<(), Refusal> {
-        let (is, wanted) = stored(&self.meta.map(), bytes);
+        let map = self.meta.map();
+        let known = map.collections.iter().filter_map(|collection| collection.tenancy.as_ref());
+        let is: BTreeSet<String> = known.filter(|t| t.is_full).map(|t| t.tenant.clone()).collect();
+        let stored = by_tenant(&map, bytes).into_iter();
+        let wanted =
+            stored.filter(|(_, (sum, max))| sum >= max).map(|(tenant, _)| tenant.to_owned()).collect();
         if is == wanted { Ok(()) } else { self.meta.change(Change::Full(wanted)).await.map(drop) }
     }
 
@@ -299,22 +304,4 @@ impl Steward {
         }
         Ok(())
     }
-}
-
-/// The tenants that are known to store as much as they may, and those that do. Of a partition the largest replica counts.
-fn stored(map: &PlacementMap, bytes: &BTreeMap<PartitionId, u64>) -> (BTreeSet<String>, BTreeSet<String>) {
-    let mut is = BTreeSet::new();
-    let mut stored: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for collection in &map.collections {
-        let Some(tenancy) = &collection.tenancy else { continue };
-        let held: u64 = collection.partitions.iter().filter_map(|p| bytes.get(&p.id)).sum();
-        let max = tenancy.limits.max_storage_bytes;
-        let (sum, _) = stored.entry(&tenancy.tenant).or_insert((0, max));
-        *sum = sum.saturating_add(held);
-        if tenancy.is_full {
-            is.insert(tenancy.tenant.clone());
-        }
-    }
-    let wanted = stored.into_iter().filter(|(_, (sum, max))| sum >= max);
-    (is, wanted.map(|(tenant, _)| tenant.to_owned()).collect())
 }

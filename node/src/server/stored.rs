@@ -87,8 +87,10 @@ impl Stored {
             known.accepted =
                 said.writes.iter().map(|writes| (writes.tenant.clone(), writes.accepted)).collect();
         }
-        for (tenant, (stored, max)) in stored(map, &said, bytes) {
-            let left = max.saturating_sub(stored);
+        for (tenant, (stored, max)) in by_tenant(map, bytes) {
+            let writes = said.values().flat_map(|said| &said.writes).filter(|writes| writes.tenant == tenant);
+            let under_way = writes.fold(0, |sum: u64, writes| sum.saturating_add(writes.in_flight));
+            let left = max.saturating_sub(stored).saturating_sub(under_way);
             let part = left / said.len().max(1) as u64;
             let (mut held, mut lacking) = (0, 0);
             for (node, known) in &self.nodes {
@@ -110,10 +112,9 @@ impl Stored {
     }
 }
 
-/// What each tenant stores, with what is under way, and may store.
-fn stored<'a>(
+/// What each tenant stores, and may store.
+pub(super) fn by_tenant<'a>(
     map: &'a PlacementMap,
-    said: &BTreeMap<NodeId, &Said>,
     bytes: &BTreeMap<PartitionId, u64>,
 ) -> BTreeMap<&'a str, (u64, u64)> {
     let mut stored: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
@@ -122,11 +123,6 @@ fn stored<'a>(
         let held: u64 = collection.partitions.iter().filter_map(|p| bytes.get(&p.id)).sum();
         let (sum, max) = stored.entry(&tenancy.tenant).or_default();
         (*sum, *max) = (sum.saturating_add(held), tenancy.limits.max_storage_bytes);
-    }
-    for writes in said.values().flat_map(|said| &said.writes) {
-        if let Some((sum, _)) = stored.get_mut(writes.tenant.as_str()) {
-            *sum = sum.saturating_add(writes.in_flight);
-        }
     }
     stored
 }
