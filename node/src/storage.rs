@@ -176,7 +176,7 @@ pub trait SegmentView: Send + Sync {
     fn stored(&self, row: u32) -> Result<StoredRow, Fault>;
     /// The row's vector of this name as the user gave it (to within rounding where it was scaled); `None` if the row has
     /// none.
-    fn vector(&self, name: &str, row: u32) -> Option<Vector>;
+    fn vector(&self, name: &str, row: u32) -> Result<Option<Vector>, Fault>;
     /// The values of a declared field by row; `None` where payloads have to tell.
     fn column(&self, _field: &str) -> Result<Option<FieldColumn>, Fault> {
         Ok(None)

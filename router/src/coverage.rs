@@ -25,6 +25,14 @@ impl Covered {
         }
     }
 
+    /// `partition` acknowledged a write at `index`, on `node`. Of several the newest counts: who reads at it sees all of them.
+    pub fn acknowledged(&mut self, partition: PartitionId, index: LogIndex, node: NodeId) {
+        let known = self.answered.entry(partition).or_insert((index, node));
+        if index > known.0 {
+            *known = (index, node);
+        }
+    }
+
     /// `partition` did not answer, or not for all that was asked of it.
     pub fn missed(&mut self, partition: PartitionId, why: &Status) {
         if planted::hides_missing() {
@@ -113,6 +121,16 @@ mod tests {
         assert_eq!((wire.partitions_asked, wire.partitions_answered), (2, 1));
         assert_eq!((wire.indexes[0].partition, wire.indexes[0].log_index, wire.indexes[0].node), (2, 7, 3));
         assert_eq!((wire.missing[0].partition, wire.missing[0].reason.as_str()), (1, "gone"));
+    }
+
+    #[test]
+    fn of_two_parts_of_a_write_that_one_partition_took_the_newer_is_the_token() {
+        let mut covered = Covered::default();
+        covered.acknowledged(PartitionId(2), 50, NodeId(1));
+        covered.acknowledged(PartitionId(2), 84, NodeId(3));
+        covered.acknowledged(PartitionId(2), 7, NodeId(1));
+        let wire = covered.told().unwrap();
+        assert_eq!((wire.indexes[0].log_index, wire.indexes[0].node), (84, 3));
     }
 
     #[test]

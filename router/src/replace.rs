@@ -235,7 +235,7 @@ impl Replace {
         for (partition, answer) in answers {
             written += answer.value.affected;
             removed += answer.value.removed;
-            covered.answered(partition, answer.value.log_index, answer.node);
+            covered.acknowledged(partition, answer.value.log_index, answer.node);
         }
         Ok(v1::ReplaceResponse { written, removed, coverage: Some(covered.told()?) })
     }

@@ -146,7 +146,10 @@ where
         answer.conflicts += done.conflicts.len() as u64;
         answer.batches += 1;
         for index in done.coverage.unwrap_or_default().indexes {
-            indexes.insert(index.partition, index);
+            let known = indexes.entry(index.partition).or_insert(index);
+            if index.log_index > known.log_index {
+                *known = index;
+            }
         }
     }
     let count = u32::try_from(indexes.len()).unwrap_or(u32::MAX);
@@ -264,7 +267,7 @@ async fn send(
                 let is_whole = matches!(part.1, Command::DeleteFilter(_) | Command::PatchMatching(_));
                 done.take(part.0, value.affected, is_whole);
                 done.take_left(part.0, value.conflicts, value.unnamed, is_whole);
-                done.covered.answered(part.0, value.log_index, written.node);
+                done.covered.acknowledged(part.0, value.log_index, written.node);
             }
             Err(Miss::Stale) => stale.push(part),
             Err(Miss::Failed(status)) => failure = failure.or(Some(status)),

@@ -112,6 +112,7 @@ impl Scene {
     /// The end: clients rest, every key is read once more, the history is judged, nobody panicked, and the
     /// replicas are compared.
     async fn judge(&self, load: Load) -> History {
+        load.note_moved().await.unwrap();
         load.stop().await;
         self.one_client().await.get_all().await;
         let history = self.judge_record();

@@ -24,7 +24,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::history::{Act, Expect, Freshness, History, NEVER, Operation, Outcome, SetAnswer};
+use crate::history::{Act, Expect, Freshness, History, Key, NEVER, Operation, Outcome, SetAnswer};
 
 /// What a history was found to hold, once it passed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,7 +59,7 @@ pub fn check(history: &History) -> Result<Tally, String> {
     }
     indexes::check_calls(history)?;
     let mut keys = history.by_key();
-    keys.values_mut().for_each(|operations| without_versions_that_moved(operations));
+    without_places_that_moved(history, &mut keys);
     for operations in keys.values() {
         durable::check(operations)?;
         indexes::check_key(operations)?;
@@ -79,12 +79,25 @@ pub fn check(history: &History) -> Result<Tally, String> {
 
 /// A version counts in the log of one partition: of a key that moved, it may by chance be that of another record. What wanted a
 /// version then wanted a record, for all that is known; and what was refused is not known to have met another one.
-fn without_versions_that_moved(operations: &mut [Operation]) {
-    let partitions: BTreeSet<u64> =
-        operations.iter().filter_map(|operation| Some(operation.position?.partition)).collect();
-    if partitions.len() < 2 {
-        return;
+///
+/// A call that names such a key may have been split while it moved, and one partition have taken two parts of it: what it answers
+/// is an index for both, and is that of no other key either.
+fn without_places_that_moved(history: &History, keys: &mut BTreeMap<Key, Vec<Operation>>) {
+    let of_moved = history.operations.iter().filter(|operation| history.moved.contains(&operation.key));
+    let split: BTreeSet<(u64, u64)> = of_moved.map(|o| (o.client, o.invoked)).collect();
+    for (key, operations) in keys {
+        let partitions: BTreeSet<u64> =
+            operations.iter().filter_map(|operation| Some(operation.position?.partition)).collect();
+        if partitions.len() > 1 || history.moved.contains(key) {
+            without_versions(operations);
+        }
+        for operation in operations.iter_mut().filter(|o| split.contains(&(o.client, o.invoked))) {
+            operation.position = None;
+        }
     }
+}
+
+fn without_versions(operations: &mut [Operation]) {
     for operation in operations {
         match &mut operation.act {
             Act::UpsertIf(_, expect @ Expect::Value(_)) | Act::Patch(_, expect @ Expect::Value(_)) => {

@@ -9,7 +9,7 @@
 //! Times are microseconds of one monotonic clock, taken before the request is sent and after the answer is read. Two
 //! operations whose times touch count as concurrent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -231,6 +231,8 @@ pub struct History {
     pub sets: Vec<SetAnswer>,
     /// Answers that are wrong in themselves, whatever else happened: a record made of two writes, a key not asked for.
     pub damage: Vec<String>,
+    /// Keys whose slots moved: log indexes of theirs count in the logs of several partitions.
+    pub moved: BTreeSet<Key>,
 }
 
 impl History {

@@ -9,6 +9,7 @@
 mod decided;
 mod expiring;
 mod groups;
+mod owners;
 mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use tonic::{Code, Status};
 
 use self::decided::{Sent, Wish, Write};
 pub use self::groups::groups;
+pub use self::owners::Owners;
 use crate::api::{self, Api, int_of, vector_of};
 use crate::history::{Act, Call, Freshness, Key, NEVER, Operation, Outcome, Position, Recorder};
 use crate::seed::{Seed, unit_vector};
@@ -118,19 +120,26 @@ pub struct Load {
     recorder: Arc<Recorder>,
     is_over: Arc<AtomicBool>,
     clients: Vec<JoinHandle<()>>,
+    /// Where to ask who owns the keys, and who did at the start.
+    router: Api,
+    work: Work,
+    owners: Owners,
 }
 
 impl Load {
     /// Sends the clients to work, spread over the routers. Loads that share a recorder may follow each other.
     ///
     /// # Errors
-    /// If a router does not answer.
+    /// If a router does not answer, or knows no such collection.
     pub async fn start(
         recorder: &Arc<Recorder>,
         routers: &[String],
         seed: &Seed,
         work: &Work,
     ) -> anyhow::Result<Load> {
+        let first = routers.first().ok_or_else(|| anyhow::anyhow!("there is no router"))?;
+        let router = Api::connect(first).await?.within(work.deadline);
+        let owners = Owners::of(&router, &work.collection, work.keys).await?;
         let is_over = Arc::new(AtomicBool::new(false));
         let mut clients = Vec::new();
         for _ in 0..work.clients {
@@ -143,7 +152,7 @@ impl Load {
                 }
             }));
         }
-        Ok(Load { recorder: recorder.clone(), is_over, clients })
+        Ok(Load { recorder: recorder.clone(), is_over, clients, router, work: work.clone(), owners })
     }
 
     /// Waits until so many more calls are acknowledged.
@@ -167,6 +176,17 @@ impl Load {
                 failures[failures.len().saturating_sub(8)..].concat()
             )
         })
+    }
+
+    /// Tells the history which keys have another owner than at the start.
+    ///
+    /// # Errors
+    /// If nobody tells who owns them.
+    pub async fn note_moved(&self) -> anyhow::Result<()> {
+        let asked = async || Owners::of(&self.router, &self.work.collection, self.work.keys).await.ok();
+        let now = eventually("the map is told", self.work.deadline * 4, asked).await?;
+        self.owners.note_moved(&now, &self.recorder);
+        Ok(())
     }
 
     /// Lets every client end its call, and stops.

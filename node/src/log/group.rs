@@ -138,6 +138,13 @@ impl Group {
         self.slots.get_mut(at)
     }
 
+    /// Whether the entry, and with it all before it, is on the disk: in the log, or below what was purged.
+    pub fn is_durable(&self, index: u64) -> bool {
+        let is_purged = self.purged_index().is_some_and(|purged| index <= purged);
+        let at = index.checked_sub(self.base).and_then(|at| usize::try_from(at).ok());
+        is_purged || at.and_then(|at| self.slots.get(at)).is_some_and(|slot| slot.place().is_some())
+    }
+
     /// Where to read an entry.
     pub fn source(&self, index: u64) -> Option<Source> {
         let at = usize::try_from(index.checked_sub(self.base)?).ok()?;

@@ -341,6 +341,11 @@ impl GroupLog {
         submit(&self.lane, self.id, HEADER_BYTES + log_id.len(), change).await
     }
 
+    /// Whether the entry with this index, and all before it, would be there after a crash.
+    pub fn is_durable(&self, index: u64) -> Result<bool, Error> {
+        Ok(self.lane.lock().group(self.id, self.life)?.is_durable(index))
+    }
+
     /// Why nothing can be written at the moment: the disk is full. What was queued waits and is written once there is space.
     pub fn full(&self) -> Option<String> {
         self.lane.full()

@@ -26,7 +26,7 @@ pub(super) fn read_record(
     }
     if parts.vectors {
         for name in spec.vectors.keys() {
-            record.vectors.extend(segment.vector(name, row).map(|values| (name.clone(), values)));
+            record.vectors.extend(segment.vector(name, row)?.map(|values| (name.clone(), values)));
         }
     }
     Ok(record)

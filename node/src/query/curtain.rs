@@ -133,7 +133,7 @@ impl SegmentView for Shown<'_> {
         self.segment.payload(row)
     }
 
-    fn vector(&self, name: &str, row: u32) -> Option<Vector> {
+    fn vector(&self, name: &str, row: u32) -> Result<Option<Vector>, Fault> {
         self.segment.vector(name, row)
     }
 

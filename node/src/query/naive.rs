@@ -86,8 +86,8 @@ impl SegmentView for Naive {
         Ok(StoredRow { key: key.to_bytes(), vectors: Vec::new(), payload })
     }
 
-    fn vector(&self, _: &str, row: u32) -> Option<Vector> {
-        self.rows[row as usize].vector.clone().map(Vector::Dense)
+    fn vector(&self, _: &str, row: u32) -> Result<Option<Vector>, Fault> {
+        Ok(self.rows[row as usize].vector.clone().map(Vector::Dense))
     }
 
     fn matching(&self, filter: &Compiled) -> Result<Matching, Fault> {

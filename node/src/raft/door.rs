@@ -35,7 +35,7 @@ pub trait Door: Send + Sync {
 pub enum Offer {
     /// Take it; it ends at this index.
     Take(LogIndex),
-    /// No need: the replica is as far. The vote to answer with.
+    /// No need: the replica is as far, durably. The vote to answer with.
     Held(Bytes),
     /// The sender does not lead any more. The vote that says so.
     Refused(Bytes),
@@ -95,9 +95,18 @@ impl<M: Machine> Door for Group<M> {
         if matches!(vote.partial_cmp(&ours), Some(Ordering::Less) | None) {
             return Ok(Offer::Refused(written(&ours)?));
         }
-        match mark.applied {
-            Some(end) if end.index > self.applied() => Ok(Offer::Take(end.index)),
-            _ => Ok(Offer::Held(written(&vote)?)),
+        let Some(end) = mark.applied else { return Ok(Offer::Held(written(&vote)?)) };
+        if end.index > self.applied() {
+            return Ok(Offer::Take(end.index));
         }
+        // Applied is not durable: what is committed elsewhere is applied here while the log waits for its disk, and a
+        // replica that says it holds entries must hold them after a crash as well.
+        if !self.log.is_durable(end.index).map_err(|why| Refusal::Internal(why.to_string()))? {
+            return Err(Refusal::Unavailable(format!(
+                "partition {}: entry {} is not on this node's disk yet",
+                self.id, end.index
+            )));
+        }
+        Ok(Offer::Held(written(&vote)?))
     }
 }

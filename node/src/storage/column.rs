@@ -29,6 +29,16 @@ pub(super) struct Column<'a> {
     pub map: Option<&'a [u32]>,
     /// What to scale each slot by to get what the user wrote; `None`: nothing was scaled.
     pub norms: Option<&'a [f32]>,
+    /// The checksum of each slot; `None`: of memory, and of files that were written before there were any.
+    pub sums: Option<&'a [u32]>,
+}
+
+/// The checksum of a slot: CRC-32 of its words and its norm.
+pub(super) fn sum(words: &[f32], norm: f32) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(bytemuck::cast_slice(words));
+    hasher.update(&norm.to_bits().to_le_bytes());
+    hasher.finalize()
 }
 
 /// Which rows of a block a search may return.
@@ -99,6 +109,12 @@ impl<'a> Column<'a> {
     pub fn vector(&self, row: u32) -> Option<Vector> {
         let slot = self.slot(row)?;
         Some(vectors::unpack(&self.shape.spec, self.words(slot), self.norm(slot)))
+    }
+
+    /// Whether the row's vector is what was written. Whoever hands it out, or copies it, asks before; searches do not.
+    pub fn is_sound(&self, row: u32) -> bool {
+        let (Some(sums), Some(slot)) = (self.sums, self.slot(row)) else { return true };
+        sums.get(slot as usize).is_some_and(|written| *written == sum(self.words(slot), self.norm(slot)))
     }
 
     /// What to scale a slot by to get what the user wrote.

@@ -245,10 +245,11 @@ impl SegmentView for GrowingView {
         })
     }
 
-    fn vector(&self, name: &str, row: u32) -> Option<Vector> {
-        let ordinal = ordinal(&self.shapes, name)?;
-        let (chunk, local) = self.chunks.place(row)?;
-        chunk.column(ordinal, &self.shapes[ordinal])?.vector(local)
+    fn vector(&self, name: &str, row: u32) -> Result<Option<Vector>, Fault> {
+        let place = ordinal(&self.shapes, name).zip(self.chunks.place(row));
+        Ok(place.and_then(|(ordinal, (chunk, local))| {
+            chunk.column(ordinal, &self.shapes[ordinal])?.vector(local)
+        }))
     }
 
     fn answers(&self, _: &Compiled) -> bool {

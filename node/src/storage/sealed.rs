@@ -10,6 +10,7 @@
 //!   ends.<o>              where each slot's values end, of a sparse vector or one that is several
 //!   inverted.<o>          of a sparse vector: which slots have each index, and with what value
 //!   rows.<o>  norms.<o>   the row of each slot, where rows lack the vector; former lengths, where any was scaled
+//!   sums.<o>              the checksum of each slot's values and length
 //!   payload/              the payload index
 //!   graph.<o>             the graph over the slots, with codes where the collection wants them, once it was built
 //! ```
@@ -19,7 +20,8 @@
 //! names is not read. A graph holds nothing that the rows do not: one that turns out damaged is left out and built again.
 //!
 //! **What opening checks.** The header's checksum, every file's length, and every byte of all files but the vectors and
-//! the payload index, which are checked by [`Sealed::verify`]. Offsets read from a map are checked where they are used.
+//! the payload index, which are checked by [`Sealed::verify`]. Offsets read from a map are checked where they are used. What
+//! is handed out or copied of the payload index and the vectors is held against a checksum of its own each time.
 //!
 //! The one thing that changes is in memory: when each row was deleted.
 
@@ -102,6 +104,7 @@ struct Mapped {
     map: Option<Mmap>,
     norms: Option<Mmap>,
     ends: Option<Mmap>,
+    sums: Option<Mmap>,
     inverted: Option<Inverted>,
 }
 
@@ -375,6 +378,7 @@ impl Sealed {
             distance: shape.distance(),
             map: mapped.map.as_ref().and_then(|map| cast(map)),
             norms: mapped.norms.as_ref().and_then(|norms| cast(norms)),
+            sums: mapped.sums.as_ref().and_then(|sums| cast(sums)),
         })
     }
 
@@ -484,15 +488,18 @@ impl Mapped {
         let map = column.has_map.then(|| header.file(dir, &header::rows_name(ordinal))?.map_checked(dir));
         let norms =
             column.has_norms.then(|| header.file(dir, &header::norms_name(ordinal))?.map_checked(dir));
-        let (map, norms) = (map.transpose()?, norms.transpose()?);
+        // Segments of before have none.
+        let sums = header.file(dir, &header::sums_name(ordinal)).ok().map(|entry| entry.map_checked(dir));
+        let (map, norms, sums) = (map.transpose()?, norms.transpose()?, sums.transpose()?);
         let count = column.count as usize;
         let fits = |mapped: &Option<Mmap>| mapped.as_ref().is_none_or(|mapped| mapped.len() == count * 4);
-        let mut mapped = Mapped { values, on_disk, map, norms, ends: None, inverted: None };
+        let mut mapped = Mapped { values, on_disk, map, norms, ends: None, sums, inverted: None };
         let is_whole = match vectors::is_list(&shape.spec) {
             false => mapped.values.len() == count * shape.words() * 4,
             true => mapped.open_lists(dir, header, ordinal)?,
         };
-        if !is_whole || !fits(&mapped.map) || !fits(&mapped.norms) || !fits(&mapped.ends) {
+        let tables = [&mapped.map, &mapped.norms, &mapped.ends, &mapped.sums];
+        if !is_whole || !tables.into_iter().all(fits) {
             let reason = format!("not the size of {count} vectors of {} dims", shape.spec.dims);
             return Err(Fault::damaged(dir.join(header::vectors_name(ordinal, shape)), 0, reason));
         }

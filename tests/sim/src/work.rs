@@ -9,7 +9,7 @@ use flotilla_proto::v1;
 use flotilla_proto::v1::plan_request::Goal;
 use flotilla_tests::api::Api;
 use flotilla_tests::history::Recorder;
-use flotilla_tests::load::{self, Client, Work};
+use flotilla_tests::load::{self, Client, Owners, Work};
 use flotilla_tests::seed::Seed;
 use parking_lot::Mutex;
 use tonic::Status;
@@ -77,6 +77,7 @@ pub async fn run(plan: Plan, stage: Arc<Stage>, recorder: Arc<Recorder>) -> turm
         groups: plan.has_groups.then(|| GROUPS.to_owned()),
         ..Work::on(COLLECTION)
     };
+    let owners = owners(&stage, &routers[0], &work).await;
     let seed = Seed::fixed(plan.seed);
     let mut clients = Vec::new();
     for _ in 0..plan.clients {
@@ -94,7 +95,21 @@ pub async fn run(plan: Plan, stage: Arc<Stage>, recorder: Arc<Recorder>) -> turm
         client.await?;
     }
     operator.abort();
-    settle(&plan, &stage, &routers, &recorder, &seed, &work).await
+    settle(&plan, &stage, &routers, &recorder, &seed, &work).await?;
+    owners.note_moved(&self::owners(&stage, &routers[0], &work).await, &recorder);
+    stage.is_done.store(true, Ordering::SeqCst);
+    Ok(())
+}
+
+/// Who owns the keys at the moment.
+async fn owners(stage: &Stage, router: &Api, work: &Work) -> Owners {
+    loop {
+        match Owners::of(router, &work.collection, work.keys).await {
+            Ok(owners) => return owners,
+            Err(why) => stage.lacks(format!("nobody tells who owns the keys: {why}")),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Waits for the members, and makes the collections.
@@ -183,7 +198,6 @@ async fn settle(
             break;
         }
     }
-    stage.is_done.store(true, Ordering::SeqCst);
     Ok(())
 }
 

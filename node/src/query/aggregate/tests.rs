@@ -117,8 +117,8 @@ impl SegmentView for Rows {
         Err(Fault::Cancelled)
     }
 
-    fn vector(&self, _: &str, _: u32) -> Option<Vector> {
-        None
+    fn vector(&self, _: &str, _: u32) -> Result<Option<Vector>, Fault> {
+        Ok(None)
     }
 
     fn column(&self, field: &str) -> Result<Option<crate::storage::FieldColumn>, Fault> {

@@ -118,7 +118,7 @@ fn ask(view: &View) -> Result<String, Fault> {
         for row in 0..segment.rows().min(4 * ROWS as u32) + 1 {
             if segment.is_live(row) {
                 tell(&(segment.key(row)?, segment.version(row), segment.payload(row)?));
-                tell(&(segment.vector("a", row), segment.vector("b", row), segment.stored(row)?));
+                tell(&(segment.vector("a", row)?, segment.vector("b", row)?, segment.stored(row)?));
             }
         }
         for item in segment.by_key(None) {

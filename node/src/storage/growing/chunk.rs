@@ -144,6 +144,7 @@ impl Chunk {
             distance: shape.distance(),
             map: (values.map.len() < self.rows()).then_some(values.map.as_slice()),
             norms: Some(&values.norms),
+            sums: None,
         })
     }
 

@@ -18,11 +18,14 @@ use flotilla_proto::schema::{FieldType, Form};
 
 use super::expiring::EXPIRIES;
 use super::file::{Entry, Writer, cast};
-use super::header::{ColumnHeader, Header, ends_name, inverted_name, norms_name, rows_name, vectors_name};
+use super::header::{
+    ColumnHeader, Header, ends_name, inverted_name, norms_name, rows_name, sums_name, vectors_name,
+};
 use super::{Sealed, keys};
 use crate::env::fs;
 use crate::env::mmap::Mmap;
 use crate::index::{Lists, Progress, Rows, inverted};
+use crate::storage::column::sum;
 use crate::storage::growing::Chunks;
 use crate::storage::shape::{Shapes, VectorShape};
 use crate::storage::{Compression, Fault, payload_index, vectors};
@@ -230,7 +233,8 @@ impl Draft {
         files: &mut Vec<Entry>,
     ) -> Result<ColumnHeader, Fault> {
         let mut file = Writer::create(plan.dir, &vectors_name(ordinal, shape))?;
-        let (mut map, mut norms, mut ends, mut words) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let (mut map, mut norms, mut sums) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut ends, mut words) = (Vec::new(), 0);
         for ((source, kept), start) in self.sources.iter().zip(&self.kept).zip(&self.starts) {
             let mut reader = ValueReader::of(source, ordinal, shape)?;
             for (row, new) in kept.iter().zip(*start..) {
@@ -241,6 +245,7 @@ impl Draft {
                     file.write(bytemuck::cast_slice(values))?;
                     map.push(new);
                     norms.push(norm);
+                    sums.push(sum(values, norm));
                     words += values.len();
                     if vectors::is_list(&shape.spec) {
                         ends.push(u32::try_from(words / shape.words()).unwrap_or(u32::MAX));
@@ -250,6 +255,7 @@ impl Draft {
             reader.finish()?;
         }
         files.push(file.finish()?);
+        files.push(write_whole(plan.dir, &sums_name(ordinal), bytemuck::cast_slice(&sums))?);
         let count = u32::try_from(map.len()).unwrap_or(u32::MAX);
         let (has_map, has_norms) = (count < self.rows, norms.iter().any(|norm| *norm != 1.0));
         if has_map {

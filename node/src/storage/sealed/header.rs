@@ -37,6 +37,11 @@ pub(super) fn norms_name(ordinal: usize) -> String {
     format!("norms.{ordinal}")
 }
 
+/// The file of the checksums of a vector's slots.
+pub(super) fn sums_name(ordinal: usize) -> String {
+    format!("sums.{ordinal}")
+}
+
 /// The file of where each of a vector's lists ends.
 pub(super) fn ends_name(ordinal: usize) -> String {
     format!("ends.{ordinal}")

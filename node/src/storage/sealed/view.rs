@@ -71,6 +71,22 @@ impl SealedView {
         top.into_sorted().into_iter().map(|neighbor| column.in_segment(neighbor, 0)).collect()
     }
 
+    /// The columns, by ordinal; refuses the row if what it has in one of them is not what was written.
+    fn sound_columns(&self, row: u32) -> Result<Vec<Option<Column<'_>>>, Fault> {
+        let shapes = &self.sealed.files.header.shapes;
+        (0..shapes.len()).map(|ordinal| self.sound_column(ordinal, row)).collect()
+    }
+
+    fn sound_column(&self, ordinal: usize, row: u32) -> Result<Option<Column<'_>>, Fault> {
+        let Some(column) = self.sealed.column(ordinal) else { return Ok(None) };
+        if column.is_sound(row) {
+            return Ok(Some(column));
+        }
+        let path = self.sealed.dir().join(header::vectors_name(ordinal, column.shape));
+        let slot = column.slot(row).unwrap_or_default();
+        Err(Fault::damaged(path, 0, format!("the checksum of vector {slot} does not match")))
+    }
+
     fn tokens(&self, field: &TextField) -> Option<&Tokens> {
         self.sealed.files.payloads.tokens(&field.name, field.language)
     }
@@ -217,7 +233,7 @@ impl SegmentView for SealedView {
     }
 
     fn stored(&self, row: u32) -> Result<StoredRow, Fault> {
-        let columns = (0..self.sealed.files.header.shapes.len()).map(|ordinal| self.sealed.column(ordinal));
+        let columns = self.sound_columns(row)?.into_iter();
         Ok(StoredRow {
             key: self.sealed.key_bytes(row)?.to_vec(),
             vectors: stored_vectors(columns, row),
@@ -225,8 +241,9 @@ impl SegmentView for SealedView {
         })
     }
 
-    fn vector(&self, name: &str, row: u32) -> Option<Vector> {
-        self.sealed.column(ordinal(&self.sealed.files.header.shapes, name)?)?.vector(row)
+    fn vector(&self, name: &str, row: u32) -> Result<Option<Vector>, Fault> {
+        let Some(ordinal) = ordinal(&self.sealed.files.header.shapes, name) else { return Ok(None) };
+        Ok(self.sound_column(ordinal, row)?.and_then(|column| column.vector(row)))
     }
 
     fn column(&self, field: &str) -> Result<Option<FieldColumn>, Fault> {

@@ -124,7 +124,7 @@ fn compare_gets(view: &View, oracle: &Oracle) {
         assert_eq!(segment.version(row), record.version);
         assert_eq!(segment.payload(row).unwrap(), record.payload);
         for name in ["a", "b"] {
-            let (got, want) = (segment.vector(name, row), record.vectors.get(name));
+            let (got, want) = (segment.vector(name, row).unwrap(), record.vectors.get(name));
             assert_eq!(got.is_some(), want.is_some(), "{name} of {key}");
             let dense = |vector: Option<&Vector>| vector.and_then(Vector::dense).unwrap_or_default().to_vec();
             let pairs = dense(got.as_ref()).into_iter().zip(dense(want));

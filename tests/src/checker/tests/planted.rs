@@ -163,6 +163,25 @@ fn a_version_of_a_key_that_moved_says_little() {
     fails(stayed, "not linearizable");
 }
 
+/// A batch of keys 7 and 12 is half taken by partition 3 at 50; then 7 moves there, and its half stands at 84.
+#[test]
+fn an_index_for_two_halves_of_a_call_is_that_of_no_key() {
+    let shown = |version, operation| Operation { version: Some(version), ..operation };
+    let batch = at(done(0, 9, put(1)), 3, 84);
+    let other = |operation| Operation { key: 12, ..operation };
+    let operations = vec![
+        batch,
+        at(shown(84, done(10, 11, read(Some(1)))), 3, 90),
+        other(batch),
+        other(at(done(4, 5, put(2)), 3, 61)),
+        other(at(shown(61, done(10, 11, read(Some(2)))), 3, 90)),
+    ];
+    let why = check(&history(operations.clone())).unwrap_err();
+    assert!(why.contains("shows index 61, and misses 84: key 12"), "{why}");
+    check(&History { moved: [7].into(), ..history(operations.clone()) }).unwrap();
+    check(&History { moved: [8].into(), ..history(operations) }).unwrap_err();
+}
+
 #[test]
 fn a_patch_changes_what_is_there_and_nothing_else() {
     let patch = |value| Act::Patch(value, Expect::Present);

@@ -133,7 +133,7 @@ fn check(view: &View, oracle: &Oracle, spec: &CollectionSpec, dice: &mut Dice) {
         assert_eq!(stored, written, "{key}: to the bit");
         for (name, shape) in &spec.vectors {
             let want = record.vectors.get(name).map(|vector| rounded(shape, vector));
-            assert_eq!(segment.vector(name, row), want, "{name} of {key}");
+            assert_eq!(segment.vector(name, row).unwrap(), want, "{name} of {key}");
         }
     }
     let filter = flotilla_proto::filter::Filter::Equal("n".into(), (dice.below(10) as i64).into());

@@ -171,5 +171,5 @@ fn payloads_of_any_shape_come_back() {
     assert_eq!(view.segment(segment).unwrap().payload(row).unwrap(), wide.payload);
     let (segment, row) = view.find(&"empty".into()).unwrap().unwrap();
     assert!(view.segment(segment).unwrap().payload(row).unwrap().is_empty());
-    assert_eq!(view.segment(segment).unwrap().vector("a", row), None);
+    assert_eq!(view.segment(segment).unwrap().vector("a", row).unwrap(), None);
 }
