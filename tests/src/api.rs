@@ -130,6 +130,18 @@ impl Api {
         Ok(stub.replace(self.request(messages)).await?.into_inner())
     }
 
+    /// Upserts batches, one after the other.
+    ///
+    /// # Errors
+    /// The server's refusal, or the connection's end.
+    pub async fn upsert_stream(
+        &self,
+        batches: Vec<v1::UpsertRequest>,
+    ) -> Result<v1::UpsertStreamResponse, Status> {
+        let mut stub = RecordsClient::new(self.channel.clone());
+        Ok(stub.upsert_stream(self.request(futures::stream::iter(batches))).await?.into_inner())
+    }
+
     /// Compares the replicas of each partition; one answer per collection.
     ///
     /// # Errors

@@ -39,8 +39,9 @@ const BATCH_MAX: usize = 4;
 const LAG: Duration = Duration::from_millis(2_000);
 
 /// What clients do, as histories call it; `refused` is what became of a record of one on a condition.
-pub const VERBS: [&str; 13] = [
+pub const VERBS: [&str; 16] = [
     "upsert",
+    "upsert-stream",
     "upsert-if",
     "patch",
     "refused",
@@ -50,6 +51,8 @@ pub const VERBS: [&str; 13] = [
     "get-bounded",
     "scan",
     "search",
+    "search-among",
+    "search-words",
     "count",
     "aggregate",
     "replace",
@@ -94,7 +97,8 @@ impl Work {
 
 /// A collection as the clients expect it.
 pub fn collection(name: &str, partitions: u32) -> v1::CollectionSpec {
-    let fields = ["value", "key", "base"].map(|field| (field, v1::FieldType::Integer)).to_vec();
+    let mut fields = ["value", "key", "base"].map(|field| (field, v1::FieldType::Integer)).to_vec();
+    fields.push(("words", v1::FieldType::Text));
     v1::CollectionSpec { partitions, ..api::collection(name, DIMS as u32, fields) }
 }
 
@@ -111,8 +115,14 @@ pub fn record(key: Key, value: u64) -> v1::Record {
 /// The same, with the value that a patch gave it.
 fn patched(key: Key, base: u64, value: u64) -> v1::Record {
     let fields = [("value", value), ("key", key), ("base", base)];
-    let payload = fields.map(|(name, value)| (name, api::int(value as i64))).to_vec();
+    let mut payload = fields.map(|(name, value)| (name, api::int(value as i64))).to_vec();
+    payload.push(("words", api::text(format!("the record of {}", word(key)))));
     api::record(wire_key(key), unit_vector(base, DIMS), payload)
+}
+
+/// The word that only the record of this key has.
+fn word(key: Key) -> String {
+    format!("key{key}")
 }
 
 /// Clients at work. They stop when told to, or when dropped.
@@ -308,7 +318,7 @@ impl Client {
             70..76 if self.work.has_replica_reads => self.get_bounded().await,
             92..94 => self.aggregate().await,
             94 => self.count().await,
-            95..97 => self.search().await,
+            95..97 => self.search_somehow().await,
             97.. => self.scan().await,
             _ => self.get(None).await,
         }
@@ -361,6 +371,9 @@ impl Client {
         let mut request = v1::UpsertRequest { collection, records, request, ..Default::default() };
         self.give_time(&mut request, &keys, value);
         let wishes = keys.iter().map(|key| Wish::of(*key, Act::Upsert(value))).collect();
+        if self.draw.random_ratio(1, 8) {
+            return self.decide("upsert-stream", Write::Stream(request), wishes).await;
+        }
         self.decide("upsert", Write::Upsert(request), wishes).await;
     }
 

@@ -31,6 +31,8 @@ pub struct Member {
     pub seeds: Vec<String>,
     /// Whether it learns only.
     pub is_replica: bool,
+    /// Its place in the row of shard nodes: the last go first.
+    pub ordinal: Option<u32>,
     /// Its settings.
     pub tuning: Tuning,
 }
@@ -91,6 +93,7 @@ impl Member {
             peer_address: format!("{}:{PEERS}", self.name),
             seeds: self.seeds.iter().map(|name| format!("{name}:{PEERS}")).collect(),
             is_replica: self.is_replica,
+            ordinal: self.ordinal,
             join_within: JOIN_WITHIN,
             ..Default::default()
         });

@@ -57,10 +57,12 @@ pub enum Kind {
     Move,
     /// The collection gets more partitions: slots move.
     Grow,
+    /// The last nodes of five are drained, or not to be drained after all.
+    Scale,
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 22] = [
+pub const KINDS: [Kind; 23] = [
     Kind::Kill,
     Kind::KillAgain,
     Kind::PowerCut,
@@ -83,7 +85,11 @@ pub const KINDS: [Kind; 22] = [
     Kind::Transfer,
     Kind::Move,
     Kind::Grow,
+    Kind::Scale,
 ];
+
+/// Shard nodes that stay, whatever is scaled.
+pub const LEAST_NODES: u32 = 3;
 
 /// A wall clock jumps by a multiple of this,
 pub const SKEW: Duration = Duration::from_secs(1_200);

@@ -35,7 +35,7 @@ use crate::plan::Plan;
 use crate::scene::{HEALS_WITHIN, PROGRESS, Scene};
 use crate::storm::Storm;
 use crate::witness::Witness;
-use crate::work::{COLLECTION, Stage};
+use crate::work::{COLLECTION, Stage, Wish};
 use crate::{bugs, net, weather};
 
 /// The seeds of the scenarios, the first one under which the giver, the taker and the leader of the meta group are three nodes:
@@ -313,7 +313,7 @@ impl Play<'_> {
     /// Whether nothing is left to be done. Where the move was not taken up, it is asked for again.
     fn is_through(&mut self, wanted: &Wanted) -> bool {
         let Some(why) = self.lacks(wanted) else { return true };
-        let is_idle = self.stage.goals.lock().is_empty() && !self.stage.is_planning.load(Ordering::SeqCst);
+        let is_idle = self.stage.wishes.lock().is_empty() && !self.stage.is_planning.load(Ordering::SeqCst);
         let nodes = self.desk.running();
         let is_open = nodes.iter().any(|(_, _, node)| node.moves().iter().any(|m| !m.has_ended()));
         let is_reached = newest(&nodes).is_some_and(|map| reached(&wanted.goal, &map));
@@ -326,7 +326,7 @@ impl Play<'_> {
     }
 
     fn ask(&mut self, wanted: &Wanted) {
-        self.stage.goals.lock().push(wanted.goal.clone());
+        self.stage.wishes.lock().push(Wish::Plan(wanted.goal.clone()));
         self.course.asked += 1;
     }
 

@@ -76,6 +76,7 @@ impl Scene {
                 name: name.clone(),
                 seeds: if at == 0 { vec![] } else { names[..plan.nodes].to_vec() },
                 is_replica: at >= plan.nodes,
+                ordinal: u32::try_from(at).ok().filter(|_| at < plan.nodes),
                 tuning: plan.tuning.clone(),
             };
             let desk = desk.clone();

@@ -12,9 +12,9 @@ use rand::{Rng as _, SeedableRng as _};
 use turmoil::Sim;
 
 use crate::host::Desk;
-use crate::plan::{Fault, Kind, Plan, SKEW, SKEWS};
+use crate::plan::{Fault, Kind, LEAST_NODES, Plan, SKEW, SKEWS};
 use crate::weather::Weather;
-use crate::work::{COLLECTION, GROUP_PARTITIONS, GROUPS, Stage};
+use crate::work::{COLLECTION, GROUP_PARTITIONS, GROUPS, Stage, Wish};
 use crate::{net, weather};
 
 /// A process that ended is started again after this.
@@ -282,10 +282,15 @@ impl<'a> Storm<'a> {
                     false => (COLLECTION, self.plan.partitions),
                 };
                 let partitions = partitions + 1 + (whom % 2) as u32;
-                self.stage
-                    .goals
-                    .lock()
-                    .push(Goal::Grow(v1::Grow { collection: collection.into(), partitions }));
+                let grow = v1::Grow { collection: collection.into(), partitions };
+                self.stage.wishes.lock().push(Wish::Plan(Goal::Grow(grow)));
+            }
+            Kind::Scale => {
+                fires = self.plan.nodes > LEAST_NODES as usize;
+                if fires {
+                    let to = (whom % 4 > 0).then_some(LEAST_NODES + (whom / 4) as u32 % 2);
+                    self.stage.wishes.lock().push(Wish::Scale(to));
+                }
             }
         }
         tracing::info!(
@@ -383,7 +388,7 @@ impl<'a> Storm<'a> {
             }
             (false, _) => Goal::Rebalance(v1::Rebalance {}),
         };
-        self.stage.goals.lock().push(goal);
+        self.stage.wishes.lock().push(Wish::Plan(goal));
         true
     }
 }

@@ -40,11 +40,20 @@ pub struct Stage {
     /// What is not yet as demanded.
     pub lacks: Mutex<String>,
     /// What an operator wants done.
-    pub goals: Mutex<Vec<Goal>>,
+    pub wishes: Mutex<Vec<Wish>>,
     /// Whether one of them is being planned or applied.
     pub is_planning: AtomicBool,
     /// Goals that were taken up.
     pub applied: Mutex<Vec<String>>,
+}
+
+/// What an operator may want.
+#[derive(Clone, Debug)]
+pub enum Wish {
+    /// A plan, made and applied.
+    Plan(Goal),
+    /// So many shard nodes; none: as many as there are.
+    Scale(Option<u32>),
 }
 
 impl Stage {
@@ -142,18 +151,15 @@ async fn create(plan: &Plan, router: &Api) -> Result<(), Status> {
     Ok(())
 }
 
-/// Plans and applies what the storm asks for, until the map stands still for a moment.
+/// Does what the storm asks for, one after the other; each by whichever router takes it up.
 async fn operate(routers: Vec<Api>, stage: Arc<Stage>) {
     loop {
-        let goal = stage.goals.lock().pop();
-        if let Some(goal) = goal {
+        let wish = stage.wishes.lock().pop();
+        if let Some(wish) = wish {
             stage.is_planning.store(true, Ordering::SeqCst);
-            let request = v1::PlanRequest { goal: Some(goal) };
             for router in routers.iter().cycle().take(20) {
-                let Ok(plan) = router.plan(request.clone()).await else { continue };
-                let apply = v1::ApplyRequest { plan: Some(request.clone()), epoch: plan.epoch };
-                if let Ok(applied) = router.apply(apply).await {
-                    stage.applied.lock().push(format!("{:?}", applied.moves));
+                if let Ok(applied) = grant(router, &wish).await {
+                    stage.applied.lock().push(applied);
                     break;
                 }
                 tokio::time::sleep(PAUSE).await;
@@ -161,6 +167,21 @@ async fn operate(routers: Vec<Api>, stage: Arc<Stage>) {
             stage.is_planning.store(false, Ordering::SeqCst);
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn grant(router: &Api, wish: &Wish) -> Result<String, Status> {
+    match wish {
+        Wish::Plan(goal) => {
+            let request = v1::PlanRequest { goal: Some(goal.clone()) };
+            let plan = router.plan(request.clone()).await?;
+            let apply = v1::ApplyRequest { plan: Some(request), epoch: plan.epoch };
+            Ok(format!("{:?}", router.apply(apply).await?.moves))
+        }
+        Wish::Scale(to) => {
+            let status = router.scale(v1::ScaleRequest { to: *to }).await?.status;
+            Ok(format!("{to:?} nodes: {:?}", status.map(|status| status.leaving)))
+        }
     }
 }
 
@@ -209,7 +230,19 @@ async fn compare(plan: &Plan, router: &Api) -> Result<(), String> {
     for collection in [COLLECTION].into_iter().chain(plan.has_groups.then_some(GROUPS)) {
         compare_replicas(router, collection).await?;
     }
-    Ok(())
+    drained(router).await
+}
+
+/// Whether nodes that are to go hold nothing any more.
+async fn drained(router: &Api) -> Result<(), String> {
+    let map = router.placement().await.map_err(|why| format!("no map: {why}"))?;
+    let is_leaving = |node: &&v1::Node| node.state() == v1::NodeState::Draining;
+    let leaving: BTreeSet<u64> = map.nodes.iter().filter(is_leaving).map(|node| node.id).collect();
+    let mut partitions = map.collections.iter().flat_map(|collection| &collection.partitions);
+    match partitions.find(|partition| partition.replicas.iter().any(|node| leaving.contains(node))) {
+        Some(left) => Err(format!("nodes {leaving:?} are not drained: partition {left:?}")),
+        None => Ok(()),
+    }
 }
 
 /// Whether every replica of the collection gives a digest, and all of a partition are equal.

@@ -19,6 +19,8 @@ use crate::history::{Act, Expect, Key, Operation, Outcome};
 #[derive(Clone, Debug)]
 pub(super) enum Write {
     Upsert(v1::UpsertRequest),
+    /// The same, as a stream of one batch.
+    Stream(v1::UpsertRequest),
     Patch(v1::PatchRequest),
     /// Of what a filter matches: the record of this key.
     PatchMatching(v1::PatchRequest, Key),
@@ -175,6 +177,10 @@ impl Client {
             Write::Upsert(request) => {
                 let answer = self.api().upsert(request).await?;
                 (Told { done: answer.upserted, conflicts: answer.conflicts }, covered(answer.coverage))
+            }
+            Write::Stream(request) => {
+                let answer = self.api().upsert_stream(vec![request]).await?;
+                (Told { done: answer.upserted, conflicts: Vec::new() }, covered(answer.coverage))
             }
             Write::Patch(request) => {
                 let answer = self.api().patch(request).await?;

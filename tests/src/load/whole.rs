@@ -1,5 +1,5 @@
 //! Questions about the whole collection: a scan through all pages, an exact search with room for every key, a count, an
-//! aggregation by key.
+//! aggregation by key. And searches for some of the keys: by vector among what a filter passes, and by words.
 //!
 //! Each answer goes down as a set ([`crate::history::SetAnswer`]); what a scan, a search or an aggregation shows of each key
 //! goes down as a read of it too, so that an index that lost a record, or kept an old vector or value, is found out by the
@@ -13,7 +13,7 @@ use flotilla_proto::v1::aggregation_result::Kind as Told;
 use rand::Rng as _;
 use tonic::Status;
 
-use super::{Answer, Client, Touch, covered, positions, wire_key};
+use super::{Answer, Client, Touch, covered, of_keys, positions, wire_key, word};
 use crate::api::{self, vector_of};
 use crate::history::{Act, Freshness, Key, Seen, SetAnswer};
 use crate::seed::unit_vector;
@@ -63,6 +63,56 @@ impl Client {
                 return Ok((records, seen));
             }
         }
+    }
+
+    /// One search of three.
+    pub(super) async fn search_somehow(&mut self) {
+        match self.draw.random_range(0..3) {
+            0 => self.search().await,
+            1 => self.search_among().await,
+            _ => self.search_words().await,
+        }
+    }
+
+    /// Searches exactly among the records that a filter passes.
+    async fn search_among(&mut self) {
+        let keys = self.keys();
+        let vector = unit_vector(self.id << 32 | self.serial, super::DIMS);
+        let among = v1::SearchRequest {
+            exact: true,
+            filter: Some(of_keys(&keys)),
+            ..api::search(&self.work.collection, vector, keys.len() as u32)
+        };
+        self.search_for("search-among", keys, among).await;
+    }
+
+    /// Searches for the words that the records of some keys have, and no others.
+    async fn search_words(&mut self) {
+        let keys = self.keys();
+        let words: Vec<String> = keys.iter().map(|key| word(*key)).collect();
+        let text = v1::TextQuery { field: "words".into(), query: words.join(" "), ..Default::default() };
+        let limit = Some(keys.len() as u32);
+        let collection = self.work.collection.clone();
+        let words = v1::SearchRequest { collection, text: Some(text), limit, ..Default::default() };
+        self.search_for("search-words", keys, words).await;
+    }
+
+    /// A search that finds the records of these keys and no others.
+    async fn search_for(&mut self, what: &'static str, mut keys: Vec<Key>, search: v1::SearchRequest) {
+        keys.sort_by_key(|key| api::sortable(&wire_key(*key)));
+        let read = self.may_be_partial();
+        let request = v1::SearchRequest { with_payload: true, with_vectors: true, read, ..search };
+        let invoked = self.recorder.now();
+        let found = self.api().search(request).await;
+        let answer = match found.and_then(|found| Ok((whole(found.coverage)?, found.hits))) {
+            Ok((coverage, hits)) => {
+                let mut records: Vec<v1::Record> = hits.into_iter().filter_map(|hit| hit.record).collect();
+                records.sort_by_key(|record| record.key.as_ref().map(api::sortable));
+                Ok(Answer { coverage, touched: self.seen(&keys, &records, Freshness::Linearizable) })
+            }
+            Err(status) => Err((status, vec![])),
+        };
+        self.ended(what, invoked, Some(Freshness::Linearizable), vec![], answer);
     }
 
     /// Searches exactly, for as many as there are keys.
