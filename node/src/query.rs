@@ -189,7 +189,7 @@ fn placed(
             return Err(Fault::Cancelled);
         }
         let neighbors = match ask.text {
-            Some(text) => text::segment(*segment, &ask, text, &mut plan)?,
+            Some(text) => text::segment(*segment, &ask, text, (found.bound(), &mut plan))?,
             None => execute::segment(*segment, &ask, &query, &mut plan)?,
         };
         found.add(number, neighbors);

@@ -16,6 +16,7 @@
 //! A filter has three spellings: the protobuf message ([`crate::convert`]), JSON on the command line, and [`text`]. All three
 //! become a [`Filter`], and what it means stands here only.
 
+mod fingerprint;
 mod glob;
 pub mod text;
 

@@ -39,7 +39,8 @@ impl PartialEq for PartialHit {
 
 impl Eq for PartialHit {}
 
-fn by_distance(a: f32, b: f32) -> Ordering {
+/// Smaller first; NaN last, -0 as 0.
+pub(super) fn by_distance(a: f32, b: f32) -> Ordering {
     a.partial_cmp(&b).unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
 }
 
@@ -54,6 +55,17 @@ impl Merge {
     /// Keeps the `limit` nearest that are no further than `max_distance`.
     pub(super) fn new(limit: usize, max_distance: Option<f32>) -> Merge {
         Merge { limit, max_distance, found: vec![] }
+    }
+
+    /// Nothing that is further can be among the hits any more.
+    pub(super) fn bound(&self) -> Option<f32> {
+        let is_full = self.found.len() >= self.limit;
+        let farthest =
+            self.found.iter().map(|(_, neighbor)| neighbor.distance).max_by(|a, b| by_distance(*a, *b));
+        [self.max_distance, farthest.filter(|_| is_full)]
+            .into_iter()
+            .flatten()
+            .min_by(|a, b| by_distance(*a, *b))
     }
 
     /// Adds what one segment found.

@@ -7,11 +7,9 @@
 //!
 //! Every posting of the query's words is scored: exact first.
 
-use std::collections::BinaryHeap;
-
 use flotilla_proto::fulltext::{Clause, Kin, Language, Need, bm25};
 
-use super::merge::PartialHit;
+use super::merge::by_distance;
 use super::plan::Step;
 use super::{PlanReport, Search};
 use crate::index::Neighbor;
@@ -121,26 +119,23 @@ pub fn weigh(
     Ok(Weights { weighed, kin: lists.into_iter().map(Listed::finish).collect() })
 }
 
-/// The best rows of one segment, as many as are wanted where there are as many; ties by key.
+/// The best rows of one segment, no further than `bound`: as many as are wanted where there are as many, and those that score
+/// as the last of them. Keys break ties, but where they are too many that is left to the caller.
 pub(super) fn segment(
     segment: &dyn SegmentView,
     ask: &Search<'_>,
     text: &TextSearch,
-    plan: &mut PlanReport,
+    (bound, plan): (Option<f32>, &mut PlanReport),
 ) -> Result<Vec<Neighbor>, Fault> {
     let rows = ask.filter.map(|filter| segment.matching(filter)).transpose()?;
     if let Some(rows) = &rows {
         *plan.matches.get_or_insert(0) += rows.count() as u64;
     }
-    let mut best = Best { segment, limit: ask.limit, found: BinaryHeap::new() };
+    let mut best = Best { segment, limit: ask.limit, bound, found: Vec::new() };
     let mut visited = 0_u64;
     let each = &mut |row: u32, tally: &Tally<'_>| {
         visited += 1;
-        let distance = -text.score(tally);
-        if ask.max_distance.is_some_and(|farthest| distance > farthest) {
-            return Ok(());
-        }
-        best.offer(row, distance)
+        best.offer(Neighbor { row, distance: -text.score(tally) })
     };
     segment.occurrences(&text.field, (&text.sought, text.need), rows.as_ref(), each)?;
     plan.visited += visited;
@@ -149,31 +144,57 @@ pub(super) fn segment(
     if !is_indexed {
         plan.unindexed += rows.as_ref().map_or(u64::from(segment.live()), |rows| rows.count() as u64);
     }
-    Ok(best.found.into_iter().map(|(hit, row)| Neighbor { row, distance: hit.distance }).collect())
+    best.cut()?;
+    Ok(best.found)
 }
 
-/// The best rows so far, the last of them on top. Many texts score the same, and ties are broken by key, so keys are read
-/// wherever a row may be among the best.
+/// Rows that score as the last one that is wanted, beyond which their keys are read.
+const TIES_MAX: usize = 1_024;
+
+/// The best rows so far, and some that were among them.
 struct Best<'a> {
     segment: &'a dyn SegmentView,
     limit: usize,
-    found: BinaryHeap<(PartialHit, u32)>,
+    bound: Option<f32>,
+    found: Vec<Neighbor>,
 }
 
 impl Best<'_> {
-    fn offer(&mut self, row: u32, distance: f32) -> Result<(), Fault> {
-        let is_full = self.found.len() >= self.limit;
-        if is_full && self.found.peek().is_none_or(|(last, _)| distance > last.distance) {
+    fn offer(&mut self, found: Neighbor) -> Result<(), Fault> {
+        if self.bound.is_some_and(|bound| by_distance(found.distance, bound).is_gt()) {
             return Ok(());
         }
-        let hit = PartialHit { key: self.segment.key(row)?, distance, version: 0 };
-        if is_full && self.found.peek().is_some_and(|(last, _)| hit > *last) {
+        self.found.push(found);
+        if self.found.len() >= 2 * self.limit + 2 * TIES_MAX {
+            return self.cut();
+        }
+        Ok(())
+    }
+
+    /// Lets go of what is further than the last one that is wanted; and of what scores as that one, where it is much, by key.
+    fn cut(&mut self) -> Result<(), Fault> {
+        if self.found.len() <= self.limit {
             return Ok(());
         }
-        if is_full {
-            self.found.pop();
+        let Some(last) = self.limit.checked_sub(1) else {
+            self.found.clear();
+            return Ok(());
+        };
+        let (_, last, _) =
+            self.found.select_nth_unstable_by(last, |a, b| by_distance(a.distance, b.distance));
+        let bound = last.distance;
+        self.bound = Some(bound);
+        self.found.retain(|found| by_distance(found.distance, bound).is_le());
+        if self.found.len() <= self.limit + TIES_MAX {
+            return Ok(());
         }
-        self.found.push((hit, row));
+        let mut ties = Vec::new();
+        for tie in self.found.extract_if(.., |found| by_distance(found.distance, bound).is_eq()) {
+            ties.push((self.segment.key(tie.row)?, tie));
+        }
+        ties.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        ties.truncate(self.limit.saturating_sub(self.found.len()));
+        self.found.extend(ties.into_iter().map(|(_, tie)| tie));
         Ok(())
     }
 }

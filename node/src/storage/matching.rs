@@ -124,8 +124,8 @@ impl Drop for Taken {
 #[derive(Debug)]
 pub(super) struct Filters {
     rows: usize,
-    /// The one used last at the end.
-    kept: Mutex<Vec<(Compiled, Arc<Known>)>>,
+    /// By their fingerprints; the one used last at the end.
+    kept: Mutex<Vec<(u64, Compiled, Arc<Known>)>>,
     vectors: usize,
     room: Arc<Room>,
 }
@@ -143,7 +143,8 @@ impl Filters {
         filter: &Compiled,
         evaluate: impl FnOnce() -> Result<Bitset, Fault>,
     ) -> Result<Arc<Known>, Fault> {
-        if let Some(known) = self.find(filter) {
+        let print = filter.fingerprint();
+        if let Some(known) = self.find(print, filter) {
             return Ok(known);
         }
         let known = Arc::new(Known {
@@ -154,11 +155,11 @@ impl Filters {
         });
         if is_worth_keeping(filter) {
             let mut kept = self.kept.lock();
-            kept.retain(|(other, _)| other != filter);
+            kept.retain(|(known, other, _)| *known != print || other != filter);
             if kept.len() >= KEPT {
                 kept.remove(0);
             }
-            kept.push((filter.clone(), Arc::clone(&known)));
+            kept.push((print, filter.clone(), Arc::clone(&known)));
         }
         Ok(known)
     }
@@ -174,11 +175,11 @@ impl Filters {
         self.kept.lock().clear();
     }
 
-    fn find(&self, filter: &Compiled) -> Option<Arc<Known>> {
+    fn find(&self, print: u64, filter: &Compiled) -> Option<Arc<Known>> {
         let mut kept = self.kept.lock();
-        let at = kept.iter().position(|(other, _)| other == filter)?;
+        let at = kept.iter().position(|(known, other, _)| *known == print && other == filter)?;
         let found = kept.remove(at);
-        let known = Arc::clone(&found.1);
+        let known = Arc::clone(&found.2);
         kept.push(found);
         known.uses.fetch_add(1, Ordering::Relaxed);
         Some(known)
@@ -207,6 +208,10 @@ mod tests {
         Compiled::new(&Filter::Equal("a".into(), Value::from(value)), &CollectionSpec::default()).unwrap()
     }
 
+    fn find(filters: &Filters, filter: &Compiled) -> Option<Arc<Known>> {
+        filters.find(filter.fingerprint(), filter)
+    }
+
     fn rows() -> Result<Bitset, Fault> {
         Ok(Bitset::with_rows(100, [3, 5, 8]))
     }
@@ -231,13 +236,13 @@ mod tests {
         assert!(filters.get(&filter(1), || Err(Fault::Cancelled)).is_err());
         filters.get(&filter(1), rows).unwrap();
         filters.get(&Compiled::Keys(vec![]), rows).unwrap();
-        assert!(filters.find(&Compiled::Keys(vec![])).is_none());
+        assert!(find(&filters, &Compiled::Keys(vec![])).is_none());
         for value in 2..=KEPT as i64 {
             filters.get(&filter(value), rows).unwrap();
         }
-        assert!(filters.find(&filter(1)).is_some(), "it fits, and is now the one used last");
+        assert!(find(&filters, &filter(1)).is_some(), "it fits, and is now the one used last");
         filters.get(&filter(99), rows).unwrap();
-        assert!(filters.find(&filter(1)).is_some() && filters.find(&filter(2)).is_none());
+        assert!(find(&filters, &filter(1)).is_some() && find(&filters, &filter(2)).is_none());
         assert_eq!(filters.kept.lock().len(), KEPT);
     }
 }

@@ -363,9 +363,9 @@ fn ties_are_broken_by_key_however_many_there_are() {
         let value = Value::Map([("text".to_owned(), "disk full".into())].into());
         Record::new(n).field("deep", value)
     };
-    house.upsert((0..900).rev().map(record).collect());
+    house.upsert((0..4_900).rev().map(record).collect());
     house.seal();
-    house.upsert((900..1_000).rev().map(record).collect());
+    house.upsert((4_900..5_000).rev().map(record).collect());
     let query = TextQuery::new(&spec(Some(TEXT)), "deep.text", "disk", Need::Any, false, 0).unwrap();
     let hits = found(&views(&[house]), &query, None, 5);
     assert_eq!(hits.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [0, 1, 2, 3, 4].map(Key::Number));

@@ -139,19 +139,24 @@ impl<'a> Node<'a> {
     pub(super) fn known(&self, leaves: &Leaves) -> tantivy::Result<Known> {
         Ok(match self {
             Node::All(parts) => {
-                let mut known = Known::exactly(Bitset::full(leaves.rows()));
-                for (n, part) in cheapest_first(parts, leaves)?.into_iter().enumerate() {
-                    let few = n > 0 && is_few(known.maybe().count() as u64, leaves.rows);
+                let mut parts = cheapest_first(parts, leaves)?.into_iter();
+                let Some(first) = parts.next() else {
+                    return Ok(Known::exactly(Bitset::full(leaves.rows())));
+                };
+                let mut known = first.known(leaves)?;
+                for part in parts {
+                    if known.is_hopeless() {
+                        break;
+                    }
                     let among = match part {
-                        Node::Leaf(leaf) if few => leaves.among(leaf, known.maybe())?,
+                        Node::Leaf(leaf) if is_few(known.maybe().count() as u64, leaves.rows) => {
+                            leaves.among(leaf, known.maybe())?
+                        }
                         _ => None,
                     };
                     match among {
                         Some(part) => known.and(&part),
                         None => known.and(&part.known(leaves)?),
-                    }
-                    if known.is_hopeless() {
-                        break;
                     }
                 }
                 known
