@@ -65,8 +65,8 @@ pub use self::columns::{Cell, FieldColumn, Scratch};
 pub(super) use self::tokens::{Accepted, Tokens};
 pub use self::write::write;
 
-/// Decompressed blocks (4 KiB each) that a segment's payload store keeps.
-const STORE_BLOCKS_CACHED: usize = 128;
+/// Decompressed blocks (1 KiB each, or a row) that a segment's payload store keeps.
+const STORE_BLOCKS_CACHED: usize = 512;
 
 /// The payload index of one sealed segment.
 pub struct PayloadIndex {

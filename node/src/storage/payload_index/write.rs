@@ -28,7 +28,7 @@ use crate::env::fs;
 /// Memory that a part may take before the next one is begun.
 const PART_BYTES_MAX: usize = 24 << 20;
 /// Payloads that are compressed together: small, because a read of few records takes one block for each.
-const STORE_BLOCK_BYTES: usize = 4 << 10;
+const STORE_BLOCK_BYTES: usize = 1 << 10;
 /// What tantivy sizes its first hash table by.
 const WRITER_BYTES: usize = 3 << 20;
 /// The writer is asked for its size once in this many bytes of payload.
