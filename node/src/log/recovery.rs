@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use super::group::{Group, Place, Slot};
 use super::ledger::Ledger;
-use super::record::{Header, Kind};
+use super::record::{self, Draft, HEADER_BYTES, Header, Kind};
 use super::segment::{self, End, Found, Segment, Title};
 use super::{Damage, GroupId, Scope, TornTail};
 use crate::env::fs;
@@ -130,8 +130,9 @@ impl<'a> Replay<'a> {
             Ok((file, bytes, title)) => {
                 self.join(number, &title);
                 self.oldest_told = self.oldest_told.max(title.oldest);
-                let mut unsure = segment::SEGMENT_HEADER_BYTES;
-                let end = segment::walk(&bytes, &title, is_last, |at, found| {
+                let (mut unsure, mut is_damaged) = (segment::SEGMENT_HEADER_BYTES, false);
+                let mut end = segment::walk(&bytes, &title, is_last, |at, found| {
+                    is_damaged |= !matches!(found, Found::Record(..));
                     if let Found::Record(header, _) = &found
                         && header.kind == Kind::Durable
                     {
@@ -139,12 +140,12 @@ impl<'a> Replay<'a> {
                     }
                     self.take(&path, number, at, found);
                 });
-                self.out.next_seq = end.next_seq;
                 let segment = Arc::new(Segment { file, title });
                 if is_last {
                     let tail = bytes.get(unsure..end.offset).unwrap_or_default();
-                    self.end_lane(&segment, &path, &end, tail)?;
+                    self.end_lane(&segment, &path, &mut end, (tail, is_damaged))?;
                 }
+                self.out.next_seq = end.next_seq;
                 self.out.segments.insert(number, segment);
                 self.before = Some((number, Some((path, end))));
             }
@@ -193,14 +194,33 @@ impl<'a> Replay<'a> {
     /// Ends the newest segment where its valid records end, and makes sure that they are durable before anybody
     /// builds on them. `tail` are those behind the last mark that says that all before it is: they are written once more,
     /// for after a sync that failed the system takes them for written, shows them, and syncs them no more.
-    fn end_lane(&mut self, segment: &Arc<Segment>, path: &Path, end: &End, tail: &[u8]) -> io::Result<()> {
-        if let Some(reason) = &end.torn {
+    ///
+    /// What is damaged further ahead is known for damage, and not for another torn tail, by a record of a later run. It may be one of
+    /// those that are cut off, so a mark of a run of its own takes their place first.
+    fn end_lane(
+        &mut self,
+        segment: &Arc<Segment>,
+        path: &Path,
+        end: &mut End,
+        (tail, is_damaged): (&[u8], bool),
+    ) -> io::Result<()> {
+        segment.file.write_at(tail, (end.offset - tail.len()) as u64)?;
+        if let Some(reason) = end.torn.clone() {
+            self.out.torn.push(TornTail { file: path.to_owned(), offset: end.offset as u64, reason });
+            let has_room = (end.offset + HEADER_BYTES) as u64 <= segment.title.file_len;
+            if is_damaged && has_room {
+                segment.file.sync_all()?;
+                let mut mark = Vec::with_capacity(HEADER_BYTES);
+                let draft = Draft { kind: Kind::Durable, group: 0, index: 0, seq: end.next_seq, run: 0 };
+                record::encode(&mut mark, draft, &[], segment.title.salt);
+                segment.file.write_at(&mark, end.offset as u64)?;
+                segment.file.sync_all()?;
+                *end = End { offset: end.offset + HEADER_BYTES, next_seq: end.next_seq + 1, torn: None };
+                self.out.records += 1;
+            }
             segment.file.set_len(end.offset as u64)?;
             segment.file.preallocate(segment.title.file_len)?;
-            let offset = end.offset as u64;
-            self.out.torn.push(TornTail { file: path.to_owned(), offset, reason: reason.clone() });
         }
-        segment.file.write_at(tail, (end.offset - tail.len()) as u64)?;
         segment.file.sync_all()?;
         self.out.tip = Some((segment.clone(), end.offset as u64));
         Ok(())

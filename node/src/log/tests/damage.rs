@@ -258,3 +258,37 @@ async fn a_read_notices_rot_after_opening() {
     let error = log.read(0..4, u64::MAX).unwrap_err();
     assert!(matches!(&error, Error::Corrupt(damage) if damage.offset == 64 + 140), "{error}");
 }
+
+/// What proves that a damaged record was whole once may stand among records that are torn, and go with them.
+#[tokio::test]
+async fn a_torn_tail_goes_without_the_evidence_of_damage_before_it() {
+    let dir = swift_dir();
+    let (lanes, _) = open(&dir.path().join("source"), Options { segment_bytes: 64 << 10, ..small() });
+    let log = lanes.group(1).unwrap();
+    append(&log, (0..4).map(|i| entry(i, 1, 100)).collect()).await;
+    append(&log, (4..10).map(|i| entry(i, 1, 100)).collect()).await;
+    lanes.close().await;
+    copy_folder(&dir.path().join("source"), &dir.path().join("crashed"));
+    let (folder, files) = fresh(dir.path());
+    let mut bytes = std::fs::read(&files[0]).unwrap();
+    let find = |index| {
+        let body = entry(index, 1, 100).body;
+        bytes.windows(body.len()).position(|window| window == body).unwrap()
+    };
+    let (first, torn, end) = (find(0), find(3) + 100..find(4) + 50, find(9) + 100);
+    bytes[first - 30] ^= 1;
+    bytes[torn].fill(0);
+    bytes[end..].fill(0);
+    std::fs::write(&files[0], bytes).unwrap();
+    for opening in 0..3 {
+        let (lanes, recovery) = open(&folder, small());
+        assert_eq!(recovery.torn.len(), usize::from(opening == 0), "{recovery:?}");
+        assert!(matches!(lanes.group(1), Err(Error::Quarantined { .. })), "{opening}: {recovery:?}");
+        // As a crash leaves it that comes at once.
+        let crashed = dir.path().join(format!("crashed-{opening}"));
+        copy_folder(&folder, &crashed);
+        lanes.close().await;
+        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::rename(&crashed, &folder).unwrap();
+    }
+}

@@ -30,7 +30,7 @@ struct Pristine {
 /// checksums are made to fit again, all but the payload index's. 2: the header is replaced by the body that follows.
 ///
 /// **Promise.** The store opens or names the damage, and answers or names it, without a panic. Damage that changes an answer
-/// is found by the full check, unless the checksums were made to fit.
+/// is found by the full check, unless the checksums were made to fit. A folder of which nothing is left is a new one.
 pub fn segment(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let what = input.byte() % 3;
@@ -42,6 +42,9 @@ pub fn segment(bytes: &[u8]) {
         while !input.is_empty() {
             damage(&mut files, &mut input);
         }
+    }
+    if files.is_empty() {
+        return;
     }
     write(dir, &files);
     let home = segment_dir(dir, pristine.number);
