@@ -153,6 +153,8 @@ pub struct Group<M: Machine> {
     lease: Duration,
     /// The log index up to which the machine's state is published.
     published: Arc<AtomicU64>,
+    /// Up to which index this replica told others that the log is committed.
+    told: Arc<AtomicU64>,
     /// The newest term whose leadership was to be handed over.
     handed_over: AtomicU64,
 }
@@ -198,7 +200,9 @@ impl<M: Machine> Group<M> {
             group: id,
             throttle: home.throttle.clone(),
             patience: Duration::from_millis(home.options.heartbeat_ms / 10),
+            told: Arc::default(),
         };
+        let told = network.told.clone();
         let raft = openraft::Raft::new(node.0, Arc::new(config), network, store, machine)
             .await
             .map_err(|e| broken("open", &e))?;
@@ -222,6 +226,7 @@ impl<M: Machine> Group<M> {
             heartbeat,
             lease: home.options.lease(),
             published,
+            told,
             handed_over: AtomicU64::new(0),
         };
         // Nobody else can lead, or nobody leads yet: no need to wait for silence.

@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,6 +43,8 @@ pub struct Network {
     pub throttle: Arc<Throttle>,
     /// How long a heartbeat that says nothing new may wait for others.
     pub patience: Duration,
+    /// Up to which index other replicas were told that the log is committed: they may show it from then on.
+    pub told: Arc<AtomicU64>,
 }
 
 /// The connection of a group to one other node.
@@ -142,6 +145,9 @@ impl RaftNetworkV2<Types> for Connection {
         let is_news = !entries.is_empty() || self.told != request.leader_commit;
         let patience = if is_news { Duration::ZERO } else { *patience };
         let line = peers.line(self.target, is_news.then_some(*group)).map_err(unreachable)?;
+        // Before it is sent: whoever sees it there reads it here from then on.
+        let committed = request.leader_commit.map_or(0, |committed| committed.index);
+        self.network.told.fetch_max(committed, Ordering::SeqCst);
         let append = Append { group: *group, head: packed(&head)?, entries, patience };
         let answer = self.within(RPCTypes::AppendEntries, option.soft_ttl(), line.append(append)).await?;
         self.told = request.leader_commit;

@@ -2,8 +2,8 @@
 //!
 //! A leader whose **lease** holds knows that nobody else has led since a quorum answered it last, so all that is
 //! acknowledged was acknowledged here; and what is acknowledged here is published before. Such a leader reads its state as
-//! it is, once what it knows to be committed is in it, without a word to the group's core: what openraft last published of itself is enough, for each of its parts is at
-//! worst older, which errs to the safe side. Two things are not: a leadership that is about to be handed over ends before
+//! it is, once what it told others to be committed is in it, without a word to the group's core: what openraft last published of itself
+//! is enough, for each of its parts is at worst older, which errs to the safe side. Two things are not: a leadership that is about to be handed over ends before
 //! its lease does, so it is marked first ([`Group::hand_over`]); and a new leader may lack what the old one
 //! acknowledged until it has applied an entry of its own term. Whoever is not sure asks the core.
 //!
@@ -35,9 +35,9 @@ impl<M: Machine> Group<M> {
     /// The log index that a replica must have applied to answer a read that begins now. Only the leader can tell.
     pub async fn read_index(&self) -> Result<LogIndex, Refusal> {
         if self.leads_for_sure() {
-            // A follower may apply what is committed, and show it, before this replica has.
-            let committed = self.raft.watch_commit_progress().get().map_or(0, |committed| committed.index);
-            return Ok(self.applied().max(committed));
+            // A follower may apply what is committed, and show it, before this replica has: from when it was told. What openraft
+            // publishes may come later, where its core waits for a disk in between.
+            return Ok(self.applied().max(self.told.load(Ordering::SeqCst)));
         }
         let read = match self.raft.get_read_log_id(ReadPolicy::LeaseRead).await {
             Ok((read, _)) => read,
