@@ -97,6 +97,9 @@ impl Options {
             max_payload_entries: 256,
             enable_pre_vote: Some(true),
             enable_leader_restore: Some(false),
+            // What a follower lost although it had said that it held it (its disk changed the very end of its log, which a crash could
+            // have left so) is sent again; `network` tells of it. Else openraft never writes to it again.
+            allow_log_reversion: Some(true),
             ..openraft::Config::default()
         }
     }

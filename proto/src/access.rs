@@ -43,6 +43,7 @@ pub const RULES: &[(&str, Right)] = &[
     ("flotilla.peer.v1.Peer/Status", Peer),
     ("flotilla.peer.v1.Peer/Submit", Peer),
     ("flotilla.peer.v1.Raft/Append", Peer),
+    ("flotilla.peer.v1.Raft/Leave", Peer),
     ("flotilla.peer.v1.Raft/Offer", Peer),
     ("flotilla.peer.v1.Raft/PreVote", Peer),
     ("flotilla.peer.v1.Raft/Send", Peer),

@@ -1,12 +1,13 @@
 //! The one map from partition to its replica on this node, kept equal to the placement map.
 //!
 //! A task follows the map: partitions that name this node are opened, those that no longer do are stopped and their files
-//! removed. Where a replica's folder is stands in [`folders`]: a tenant's may be a folder of its own.
+//! removed, once their groups have no place for this node either ([`leaving`]). Where a replica's folder is stands in [`folders`]: a tenant's may be a folder of its own.
 //!
 //! A partition that does not open is **quarantined**: it is named, with its reason, to whoever asks for it,
 //! and the others serve.
 
 mod folders;
+mod leaving;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ use crate::storage::Fault;
 
 /// Partitions opened at one time.
 const OPENS_AT_ONCE: usize = 4;
+/// How often it is asked whether a replica that the map does not name may go.
+const LEAVE_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(Clone)]
 enum Held {
@@ -101,9 +104,17 @@ impl Registry {
             let is_fresh = *fresh.borrow_and_update();
             let map = maps.borrow_and_update().clone();
             self.reconcile(&map, is_fresh).await;
-            tokio::select! {
-                changed = maps.changed() => if changed.is_err() { return },
-                _ = fresh.changed() => {}
+            // By a map that may be old nothing goes.
+            let mut some_stay = is_fresh && !self.leave(&map).await;
+            loop {
+                tokio::select! {
+                    changed = maps.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    _ = fresh.changed() => break,
+                    () = clock::sleep(LEAVE_EVERY), if some_stay => some_stay = !self.leave(&map).await,
+                }
             }
         }
     }
@@ -140,7 +151,8 @@ impl Registry {
         let _one_at_a_time = self.changing.lock().await;
         self.shared.home.peers.learn(map);
         if is_fresh {
-            self.close_all_but(&wanted.keys().copied().collect()).await;
+            // Those that other nodes have are asked for first: see `leave`.
+            self.close_all_but(&map.partitions().map(|(_, partition)| partition.id).collect()).await;
         }
         futures::stream::iter(wanted)
             .for_each_concurrent(OPENS_AT_ONCE, |(id, collection)| self.hold(id, collection, is_fresh))
@@ -240,9 +252,9 @@ impl Registry {
         self.folders.of(id)
     }
 
-    async fn close_all_but(&self, wanted: &BTreeSet<PartitionId>) {
+    async fn close_all_but(&self, known: &BTreeSet<PartitionId>) {
         let unwanted: Vec<PartitionId> =
-            self.held.read().keys().filter(|id| !wanted.contains(id)).copied().collect();
+            self.held.read().keys().filter(|id| !known.contains(id)).copied().collect();
         for id in unwanted {
             let held = self.held.write().remove(&id);
             if let Some(Held::Serving(replica)) = held {
@@ -250,7 +262,7 @@ impl Registry {
             }
             self.remove_files(id).await;
         }
-        for id in self.folders.on_disk().into_iter().filter(|id| !wanted.contains(id)) {
+        for id in self.folders.on_disk().into_iter().filter(|id| !known.contains(id)) {
             self.remove_files(id).await;
         }
     }

@@ -269,6 +269,13 @@ mod tests {
             Err(Status::unimplemented("transfer"))
         }
 
+        async fn leave(
+            &self,
+            _: Request<peer::LeaveRequest>,
+        ) -> Result<Response<peer::LeaveResponse>, Status> {
+            Err(Status::unimplemented("leave"))
+        }
+
         async fn offer(
             &self,
             _: Request<peer::SnapshotOffer>,

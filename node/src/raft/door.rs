@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use bytes::Bytes;
-use flotilla_proto::ids::LogIndex;
+use flotilla_proto::ids::{LogIndex, NodeId};
 use flotilla_proto::refusal::Refusal;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
@@ -28,6 +28,8 @@ pub trait Door: Send + Sync {
     async fn transfer(&self, request: Bytes) -> Result<Bytes, Refusal>;
     /// Looks at a snapshot on offer.
     fn consider(&self, head: &Bytes) -> Result<Offer, Refusal>;
+    /// Whether the group has no place for `node`, by a settled membership. Only the leader can tell.
+    async fn is_out(&self, node: NodeId) -> Result<bool, Refusal>;
 }
 
 /// What to do about a snapshot.
@@ -108,5 +110,22 @@ impl<M: Machine> Door for Group<M> {
             )));
         }
         Ok(Offer::Held(written(&vote)?))
+    }
+
+    async fn is_out(&self, node: NodeId) -> Result<bool, Refusal> {
+        let term = self.raft.metrics().borrow_watched().current_term;
+        let leads = || self.leads_for_sure() && self.raft.metrics().borrow_watched().current_term == term;
+        if !leads() {
+            return Err(self.not_leader(self.leader().map(|leader| leader.0)));
+        }
+        let is_out = self.raft.with_raft_state(move |state| {
+            let (last, committed) = (state.membership_state.effective(), state.membership_state.committed());
+            let is_settled =
+                last.log_id() == committed.log_id() && last.membership().get_joint_config().len() == 1;
+            is_settled && last.membership().get_node(&node.0).is_none()
+        });
+        let is_out = is_out.await.map_err(|why| self.stopped(&why))?;
+        // It led all the while, so no other leader knew better.
+        if leads() { Ok(is_out) } else { Err(self.not_leader(None)) }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flotilla_proto::ids::{NodeId, PartitionId};
+use flotilla_proto::ids::{LogIndex, NodeId, PartitionId};
 use flotilla_proto::peer;
 use openraft::error::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
@@ -53,13 +53,15 @@ pub struct Connection {
     target: NodeId,
     /// What the target was last told to be committed.
     told: Option<LogId>,
+    /// The index up to which the target said that it holds the log.
+    held: LogIndex,
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Connection;
 
     async fn new_client(&mut self, target: u64, _node: &openraft::BasicNode) -> Connection {
-        Connection { network: self.clone(), target: NodeId(target), told: None }
+        Connection { network: self.clone(), target: NodeId(target), told: None, held: 0 }
     }
 }
 
@@ -91,6 +93,31 @@ fn unpacked<T: DeserializeOwned>(body: &Bytes) -> Result<T, RPCError<Types>> {
 impl Connection {
     fn to(&self) -> Option<peer::To> {
         Some(self.network.peers.to(self.target, self.network.group))
+    }
+
+    /// Remembers what the other side says that it holds, and tells if it has lost some of it.
+    fn follow(&mut self, request: &AppendEntriesRequest<Types>, answer: &AppendEntriesResponse<Types>) {
+        let before = request.prev_log_id.map_or(0, |id| id.index);
+        match answer {
+            AppendEntriesResponse::Success => {
+                let end = request.entries.last().map_or(before, |entry| entry.log_id.index);
+                self.held = self.held.max(end);
+            }
+            AppendEntriesResponse::PartialSuccess(end) => {
+                self.held = self.held.max(end.map_or(0, |id| id.index));
+            }
+            AppendEntriesResponse::Conflict if before <= self.held && self.held > 0 => {
+                tracing::error!(
+                    group = self.network.group.0,
+                    node = self.target.0,
+                    held = self.held,
+                    lacks = before,
+                    "a replica has lost entries that it had acknowledged: they are sent again"
+                );
+                self.held = 0;
+            }
+            AppendEntriesResponse::Conflict | AppendEntriesResponse::HigherVote(_) => {}
+        }
     }
 
     fn client(&self) -> Result<peer::raft_client::RaftClient<flotilla_security::Keyed>, RPCError<Types>> {
@@ -151,7 +178,9 @@ impl RaftNetworkV2<Types> for Connection {
         let append = Append { group: *group, head: packed(&head)?, entries, patience };
         let answer = self.within(RPCTypes::AppendEntries, option.soft_ttl(), line.append(append)).await?;
         self.told = request.leader_commit;
-        unpacked(&answer)
+        let answer = unpacked(&answer)?;
+        self.follow(&request, &answer);
+        Ok(answer)
     }
 
     async fn vote(

@@ -74,6 +74,16 @@ fn step(partition: &Partition, members: &Members, seen: &Seen<'_>) -> Step {
     if members.is_joint {
         return Step::Settle(wanted);
     }
+    let is_fit =
+        |node: &&NodeId| (seen.hears)(**node) && (seen.lag_of)(**node).is_some_and(|lag| lag < LAG_MAX);
+    let heir = wanted.iter().filter(|node| members.voters.contains(node)).find(is_fit);
+    // Never out of the group while it leads: whom openraft chooses then would lead beside this node's lease.
+    let hand_over =
+        || heir.map_or_else(|| Step::Wait("nobody can lead yet".into()), |heir| Step::HandOver(*heir));
+    if heir.is_some() && !partition.holders().any(|node| node == seen.node) {
+        // The map does not show this node (a move was called off): no caller finds it.
+        return hand_over();
+    }
     if let Some(comes) = wanted.iter().find(|node| !members.voters.contains(node)) {
         if !members.contains(*comes) {
             return Step::AddLearner(*comes);
@@ -90,11 +100,7 @@ fn step(partition: &Partition, members: &Members, seen: &Seen<'_>) -> Step {
             return Step::Wait(format!("{answering} of {} voters answer: too few to lose one", wanted.len()));
         }
         if *goes == seen.node {
-            let heir = wanted
-                .iter()
-                .find(|node| (seen.hears)(**node) && (seen.lag_of)(**node).is_some_and(|lag| lag < LAG_MAX));
-            return heir
-                .map_or_else(|| Step::Wait("nobody can lead yet".into()), |heir| Step::HandOver(*heir));
+            return hand_over();
         }
         return Step::Remove(*goes);
     }
@@ -102,7 +108,7 @@ fn step(partition: &Partition, members: &Members, seen: &Seen<'_>) -> Step {
         return Step::AddLearner(*comes);
     }
     if let Some(goes) = members.learners.iter().find(|node| !partition.learners.contains(node)) {
-        return Step::Remove(*goes);
+        return if *goes == seen.node { hand_over() } else { Step::Remove(*goes) };
     }
     partition.change.map_or(Step::Rest, |change| Step::Done(change.id))
 }
@@ -310,6 +316,12 @@ mod tests {
         assert_eq!(next(&aborted, &members(&[1, 2, 3], &[4]), 5, &[]), Step::Remove(NodeId(4)));
         assert_eq!(next(&aborted, &members(&[1, 2, 3, 4], &[]), 5, &[]), Step::Remove(NodeId(4)));
         assert_eq!(next(&aborted, &members(&[1, 2, 4], &[]), 5, &[]), Step::AddLearner(NodeId(3)));
+        let elsewhere = partition(&[2, 3, 4], None, None);
+        assert_eq!(next(&elsewhere, &members(&[1, 2, 3], &[]), 5, &[2]), Step::HandOver(NodeId(3)));
+        assert_eq!(next(&elsewhere, &members(&[1, 2, 3], &[]), 5, &[2, 3]), Step::AddLearner(NodeId(4)));
+        let settled = members(&[2, 3, 4], &[1]);
+        assert_eq!(next(&elsewhere, &settled, 5, &[2]), Step::HandOver(NodeId(3)), "and leads still");
+        assert!(matches!(next(&elsewhere, &settled, 5, &[2, 3, 4]), Step::Wait(_)));
         let joint = Members { is_joint: true, ..members(&[1, 2, 3, 4], &[]) };
         assert_eq!(next(&aborted, &joint, 5, &[]), Step::Settle(vec![NodeId(1), NodeId(2), NodeId(3)]));
     }

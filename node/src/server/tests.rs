@@ -17,6 +17,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::*;
+use crate::meta::catalogue::Change;
+use crate::meta::catalogue::moves::{Kind as MoveKind, NewMove};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -228,6 +230,47 @@ async fn a_replica_that_is_cut_off_knows_how_old_it_is() {
     assert_eq!(last.count(house.asks(Bounded, 600_000, 0), SOON).await.unwrap().count, 1);
     assert_eq!(last.count(house.asks(Any, 0, 0), SOON).await.unwrap().count, 1);
     last.end().await;
+}
+
+/// A move that was called off, as its node sees it: by the map the replica is others', and it still has its vote.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_goes_only_once_its_group_has_no_place_for_it() {
+    let house = House::new().await;
+    let (leader, followers) = house.roles(&[0, 1, 2]).await;
+    let token = house.write(leader, 1).await;
+    let member = &house.members[followers[0]];
+    let (registry, own) = (&member.node.registry, member.node.id());
+    let mut map = (*member.node.meta.map()).clone();
+    map.collections[0].partitions[0].replicas.retain(|node| *node != own);
+    registry.reconcile(&map, true).await;
+    assert!(!registry.leave(&map).await, "it has its vote");
+    let any = house.asks(v1::Consistency::Any, 0, token);
+    assert_eq!(member.count(any, SOON).await.unwrap().count, 1);
+
+    let (collection, partition) = (map.collections[0].id, map.collections[0].partitions[0].id);
+    let kind = MoveKind::Replica { partition, add: None, remove: Some(own) };
+    let goes = NewMove { collection, kind, bytes: 0, reason: String::new() };
+    let queued = async {
+        loop {
+            for meta in house.members.iter().map(|member| &member.node.meta) {
+                let queue = Change::Queue { epoch: meta.map().epoch, moves: vec![goes.clone()] };
+                if meta.group().leads() && meta.change(queue).await.is_ok() {
+                    return;
+                }
+            }
+            clock::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, queued).await.expect("somebody leads the meta group");
+    let folder = registry.folder_of(partition);
+    let gone = async {
+        while folder.exists() {
+            clock::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, gone).await.expect("its group lets it go");
+    assert!(registry.serving().is_empty());
+    house.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flotilla_proto::ids::{META_GROUP, PartitionId};
+use flotilla_proto::ids::{META_GROUP, NodeId, PartitionId};
 use flotilla_proto::peer::{self, raft_server};
 use flotilla_proto::refusal::Refusal;
 use futures::StreamExt as _;
@@ -183,6 +183,16 @@ impl raft_server::Raft for RaftService {
         let (inbox, from) = opened.map_err(|e| Status::internal(e.to_string()))?;
         self.offered.lock().insert(group, Offered { inbox, head });
         Ok(Response::new(peer::SnapshotWanted { from, refused: Bytes::new() }))
+    }
+
+    async fn leave(
+        &self,
+        request: Request<peer::LeaveRequest>,
+    ) -> Result<Response<peer::LeaveResponse>, Status> {
+        let peer::LeaveRequest { to } = request.into_inner();
+        let from = NodeId(to.as_ref().map_or(0, |to| to.from));
+        let (_, door) = self.door(to.as_ref())?;
+        Ok(Response::new(peer::LeaveResponse { is_out: door.is_out(from).await? }))
     }
 
     async fn send(
