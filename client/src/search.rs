@@ -259,6 +259,13 @@ impl Search {
         self
     }
 
+    /// Of a vector with quantization: so many times the limit, 1 to 100, candidates are compared by whole vectors in the end, instead of
+    /// as many as its codes need. More finds more; fewer reads less where vectors lie on disk.
+    pub fn oversampling(mut self, times: f32) -> Search {
+        self.wire.oversampling = Some(times);
+        self
+    }
+
     /// Scans every vector instead of the graph.
     pub fn exact(mut self) -> Search {
         self.wire.exact = true;

@@ -85,6 +85,21 @@ pub struct Stats {
     pub distances: u64,
 }
 
+/// How much a search may do for the rows it is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effort {
+    /// Candidates that a walk keeps, or what stands for them in other kinds; at least as many as rows are wanted.
+    pub width: usize,
+    /// Of what codes tell, so many candidates are ordered by their vectors; `None`: as many as the codes need.
+    pub rescored: Option<usize>,
+}
+
+impl From<usize> for Effort {
+    fn from(width: usize) -> Effort {
+        Effort { width, rescored: None }
+    }
+}
+
 /// What every kind of vector index can do.
 ///
 /// An index is built once over a frozen block of rows, serialised, and opened again over its bytes. The rows
@@ -105,7 +120,7 @@ pub trait VectorIndex: Sized + Send + Sync {
         progress: &Progress,
     ) -> Result<Self, Cancelled>;
 
-    /// The `k` nearest accepted rows, nearest first. `effort` is the index's own knob (`ef` for the graph); more
+    /// The `k` nearest accepted rows, nearest first. `effort` is the index's own knob (see [`Effort`]); more
     /// effort gives more recall, and an exact index ignores it. `rows` must be the rows it was built over.
     #[allow(clippy::too_many_arguments)]
     fn search(
@@ -114,7 +129,7 @@ pub trait VectorIndex: Sized + Send + Sync {
         distance: Distance,
         query: &[f32],
         k: usize,
-        effort: usize,
+        effort: impl Into<Effort>,
         accept: Accept<'_>,
         stats: &mut Stats,
     ) -> Vec<Neighbor>;

@@ -69,6 +69,8 @@ pub struct Search<'a> {
     pub ef: usize,
     /// The share of the nearest records that is to be found; where it is set, it takes the place of `ef`.
     pub target_recall: Option<f32>,
+    /// So many times `limit` candidates by codes are ordered by their vectors; `None`: as many as the codes need.
+    pub oversampling: Option<f32>,
     /// Scan instead of walking the graph.
     pub exact: bool,
     /// Only hits at most this far.

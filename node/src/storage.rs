@@ -146,6 +146,8 @@ pub struct Nearest<'a> {
     pub limit: usize,
     /// How to look.
     pub method: Method,
+    /// Of what codes tell, so many rows are ordered by their vectors; `None`: as many as the codes need.
+    pub rescored: Option<usize>,
     /// Only these rows (a subset of the live rows); `None`: every live row.
     pub rows: Option<&'a Matching>,
 }

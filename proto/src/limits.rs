@@ -81,6 +81,8 @@ pub const ORDER_BYTES_MAX: usize = 32 << 10;
 pub const PAGE_DEFAULT: u32 = 100;
 /// `ef` of a search, `ef_construction` of an index, at most.
 pub const EF_MAX: u32 = 65_536;
+/// `oversampling` of a search, at most.
+pub const OVERSAMPLING_MAX: f32 = 100.0;
 /// `m` of an index: at least, at most.
 pub const M_RANGE: (u32, u32) = (2, 256);
 /// Levels of `all`, `any` and `not` in a filter, at most.

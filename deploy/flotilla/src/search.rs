@@ -71,6 +71,9 @@ pub struct SearchArgs {
     /// Share of the nearest records to find, above 0 to 1, with as much effort as that takes
     #[arg(long, value_name = "SHARE", conflicts_with_all = ["ef", "exact"])]
     target_recall: Option<f32>,
+    /// Compare so many times the limit, 1 to 100, by whole vectors in the end [default: as many as the codes need]
+    #[arg(long, value_name = "TIMES", conflicts_with_all = ["target_recall", "exact"])]
+    oversampling: Option<f32>,
     /// Look at every vector instead of the graph
     #[arg(long)]
     exact: bool,
@@ -250,6 +253,10 @@ impl SearchArgs {
         };
         let request = match self.target_recall {
             Some(share) => request.target_recall(share),
+            None => request,
+        };
+        let request = match self.oversampling {
+            Some(times) => request.oversampling(times),
             None => request,
         };
         let request = if self.exact { request.exact() } else { request };

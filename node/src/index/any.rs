@@ -2,8 +2,8 @@
 
 use super::quantized::{self, QuantizedGraph};
 use super::{
-    Accept, Backing, Bitset, Calibration, Cancelled, Damage, Distance, Lsh, Neighbor, Packed, Progress, Rows,
-    Stats, VectorIndex, lsh,
+    Accept, Backing, Bitset, Calibration, Cancelled, Damage, Distance, Effort, Lsh, Neighbor, Packed,
+    Progress, Rows, Stats, VectorIndex, lsh,
 };
 
 /// How to build it.
@@ -80,11 +80,11 @@ impl AnyIndex {
         rows: Rows<'_>,
         distance: Distance,
         query: &[f32],
-        k: usize,
+        wanted: (usize, Option<usize>),
         accept: Accept<'_>,
         stats: &mut Stats,
     ) -> Option<Vec<Neighbor>> {
-        self.graph()?.scan_codes(rows, distance, query, k, accept, stats)
+        self.graph()?.scan_codes(rows, distance, query, wanted, accept, stats)
     }
 
     /// See [`QuantizedGraph::scan_packed`].
@@ -95,11 +95,11 @@ impl AnyIndex {
         packed: &Packed,
         distance: Distance,
         query: &[f32],
-        k: usize,
+        wanted: (usize, Option<usize>),
         accept: Accept<'_>,
         stats: &mut Stats,
     ) -> Option<Vec<Neighbor>> {
-        self.graph()?.scan_packed(rows, packed, distance, query, k, accept, stats)
+        self.graph()?.scan_packed(rows, packed, distance, query, wanted, accept, stats)
     }
 }
 
@@ -127,7 +127,7 @@ impl VectorIndex for AnyIndex {
         distance: Distance,
         query: &[f32],
         k: usize,
-        effort: usize,
+        effort: impl Into<Effort>,
         accept: Accept<'_>,
         stats: &mut Stats,
     ) -> Vec<Neighbor> {

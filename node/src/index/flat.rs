@@ -7,7 +7,8 @@
 use super::accept::is_live;
 use super::distance::prefetch::prefetch;
 use super::{
-    Accept, Backing, Bitset, Cancelled, Damage, Distance, Neighbor, Progress, Rows, Stats, TopK, VectorIndex,
+    Accept, Backing, Bitset, Cancelled, Damage, Distance, Effort, Neighbor, Progress, Rows, Stats, TopK,
+    VectorIndex,
 };
 
 /// Offers every accepted row of `rows` to `top`, and says how many those were. Row `i` of the slice is row `base_row + i` to
@@ -110,7 +111,7 @@ impl VectorIndex for Flat {
         distance: Distance,
         query: &[f32],
         k: usize,
-        _: usize,
+        _: impl Into<Effort>,
         accept: Accept<'_>,
         stats: &mut Stats,
     ) -> Vec<Neighbor> {

@@ -33,7 +33,7 @@ mod visited;
 #[cfg(test)]
 mod tests;
 
-use super::{Accept, Backing, Cancelled, Distance, Neighbor, Progress, Rows, Stats, VectorIndex};
+use super::{Accept, Backing, Cancelled, Distance, Effort, Neighbor, Progress, Rows, Stats, VectorIndex};
 
 pub use super::damage::Damage;
 pub use build::{build, build_by_codes};
@@ -104,11 +104,11 @@ impl VectorIndex for Graph {
         distance: Distance,
         query: &[f32],
         k: usize,
-        effort: usize,
+        effort: impl Into<Effort>,
         accept: Accept<'_>,
         stats: &mut Stats,
     ) -> Vec<Neighbor> {
-        Graph::search(self, rows, distance, query, k, effort, accept, stats)
+        Graph::search(self, rows, distance, query, k, effort.into().width, accept, stats)
     }
 
     fn len(&self) -> usize {

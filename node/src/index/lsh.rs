@@ -26,8 +26,8 @@ use std::collections::BinaryHeap;
 use super::codes::scan::rescore;
 use super::rotation::Rotation;
 use super::{
-    Accept, Backing, Calibration, Cancelled, Damage, Distance, MAX_ROWS, Neighbor, Progress, Rows, Stats,
-    VectorIndex,
+    Accept, Backing, Calibration, Cancelled, Damage, Distance, Effort, MAX_ROWS, Neighbor, Progress, Rows,
+    Stats, VectorIndex,
 };
 
 const MAGIC: [u8; 8] = *b"FLLSH\r\n\n";
@@ -228,13 +228,13 @@ impl VectorIndex for Lsh {
         distance: Distance,
         query: &[f32],
         k: usize,
-        effort: usize,
+        effort: impl Into<Effort>,
         accept: Accept<'_>,
         stats: &mut Stats,
     ) -> Vec<Neighbor> {
         let sides = self.directions.sides(query);
         let (own, hash) = self.directions.hashes(&sides);
-        let effort = effort.max(k).min(self.rows.len());
+        let effort = effort.into().width.max(k).min(self.rows.len());
         let (wanted, read) = (effort.saturating_mul(GATHERED), effort.saturating_mul(READ));
         let mut found: Vec<(u32, u32)> = Vec::new();
         for bucket in Probes::new(own, &sides[..self.directions.params.coarse as usize]) {

@@ -18,8 +18,8 @@ use super::codes::packed::Packed;
 use super::codes::scan::Scan;
 use super::hnsw;
 use super::{
-    Accept, Backing, Bitset, Calibration, Cancelled, Codes, Damage, Distance, Graph, Neighbor, Progress,
-    Rows, Stats, VectorIndex,
+    Accept, Backing, Bitset, Calibration, Cancelled, Codes, Damage, Distance, Effort, Graph, Neighbor,
+    Progress, Rows, Stats, VectorIndex,
 };
 
 const MAGIC: [u8; 8] = *b"FLQUANT\n";
@@ -92,17 +92,18 @@ impl QuantizedGraph {
         self.codes.is_some()
     }
 
-    /// The `k` nearest accepted rows, by looking at the codes of each of them; `None` without codes.
+    /// The `k` nearest accepted rows, by looking at the codes of each of them, and ordering so many by their vectors (see [`Effort`]);
+    /// `None` without codes.
     pub fn scan_codes(
         &self,
         rows: Rows<'_>,
         distance: Distance,
         query: &[f32],
-        k: usize,
+        wanted: (usize, Option<usize>),
         accept: Accept<'_>,
         stats: &mut Stats,
     ) -> Option<Vec<Neighbor>> {
-        let scan = self.scan(rows, distance, query, k)?;
+        let scan = self.scan(rows, distance, query, wanted)?;
         let mut all = 0..scan.codes.len().min(rows.len()) as u32;
         Some(match accept {
             Accept::All => scan.scattered(all, stats),
@@ -126,11 +127,11 @@ impl QuantizedGraph {
         packed: &Packed,
         distance: Distance,
         query: &[f32],
-        k: usize,
+        wanted: (usize, Option<usize>),
         accept: Accept<'_>,
         stats: &mut Stats,
     ) -> Option<Vec<Neighbor>> {
-        let scan = self.scan(rows, distance, query, k)?;
+        let scan = self.scan(rows, distance, query, wanted)?;
         Some(scan.packed(packed, |row| accept.contains(row), stats))
     }
 
@@ -139,10 +140,10 @@ impl QuantizedGraph {
         rows: Rows<'a>,
         distance: Distance,
         query: &'a [f32],
-        k: usize,
+        (k, rescored): (usize, Option<usize>),
     ) -> Option<Scan<'a>> {
         let codes = self.codes.as_ref().filter(|codes| codes.dims() == rows.dims())?;
-        Some(Scan { codes, rows, distance, query, k })
+        Some(Scan { codes, rows, distance, query, k, rescored })
     }
 }
 
@@ -196,15 +197,16 @@ impl VectorIndex for QuantizedGraph {
         distance: Distance,
         query: &[f32],
         k: usize,
-        effort: usize,
+        effort: impl Into<Effort>,
         accept: Accept<'_>,
         stats: &mut Stats,
     ) -> Vec<Neighbor> {
+        let effort = effort.into();
         match &self.codes {
             Some(codes) if codes.dims() == rows.dims() => {
                 self.graph.search_codes(rows, codes, distance, query, k, effort, accept, stats)
             }
-            _ => self.graph.search(rows, distance, query, k, effort, accept, stats),
+            _ => self.graph.search(rows, distance, query, k, effort.width, accept, stats),
         }
     }
 
@@ -322,11 +324,13 @@ mod tests {
                 let few = truth(Accept::Bits(&sixth));
                 let (distance, some_of, few_of) =
                     (Distance::Cosine, Accept::Bits(&third), Accept::Bits(&sixth));
-                let mut scan =
-                    |accept| opened.scan_codes(rows, distance, query, 10, accept, &mut stats).unwrap();
+                let mut scan = |accept| {
+                    opened.scan_codes(rows, distance, query, (10, None), accept, &mut stats).unwrap()
+                };
                 let scanned = [scan(Accept::All), scan(some_of)];
                 let walked = opened.search(rows, distance, query, 10, 100, Accept::All, &mut stats);
-                let few_found = opened.scan_packed(rows, &packed, distance, query, 10, few_of, &mut stats);
+                let few_found =
+                    opened.scan_packed(rows, &packed, distance, query, (10, None), few_of, &mut stats);
                 let [all_scanned, some_scanned] = scanned;
                 let found =
                     [(walked, &all), (all_scanned, &all), (some_scanned, &some), (few_found.unwrap(), &few)];
@@ -337,6 +341,49 @@ mod tests {
             }
             assert!(hits.iter().all(|hits| *hits >= 475), "{quantization:?}: {hits:?} of 500");
         }
+    }
+
+    /// Hits of 500 that are right, and vectors read, of walks and of scans that order so many candidates by their vectors.
+    fn rescoring(quantization: Quantization, rescored: Option<usize>) -> [(usize, u64); 2] {
+        let (sample, index) = built(quantization);
+        let (rows, queries) = (sample.rows(), sample::clustered(5, 50, 96, 30));
+        let (mut told, mut measured) = ([(0, 0); 2], [Stats::default(); 2]);
+        for query in 0..50 {
+            let query = queries.rows().row(query);
+            let mut truth = super::super::TopK::new(10);
+            super::super::scan(rows, Distance::Cosine, query, Accept::All, 0, &mut truth);
+            let truth = truth.into_sorted();
+            let [walk, scan] = &mut measured;
+            let effort = Effort { width: 100, rescored };
+            let walked = index.search(rows, Distance::Cosine, query, 10, effort, Accept::All, walk);
+            let scanned =
+                index.scan_codes(rows, Distance::Cosine, query, (10, rescored), Accept::All, scan).unwrap();
+            for ((hits, _), found) in told.iter_mut().zip([walked, scanned]) {
+                assert_eq!(found.len(), 10);
+                *hits += truth.iter().filter(|near| found.contains(near)).count();
+            }
+        }
+        told.iter_mut().zip(measured).for_each(|(told, stats)| told.1 = stats.distances);
+        told
+    }
+
+    #[test]
+    fn as_many_are_ordered_by_their_vectors_as_is_asked_for() {
+        for quantization in [Quantization::Scalar, Quantization::Binary, Quantization::Product] {
+            let [few, some, many] = [1, 20, 80].map(|rescored| rescoring(quantization, Some(rescored)));
+            let [walk, scan] = [0, 1].map(|way| [few[way], some[way], many[way]]);
+            // Of one-bit sketches a scan reads what may be near enough, however many those are.
+            let ways = if quantization == Quantization::Binary { vec![walk] } else { vec![walk, scan] };
+            for way in ways {
+                assert!(way.is_sorted(), "{quantization:?}: {way:?}");
+            }
+            // Never fewer than are wanted: 10, 20 and 80 of each query.
+            let more = |a: (usize, u64), b: (usize, u64)| b.1 - a.1;
+            assert_eq!([more(walk[0], walk[1]), more(walk[1], walk[2])], [500, 3_000], "{quantization:?}");
+        }
+        let codes_alone = rescoring(Quantization::Binary, Some(10))[0].0;
+        let ordered = rescoring(Quantization::Binary, Some(80))[0].0;
+        assert!(codes_alone + 50 < ordered, "{codes_alone} and {ordered} of 500 are right");
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub struct Search {
     pub ef: usize,
     /// The share of the nearest records that is to be found, instead of `ef`.
     pub target_recall: Option<f32>,
+    /// So many times `limit` candidates by codes are ordered by their vectors, instead of as many as the codes need.
+    pub oversampling: Option<f32>,
     /// Scan instead of walking graphs.
     pub exact: bool,
     /// Leave out what is further away.
@@ -204,6 +206,7 @@ impl Look {
             limit: search.limit,
             ef: search.ef,
             target_recall: search.target_recall,
+            oversampling: search.oversampling,
             exact,
             max_distance: search.max_distance,
             without: &search.without,

@@ -1,5 +1,7 @@
 //! Searching one segment as planned, and again where the plan came up short.
 
+use flotilla_proto::limits::EF_MAX;
+
 use super::plan::{Facts, PROBED, Step, choose, is_worth_a_probe};
 use super::{PlanReport, Search};
 use crate::index::{Neighbor, Stats};
@@ -24,20 +26,22 @@ pub(super) fn segment(
         *plan.matches.get_or_insert(0) += accepted as u64;
     }
     let is_indexed = segment.is_indexed(ask.vector);
+    let has_codes = is_indexed && segment.has_codes(ask.vector);
+    let rescored = rescored(ask).filter(|_| has_codes);
     let (ef, exact) = effort(segment, ask);
     let mut facts = Facts {
         rows: u64::from(segment.rows()),
         accepted: accepted as u64,
         is_filtered: rows.is_some(),
         is_indexed,
-        has_codes: is_indexed && segment.has_codes(ask.vector),
+        has_codes,
         is_packed: rows.as_ref().is_some_and(Matching::is_repeated),
         limit: ask.limit,
-        ef,
+        ef: ef.max(rescored.unwrap_or(0)),
         exact,
         near: None,
     };
-    let mut look = Look { segment, ask, query, rows: rows.as_ref(), stats: Stats::default() };
+    let mut look = Look { segment, ask, query, rows: rows.as_ref(), rescored, stats: Stats::default() };
     if is_worth_a_probe(&facts) {
         facts.near = Some(look.probe()?);
     }
@@ -78,26 +82,41 @@ fn effort(segment: &dyn SegmentView, ask: &Search<'_>) -> (usize, bool) {
     }
 }
 
+/// Candidates by codes that are ordered by their vectors, if the search says how many.
+fn rescored(ask: &Search<'_>) -> Option<usize> {
+    let times = f64::from(ask.oversampling?);
+    // A float that is too large, or no number, becomes the nearest integer there is.
+    Some(((ask.limit as f64 * times).ceil() as usize).min(EF_MAX as usize).max(ask.limit))
+}
+
 /// One search of one segment.
 struct Look<'a> {
     segment: &'a dyn SegmentView,
     ask: &'a Search<'a>,
     query: &'a [f32],
     rows: Option<&'a Matching>,
+    rescored: Option<usize>,
     stats: Stats,
 }
 
 impl Look<'_> {
     fn look(&mut self, method: Method, limit: usize) -> Result<Vec<Neighbor>, Fault> {
-        let nearest = Nearest { vector: self.ask.vector, query: self.query, limit, method, rows: self.rows };
+        let Look { query, rows, rescored, .. } = *self;
+        let nearest = Nearest { vector: self.ask.vector, query, limit, method, rescored, rows };
         self.segment.nearest(&nearest, &mut self.stats)
     }
 
     /// Of the nearest rows without the filter, how many pass it.
     fn probe(&mut self) -> Result<usize, Fault> {
         let method = Method::Graph { ef: PROBED };
-        let nearest =
-            Nearest { vector: self.ask.vector, query: self.query, limit: PROBED, method, rows: None };
+        let nearest = Nearest {
+            vector: self.ask.vector,
+            query: self.query,
+            limit: PROBED,
+            method,
+            rescored: None,
+            rows: None,
+        };
         let found = self.segment.nearest(&nearest, &mut self.stats)?;
         let passes = |near: &&Neighbor| self.rows.is_none_or(|rows| rows.contains(near.row));
         Ok(found.iter().filter(passes).count())

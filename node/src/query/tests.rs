@@ -136,7 +136,7 @@ proptest! {
         max_distance in prop::option::weighted(0.2, component()),
     ) {
         let filter = filter.as_ref();
-        let ask = Search { vector: "v", query: &query, filter, limit, ef: 1, target_recall: None, exact: true, max_distance, without: &[], text: None };
+        let ask = Search { vector: "v", query: &query, filter, limit, ef: 1, target_recall: None, oversampling: None, exact: true, max_distance, without: &[], text: None };
         let answer = search(&views(&segments), &spec(segments[0].distance), &ask, &|| false).unwrap();
         let naive = naive_hits(&segments, &ask);
         prop_assert_eq!(&answer.hits, &naive);
@@ -155,7 +155,7 @@ proptest! {
         ef in 0_usize..6,
     ) {
         let filter = filter.as_ref();
-        let ask = Search { vector: "v", query: &query, filter, limit, ef, target_recall: None, exact: false, max_distance: None, without: &[], text: None };
+        let ask = Search { vector: "v", query: &query, filter, limit, ef, target_recall: None, oversampling: None, exact: false, max_distance: None, without: &[], text: None };
         let answer = search(&views(&segments), &spec(segments[0].distance), &ask, &|| false).unwrap();
         prop_assert_eq!(answer.hits.len(), naive_hits(&segments, &ask).len());
         prop_assert!(answer.hits.is_sorted());
@@ -279,6 +279,7 @@ fn ask(limit: usize, filter: Option<&Compiled>) -> Search<'_> {
         limit,
         ef: 10,
         target_recall: None,
+        oversampling: None,
         exact: false,
         max_distance: None,
         without: &[],
@@ -358,7 +359,14 @@ fn ties_at_the_limit_are_broken_by_key_however_many() {
     let spec = spec(Distance::Euclidean);
     let hits = search(&[&segment], &spec, &ask(4, None), &|| false).unwrap().hits;
     assert_eq!(hits.iter().map(|hit| hit.key.clone()).collect::<Vec<_>>(), [1, 2, 3, 4].map(Key::Number));
-    let nearest = Nearest { vector: "v", query: &[0.0, 0.0], limit: 1, method: Method::Exact, rows: None };
+    let nearest = Nearest {
+        vector: "v",
+        query: &[0.0, 0.0],
+        limit: 1,
+        method: Method::Exact,
+        rescored: None,
+        rows: None,
+    };
     assert_eq!(
         segment.nearest(&nearest, &mut Stats::default()).unwrap()[0].row,
         0,

@@ -208,6 +208,7 @@ fn search_from_wire(request: shard::SearchRequest, spec: &CollectionSpec) -> Res
         filter: compiled(search.filter, spec)?,
         limit: limit as usize,
         target_recall: search.target_recall,
+        oversampling: search.oversampling,
         exact: search.exact,
         without: without.collect::<Result<_, _>>()?,
         groups,

@@ -96,6 +96,16 @@ fn searches() -> Vec<Row> {
         invalid("offset + limit", limits(10, 9_991), &["offset + limit", "10000", "10001"]),
         invalid("offset max", limits(1, u32::MAX), &["offset + limit", "10000", "4294967296"]),
         invalid("ef", search(|s| s.ef = 65_537), &["ef", "65536", "got 65537"]),
+        invalid(
+            "oversampling",
+            search(|s| s.oversampling = Some(0.5)),
+            &["oversampling", "1 to 100", "got 0.5"],
+        ),
+        invalid(
+            "oversampling NaN",
+            search(|s| s.oversampling = Some(f32::NAN)),
+            &["oversampling", "got NaN"],
+        ),
         invalid("threshold NaN", search(|s| s.score_threshold = Some(f32::NAN)), &["score_threshold", "NaN"]),
         invalid("no vector", search(|s| s.vector = None), &["vector", "needed"]),
         invalid("query of 3", vector(vec![1.0; 3]), &["vector", "expected 4 dimensions, got 3"]),

@@ -14,8 +14,8 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use flotilla_node::index::hnsw::Params;
 use flotilla_node::index::{
-    Accept, Distance, Flat, Lsh, Neighbor, Progress, Quantization, QuantizedGraph, Rows, Stats, VectorIndex,
-    lsh, quantized,
+    Accept, Distance, Effort, Flat, Lsh, Neighbor, Progress, Quantization, QuantizedGraph, Rows, Stats,
+    VectorIndex, lsh, quantized,
 };
 use flotilla_node::storage::vectors;
 use flotilla_proto::record::Vector;
@@ -42,6 +42,9 @@ pub struct EngineArgs {
     /// Beam widths to measure, one line each.
     #[arg(long, value_delimiter = ',', default_value = "16,32,64,128,256")]
     pub ef: Vec<usize>,
+    /// Order so many times the limit by whole vectors in the end (default: as many as the codes need).
+    #[arg(long, value_name = "TIMES")]
+    pub oversampling: Option<f32>,
     /// Links per row (twice as many on the bottom layer).
     #[arg(long, default_value_t = 16)]
     pub m: u16,
@@ -293,8 +296,10 @@ fn measure<I: VectorIndex>(args: &EngineArgs, input: &Input, params: &I::Params)
 fn search<I: VectorIndex>(args: &EngineArgs, input: &Input, index: &I, ef: usize) -> Result<Line> {
     let (rows, distance) = (input.rows()?, input.distance);
     let mut stats = Stats::default();
+    let rescored = args.oversampling.map(|times| (args.limit as f64 * f64::from(times)).ceil() as usize);
+    let effort = Effort { width: ef.max(rescored.unwrap_or(0)), rescored };
     let one =
-        |query: &[f32]| Ok(index.search(rows, distance, query, args.limit, ef, Accept::All, &mut stats));
+        |query: &[f32]| Ok(index.search(rows, distance, query, args.limit, effort, Accept::All, &mut stats));
     let line = passes(args, input, one)?;
     let searches = (input.truth.len() * (args.passes + 1)) as f64;
     Ok(Line { ef, distances_per_query: stats.distances as f64 / searches, ..line })
@@ -377,6 +382,7 @@ mod tests {
             truth: folder.join("t.npy"),
             limit: 3,
             ef: vec![10, 20],
+            oversampling: None,
             m: 8,
             ef_construction: 50,
             distance: DistanceName::Cosine,

@@ -60,6 +60,9 @@ pub struct BenchSearchArgs {
     /// Candidates kept while searching: one line each
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "16,32,64,128,256")]
     ef: Vec<u32>,
+    /// Compare so many times the limit by whole vectors in the end [default: as many as the codes need]
+    #[arg(long, value_name = "TIMES")]
+    oversampling: Option<f32>,
     /// Connections that search at a time
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_024))]
     clients: u32,
@@ -160,6 +163,7 @@ struct Work {
     vector_name: String,
     filter: Option<Filter>,
     limit: u32,
+    oversampling: Option<f32>,
     queries: Matrix,
     truth: Option<Vec<HashSet<u64>>>,
 }
@@ -176,6 +180,7 @@ impl Work {
             vector_name: args.vector_name.clone(),
             filter: args.filter.clone(),
             limit: args.limit,
+            oversampling: args.oversampling,
             queries,
             truth,
         })
@@ -189,6 +194,10 @@ impl Work {
         let at = query * self.queries.columns;
         let vector = self.queries.data[at..at + self.queries.columns].to_vec();
         let request = Search::new(vector).vector_name(&self.vector_name).limit(self.limit).ef(ef);
+        let request = match self.oversampling {
+            Some(times) => request.oversampling(times),
+            None => request,
+        };
         match &self.filter {
             Some(filter) => request.filter(filter.clone()),
             None => request,

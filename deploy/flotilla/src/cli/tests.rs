@@ -110,6 +110,7 @@ fn the_limits_of_the_readme_are_the_limits() {
         PERCENTS_MAX as u64,
         GROUP_BYTES_MAX as u64,
         u64::from(EF_MAX),
+        OVERSAMPLING_MAX as u64,
         FILTER_DEPTH_MAX as u64,
         FILTER_NODES_MAX as u64,
         FILTER_VALUES_MAX as u64,

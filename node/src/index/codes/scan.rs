@@ -68,6 +68,8 @@ pub struct Scan<'a> {
     pub query: &'a [f32],
     /// How many are wanted.
     pub k: usize,
+    /// How many are ordered by their vectors in the end; `None`: as many as the codes need.
+    pub rescored: Option<usize>,
 }
 
 impl Scan<'_> {
@@ -103,7 +105,7 @@ impl Scan<'_> {
 
     fn by_tables(&self, mut wanted: impl Iterator<Item = u32>, stats: &mut Stats) -> Vec<Neighbor> {
         let tables = self.codes.tables(self.query);
-        let mut top = TopK::new(rescored(Kind::Product, self.k));
+        let mut top = TopK::new(rescored(Kind::Product, self.k, self.rescored));
         let (mut run, mut ahead) = (Run::default(), Run::default());
         let ask = |row| tables.prefetch(row);
         ahead.fill(&mut wanted, ask);
@@ -158,7 +160,7 @@ impl Scan<'_> {
         stats: &mut Stats,
     ) -> Vec<Neighbor> {
         let tables = self.codes.tables(self.query);
-        let mut top = TopK::new(rescored(Kind::Product, self.k));
+        let mut top = TopK::new(rescored(Kind::Product, self.k, self.rescored));
         for (row, code) in packed.rows().filter(|(row, _)| accepts(*row)) {
             top.push(Neighbor { row, distance: tables.of(code) });
             stats.distances += 1;
@@ -186,7 +188,7 @@ struct Near<'a> {
 impl<'a> Near<'a> {
     fn new(scan: &'a Scan<'a>, question: Question<'a>) -> Near<'a> {
         let has_bytes = scan.codes.kind() == Kind::Scalar;
-        let kept = if has_bytes { rescored(Kind::Scalar, scan.k) } else { scan.k };
+        let kept = if has_bytes { rescored(Kind::Scalar, scan.k, scan.rescored) } else { scan.k };
         let noted = Vec::with_capacity(RUN);
         Near { scan, question, has_bytes, top: TopK::new(kept), noted, measured: 0 }
     }
@@ -219,8 +221,11 @@ impl<'a> Near<'a> {
     }
 }
 
-/// Of what was measured by codes for `k` hits, how many are ordered by the rows.
-pub fn rescored(kind: Kind, k: usize) -> usize {
+/// Of what was measured by codes for `k` hits, how many are ordered by the rows: as many as asked for, or as the codes need.
+pub fn rescored(kind: Kind, k: usize, asked: Option<usize>) -> usize {
+    if let Some(asked) = asked {
+        return asked.max(k);
+    }
     let (times, more) = match kind {
         Kind::Scalar => (RESCORED, RESCORED_MIN),
         Kind::Binary => return usize::MAX,

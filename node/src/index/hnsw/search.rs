@@ -10,7 +10,7 @@ use super::super::accept::is_live;
 use super::super::codes::Kind;
 use super::super::codes::scan::{rescore, rescored};
 use super::super::neighbor::from_ordered;
-use super::super::{Accept, Codes, Distance, Neighbor, Rows, Stats};
+use super::super::{Accept, Codes, Distance, Effort, Neighbor, Rows, Stats};
 use super::beam::Scratch;
 use super::coded::{Coded, Sketched, Tabled};
 use super::format::{FrozenLayer, Graph, View};
@@ -68,11 +68,11 @@ impl Graph {
         distance: Distance,
         query: &[f32],
         k: usize,
-        ef: usize,
+        effort: Effort,
         accept: Accept<'_>,
         stats: &mut Stats,
     ) -> Vec<Neighbor> {
-        let (len, width) = (rows.len().min(codes.len()), (k, ef));
+        let (len, width) = (rows.len().min(codes.len()), (k, effort.width));
         let (found, measured) = match codes.kind() {
             Kind::Scalar => {
                 let question = codes.ask(query);
@@ -94,7 +94,7 @@ impl Graph {
             }
         };
         stats.distances += measured;
-        let best = found.iter().take(rescored(codes.kind(), k)).map(|(row, _)| *row);
+        let best = found.iter().take(rescored(codes.kind(), k, effort.rescored)).map(|(row, _)| *row);
         rescore(rows, distance, query, k, best, stats)
     }
 

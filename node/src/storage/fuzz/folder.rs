@@ -135,7 +135,14 @@ fn ask(view: &View) -> Result<String, Fault> {
             for (vector, dims) in [("a", DIMS), ("b", 2)] {
                 for method in [Method::Exact, Method::Codes, Method::Graph { ef: 100 }] {
                     let query = dice.floats(dims);
-                    let ask = Nearest { vector, query: &query, limit: 5, method, rows: Some(&passing) };
+                    let ask = Nearest {
+                        vector,
+                        query: &query,
+                        limit: 5,
+                        method,
+                        rescored: None,
+                        rows: Some(&passing),
+                    };
                     tell(&segment.nearest(&ask, &mut Stats::default())?);
                     let ask = Nearest { rows: None, ..ask };
                     tell(&segment.nearest(&ask, &mut Stats::default())?);

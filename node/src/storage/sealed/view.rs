@@ -10,7 +10,7 @@ use flotilla_proto::record::{Key, Payload, Vector};
 
 use super::{Sealed, header, keys};
 use crate::index::{
-    Accept, AnyIndex, Bitset, Inverted, Lists, Neighbor, Rows, Stats, TopK, VectorIndex as _,
+    Accept, AnyIndex, Bitset, Effort, Inverted, Lists, Neighbor, Rows, Stats, TopK, VectorIndex as _,
 };
 use crate::storage::column::{Alive, Column, stored_vectors};
 use crate::storage::payload_index::{Accepted, Tokens};
@@ -127,17 +127,23 @@ impl SealedView {
             (None, None) if self.live == self.sealed.rows() => Accept::All,
             (None, None) => Accept::Live { deleted_at: &self.sealed.deleted_at, at: self.at },
         };
-        let Nearest { query, limit, .. } = *ask;
+        let Nearest { query, limit, rescored, .. } = *ask;
         let (rows, distance) = (column.rows, column.distance);
         let found = match ask.method {
             Method::Exact => return None,
-            Method::Graph { ef } => graph.search(rows, distance, query, limit, ef, accept, stats),
+            Method::Graph { ef: width } => {
+                let effort = Effort { width, rescored };
+                graph.search(rows, distance, query, limit, effort, accept, stats)
+            }
             Method::Codes => {
                 // Rows are slots where there is no map.
                 let matching = ask.rows.filter(|_| column.map.is_none());
+                let wanted = (limit, rescored);
                 match matching.and_then(|rows| rows.packed(ordinal, |rows| graph.pack(rows))) {
-                    Some(packed) => graph.scan_packed(rows, packed, distance, query, limit, accept, stats)?,
-                    None => graph.scan_codes(rows, distance, query, limit, accept, stats)?,
+                    Some(packed) => {
+                        graph.scan_packed(rows, packed, distance, query, wanted, accept, stats)?
+                    }
+                    None => graph.scan_codes(rows, distance, query, wanted, accept, stats)?,
                 }
             }
         };

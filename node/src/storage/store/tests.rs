@@ -183,7 +183,7 @@ fn compare_nearest(view: &View, oracle: &Oracle, vector: &str, filter: Option<&C
         let mut got = Vec::new();
         for (ordinal, segment) in view.segments().enumerate() {
             let rows = rows.as_ref().map(|rows| &rows[ordinal]);
-            let ask = Nearest { vector, query: &query, limit, method, rows };
+            let ask = Nearest { vector, query: &query, limit, method, rescored: None, rows };
             let found = segment.nearest(&ask, &mut Stats::default()).unwrap();
             assert!(found.is_sorted() && found.len() <= limit);
             assert!(found.iter().all(|n| segment.is_live(n.row)));

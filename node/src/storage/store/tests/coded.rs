@@ -46,7 +46,7 @@ fn nearest(
     method: Method,
     rows: Option<&Matching>,
 ) -> Vec<Neighbor> {
-    let ask = Nearest { vector: "a", query, limit: 10, method, rows };
+    let ask = Nearest { vector: "a", query, limit: 10, method, rescored: None, rows };
     segment.nearest(&ask, &mut Stats::default()).unwrap()
 }
 

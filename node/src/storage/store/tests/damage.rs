@@ -28,7 +28,7 @@ fn ask_everything(view: &View) -> Result<(), Fault> {
         segment.matching(&filter)?;
         for method in [Method::Exact, Method::Graph { ef: 100 }] {
             let query = dice.floats(DIMS);
-            let ask = Nearest { vector: "a", query: &query, limit: 5, method, rows: None };
+            let ask = Nearest { vector: "a", query: &query, limit: 5, method, rescored: None, rows: None };
             segment.nearest(&ask, &mut Stats::default())?;
         }
     }

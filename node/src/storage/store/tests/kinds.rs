@@ -171,7 +171,7 @@ fn check_nearest(
         let mut got: Vec<(f32, Key)> = Vec::new();
         for (ordinal, segment) in view.segments().enumerate() {
             let rows = rows.as_ref().map(|rows| &rows[ordinal]);
-            let ask = Nearest { vector: name, query: &words, limit, method, rows };
+            let ask = Nearest { vector: name, query: &words, limit, method, rescored: None, rows };
             let found = segment.nearest(&ask, &mut Stats::default()).unwrap();
             assert!(found.is_sorted() && found.len() <= limit, "{name} {method:?}");
             assert!(found.iter().all(|n| segment.is_live(n.row)));
@@ -323,8 +323,14 @@ fn damage_of_lists_is_named_and_never_panics() {
             for (name, shape) in &spec.vectors {
                 let (words, _) = vectors::pack(shape, &vector(&mut dice, shape));
                 for segment in store.view().segments() {
-                    let ask =
-                        Nearest { vector: name, query: &words, limit: 9, method: Method::Exact, rows: None };
+                    let ask = Nearest {
+                        vector: name,
+                        query: &words,
+                        limit: 9,
+                        method: Method::Exact,
+                        rescored: None,
+                        rows: None,
+                    };
                     let _ = segment.nearest(&ask, &mut Stats::default());
                     (0..segment.rows())
                         .for_each(|row| drop((segment.stored(row), segment.vector(name, row))));

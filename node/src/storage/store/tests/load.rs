@@ -139,7 +139,7 @@ fn search(view: &View, total: u64) {
     let ask = |query: &[f32], method| {
         let mut found = Vec::new();
         for segment in view.segments() {
-            let ask = Nearest { vector: "a", query, limit: 10, method, rows: None };
+            let ask = Nearest { vector: "a", query, limit: 10, method, rescored: None, rows: None };
             found.extend(segment.nearest(&ask, &mut Stats::default()).unwrap().iter().map(|n| n.distance));
         }
         found.sort_by(f32::total_cmp);
