@@ -45,7 +45,7 @@ use self::folder::{Folder, Membership};
 use self::keeper::Keeper;
 use self::relief::Relief;
 use self::steward::Steward;
-use crate::env::{clock, mmap, task};
+use crate::env::{clock, memory, mmap, task};
 use crate::index::vector_cache::{self, VectorCache};
 use crate::log::Lanes;
 use crate::meta::Meta;
@@ -222,6 +222,9 @@ impl Node {
         };
         folder.bind(membership)?;
         let own = membership.id;
+        let room = Arc::new(Room::new(options.room));
+        room.sample_memory();
+        memory::spare(room.memory().1);
         let lanes = open_log(&folder, options.log.clone()).await?;
         let trust = options.cluster.as_ref().map(|cluster| cluster.trust.clone()).unwrap_or_default();
         let peers = Arc::new(Peers::new(own, membership.cluster, trust.clone()));
@@ -231,9 +234,7 @@ impl Node {
         let meta = Meta::open(&folder.path().join("meta"), lanes.clone(), start, home.clone()).await?;
         let meta = Arc::new(meta);
         let threads = options.threads.max(1);
-        let room = Arc::new(Room::new(options.room));
         mmap::set_mapping(options.is_mapping);
-        room.sample_memory();
         let bytes_max = options.vectors.bytes_max.min(room.part(VECTORS_PART));
         VectorCache::shared(|| vector_cache::Options { bytes_max, ..options.vectors });
         let read_permits = Arc::new(Semaphore::new(threads * 4));

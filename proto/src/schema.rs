@@ -147,6 +147,10 @@ pub enum Quantization {
 }
 
 impl IndexKind {
+    /// In a request to create a collection: what the server gives vectors of which nothing is said. It is never what one has.
+    pub const OF_SERVER: IndexKind =
+        IndexKind::Quantized(Hnsw { m: 0, ef_construction: 0, ef_search: 0 }, Quantization::Scalar);
+
     /// The parameters of its graph, if it is one.
     pub fn hnsw(&self) -> Option<&Hnsw> {
         match self {

@@ -190,3 +190,28 @@ async fn every_kind_is_kept_and_searched() {
     assert!(std::fs::read_to_string(&rejects).unwrap().contains("300 comes before 7"));
     server.terminate().unwrap();
 }
+
+#[test]
+fn vectors_of_which_nothing_is_said_get_what_the_server_is_told() {
+    let dir = crate::folder();
+    let config = dir.path().join("defaults.yaml");
+    let settings = "index:\n  hnsw:\n    m: 24\nquantization:\n  type: product\ncluster:\n  partitions: 1\n";
+    std::fs::write(&config, settings).unwrap();
+    let config = config.to_str().unwrap().to_owned();
+    let server = Server::start(crate::binary(), &dir.path().join("data"), &["--config", &config]).unwrap();
+    let url = server.url();
+    let vectors =
+        ["--vector", "plain:8", "--vector", "said:8:dot:fast/none", "--vector", "exact:8:cosine:flat"];
+    done(&[&["collections", "create", "--to", &url, "c", "--vector", "bits:64/bit"], &vectors[..]].concat());
+    let told = done(&["collections", "describe", "--to", &url, "c"]);
+    for words in [
+        "8 dims of f32, cosine, hnsw m 24 ef_construction 200 ef_search 100, quantization product",
+        "8 dims of f32, dot, hnsw m 8 ",
+        "quantization none",
+        "8 dims of f32, cosine, flat",
+        "64 dims of bit, hamming, hnsw m 24 ",
+    ] {
+        assert!(told.contains(words), "{words} in {told}");
+    }
+    drop(server);
+}

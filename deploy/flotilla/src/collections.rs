@@ -84,7 +84,8 @@ struct CreateArgs {
     /// Its name: 1 to 255 of A-Z a-z 0-9 _ - . and not starting with a dot
     name: String,
     /// A vector, NAME:DIMS[/f16|/i8|/bit][/multi][:cosine|dot|euclidean|manhattan|hamming[:INDEX]]; INDEX is fast,
-    /// balanced, high_recall, maximum_recall or flat. NAME:sparse is a sparse one; it takes no INDEX
+    /// balanced, high_recall or maximum_recall, each also with /scalar (as without), /binary, /product or /none for its
+    /// quantization, or lsh or flat; without it the server's. NAME:sparse is a sparse one; it takes no INDEX
     #[arg(long = "vector", value_name = "VECTOR", value_parser = vector_from_word)]
     vectors: Vec<(String, VectorSpec)>,
     /// A declared field, PATH:TYPE; TYPE is keyword, integer, float, bool, datetime, uuid, geo, text, or text:LANGUAGE
@@ -121,8 +122,11 @@ fn vector_from_word(word: &str) -> Result<(String, VectorSpec), String> {
             })?
         }
     };
-    let usual = if matches!(form, Form::Dense(_)) { "balanced" } else { "flat" };
-    let index = index_kind(parts.get(3).copied().unwrap_or(usual)).map_err(|error| error.to_string())?;
+    let index = match (parts.get(3), form) {
+        (Some(word), _) => index_kind(word).map_err(|error| error.to_string())?,
+        (None, Form::Dense(_)) => IndexKind::OF_SERVER,
+        (None, _) => IndexKind::Flat,
+    };
     Ok((name.to_owned(), VectorSpec { dims, distance, index, form }))
 }
 

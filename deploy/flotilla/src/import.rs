@@ -105,9 +105,10 @@ pub struct ImportArgs {
     /// With --create: how each component is stored
     #[arg(long, value_enum, default_value = "f32")]
     datatype: DatatypeWord,
-    /// With --create: fast | balanced | high_recall | maximum_recall, or flat for exact scans
-    #[arg(long, value_name = "NAME", default_value = "balanced")]
-    index: String,
+    /// With --create: fast | balanced | high_recall | maximum_recall (each also with /scalar, /binary, /product or /none
+    /// for its quantization), lsh, or flat for exact scans [default: the server's]
+    #[arg(long, value_name = "NAME")]
+    index: Option<String>,
     /// With --create: partitions [default: the server's]
     #[arg(long, value_name = "N")]
     partitions: Option<u32>,
@@ -428,7 +429,8 @@ impl ImportArgs {
         let dims = u32::try_from(file.columns())?;
         let form = Form::Dense(self.datatype.into());
         let distance = self.distance.map_or(form.distance(), Distance::from);
-        Ok(Some((name, VectorSpec { dims, distance, index: index_kind(&self.index)?, form })))
+        let index = self.index.as_deref().map_or(Ok(IndexKind::OF_SERVER), index_kind)?;
+        Ok(Some((name, VectorSpec { dims, distance, index, form })))
     }
 }
 

@@ -82,6 +82,55 @@ impl Mmap {
             _ => Ok(()),
         }
     }
+
+    /// Asks the kernel for these bytes, to be there when they are read; returns before they are. They may lie beyond the end.
+    pub fn ask(&self, start: usize, len: usize) {
+        if let Some(Mapped::Real(map)) = &self.0
+            && start < map.len()
+            && let Err(why) = map.advise_range(memmap2::Advice::WillNeed, start, len.min(map.len() - start))
+        {
+            tracing::debug!(%why, start, len, "bytes of a file are not read ahead");
+        }
+    }
+}
+
+/// Zeros of the system's own, which has them back when this is dropped: for what is large and short-lived, and would stay with an
+/// allocator long after.
+#[derive(Debug)]
+pub struct Pages(Option<memmap2::MmapMut>);
+
+impl Pages {
+    /// So many bytes.
+    pub fn zeroed(len: usize) -> io::Result<Pages> {
+        if len == 0 {
+            return Ok(Pages(None));
+        }
+        let map = memmap2::MmapMut::map_anon(len)?;
+        // All of it will be used: a huge page costs a tenth of its small ones. Where there are none, it is as well.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ok(Pages(Some(map)))
+    }
+}
+
+impl AsRef<[u8]> for Pages {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl std::ops::Deref for Pages {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.as_ref()
+    }
+}
+
+impl std::ops::DerefMut for Pages {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.0.as_deref_mut().unwrap_or_default()
+    }
 }
 
 /// Maps a sealed file that is not empty.
@@ -121,7 +170,20 @@ mod tests {
         let map = Mmap::open(&path).unwrap();
         map.advise(Advice::Random).unwrap();
         fs::remove_file(&path).unwrap();
+        for (start, len) in [(0, 12), (3, 4), (12, 1), (0, usize::MAX), (usize::MAX, 1)] {
+            map.ask(start, len);
+        }
         assert_eq!(map.as_ref(), b"twelve bytes");
+    }
+
+    #[test]
+    fn pages_are_zeros_that_can_be_written() {
+        for len in [0, 1, 100_000] {
+            let mut pages = Pages::zeroed(len).unwrap();
+            assert!(pages.len() == len && pages.iter().all(|byte| *byte == 0));
+            pages.fill(7);
+            assert_eq!(pages.as_ref(), vec![7; len]);
+        }
     }
 
     #[test]

@@ -172,7 +172,7 @@ fn families() -> Vec<&'static Family> {
 
 /// Four slices cut to the length of the shortest of them and the query.
 #[inline]
-fn cut<'a>(query: &'a [f32], rows: [&'a [f32]; 4]) -> (&'a [f32], [&'a [f32]; 4]) {
+fn cut<'a, T>(query: &'a [T], rows: [&'a [T]; 4]) -> (&'a [T], [&'a [T]; 4]) {
     let len = rows.iter().fold(query.len(), |len, row| len.min(row.len()));
     (&query[..len], rows.map(|row| &row[..len]))
 }

@@ -15,6 +15,8 @@ use std::sync::{Arc, OnceLock};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use crate::env::mmap::Mmap;
+
 /// What one vector takes beside its values.
 const OVERHEAD: usize = 96;
 
@@ -103,8 +105,17 @@ impl VectorCache {
 
     /// Registers a file of vectors that stays on disk, of so many bytes.
     pub fn file(&'static self, bytes: u64) -> VectorFile {
+        self.registered(bytes, None)
+    }
+
+    /// The same of a file that is mapped whole, with rows of so many bytes.
+    pub fn mapped(&'static self, map: &Arc<Mmap>, row_bytes: usize) -> VectorFile {
+        self.registered(map.len() as u64, Some((map.clone(), row_bytes)))
+    }
+
+    fn registered(&'static self, bytes: u64, map: Option<(Arc<Mmap>, usize)>) -> VectorFile {
         self.on_disk.fetch_add(bytes, Ordering::Relaxed);
-        VectorFile { cache: self, number: self.files.fetch_add(1, Ordering::Relaxed), bytes }
+        VectorFile { cache: self, number: self.files.fetch_add(1, Ordering::Relaxed), bytes, map }
     }
 
     /// Decides whether it is worth its while in a process that may use so many bytes; zero: not known.
@@ -135,20 +146,28 @@ pub struct VectorFile {
     cache: &'static VectorCache,
     number: u64,
     bytes: u64,
+    /// What the disk is asked through, and a row's bytes.
+    map: Option<(Arc<Mmap>, usize)>,
 }
 
 impl VectorFile {
-    /// These vectors, in their order: those that are kept, and the others as `read` gives them, which are kept then. None if all of
-    /// them are best read where they are.
+    /// These vectors, in their order: those that are kept, and the others as `read` gives them, which are kept then. The disk is asked
+    /// for all of those at once, so that they are waited for together. None if all of them are best read where they are.
     pub fn vectors<'a>(&self, rows: &[u32], read: impl Fn(u32) -> &'a [f32]) -> Option<Vec<Arc<[f32]>>> {
         let kept = self.cache.kept.as_ref().filter(|_| self.cache.is_needed.load(Ordering::Relaxed))?;
-        let mut misses = 0;
-        let vectors = rows.iter().map(|row| {
-            let place = (self.number, *row);
-            kept.get(&place).unwrap_or_else(|| {
-                misses += 1;
+        let mut vectors: Vec<Option<Arc<[f32]>>> =
+            rows.iter().map(|row| kept.get(&(self.number, *row))).collect();
+        let missed = || rows.iter().zip(&vectors).filter(|(_, vector)| vector.is_none()).map(|(row, _)| *row);
+        let misses = missed().count() as u64;
+        if misses > 1
+            && let Some((map, row_bytes)) = &self.map
+        {
+            missed().for_each(|row| map.ask(row as usize * row_bytes, *row_bytes));
+        }
+        let vectors = rows.iter().zip(&mut vectors).map(|(row, vector)| {
+            vector.take().unwrap_or_else(|| {
                 let vector: Arc<[f32]> = read(*row).into();
-                kept.insert(place, vector.clone());
+                kept.insert((self.number, *row), vector.clone());
                 vector
             })
         });
@@ -230,6 +249,28 @@ mod tests {
         }
         let figures = cache.figures();
         assert!(figures.hits > 500 && figures.misses > 500, "{figures:?}");
+    }
+
+    #[test]
+    fn what_is_missed_of_a_mapped_file_is_asked_for_and_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vectors");
+        let data = data(1_000);
+        crate::env::fs::write_atomic(&path, bytemuck::cast_slice(&data)).unwrap();
+        let map = Arc::new(Mmap::open(&path).unwrap());
+        let cache = cache(1 << 20, Eviction::Lru);
+        let file = cache.mapped(&map, DIMS * 4);
+        cache.weigh(1_000);
+        let values: &[f32] = bytemuck::cast_slice(&map);
+        let row =
+            |row: u32| values.get(row as usize * DIMS..).and_then(|rest| rest.get(..DIMS)).unwrap_or(&[]);
+        for rows in [&[][..], &[3], &[999, 3, 500, 500], &[1_000, u32::MAX, 0]] {
+            let vectors = file.vectors(rows, row).unwrap();
+            let whole = |at: u32| &data[at as usize * DIMS..][..DIMS];
+            let wanted = rows.iter().map(|at| if *at < 1_000 { whole(*at) } else { &[] });
+            assert!(wanted.eq(vectors.iter().map(|vector| &vector[..])), "{rows:?}");
+        }
+        assert_eq!((cache.figures().hits, cache.figures().misses), (1, 7));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::record::{self, Draft, HEADER_BYTES, Header, Kind};
 use super::segment::{self, End, Found, Segment, Title};
 use super::{Damage, GroupId, Scope, TornTail};
 use crate::env::fs;
+use crate::env::mmap::Pages;
 
 /// The groups of a lane that must be rebuilt.
 #[derive(Debug, Default)]
@@ -90,7 +91,7 @@ struct Replay<'a> {
 }
 
 /// A segment's file, all its bytes, and its title.
-type Opened = (fs::File, Vec<u8>, Title);
+type Opened = (fs::File, Pages, Title);
 
 impl<'a> Replay<'a> {
     fn new(dir: &'a Path, lane: usize) -> Replay<'a> {
@@ -130,9 +131,8 @@ impl<'a> Replay<'a> {
             Ok((file, bytes, title)) => {
                 self.join(number, &title);
                 self.oldest_told = self.oldest_told.max(title.oldest);
-                let (mut unsure, mut is_damaged) = (segment::SEGMENT_HEADER_BYTES, false);
+                let mut unsure = segment::SEGMENT_HEADER_BYTES;
                 let mut end = segment::walk(&bytes, &title, is_last, |at, found| {
-                    is_damaged |= !matches!(found, Found::Record(..));
                     if let Found::Record(header, _) = &found
                         && header.kind == Kind::Durable
                     {
@@ -143,7 +143,7 @@ impl<'a> Replay<'a> {
                 let segment = Arc::new(Segment { file, title });
                 if is_last {
                     let tail = bytes.get(unsure..end.offset).unwrap_or_default();
-                    self.end_lane(&segment, &path, &mut end, (tail, is_damaged))?;
+                    self.end_lane(&segment, &path, &mut end, tail)?;
                 }
                 self.out.next_seq = end.next_seq;
                 self.out.segments.insert(number, segment);
@@ -195,20 +195,20 @@ impl<'a> Replay<'a> {
     /// builds on them. `tail` are those behind the last mark that says that all before it is: they are written once more,
     /// for after a sync that failed the system takes them for written, shows them, and syncs them no more.
     ///
-    /// What is damaged further ahead is known for damage, and not for another torn tail, by a record of a later run. It may be one of
-    /// those that are cut off, so a mark of a run of its own takes their place first.
+    /// What is damaged further ahead, now or later, is known for damage, and not for another torn tail, by a record of a later run. It may
+    /// be one of those that are cut off, so a mark of a run of its own takes their place first.
     fn end_lane(
         &mut self,
         segment: &Arc<Segment>,
         path: &Path,
         end: &mut End,
-        (tail, is_damaged): (&[u8], bool),
+        tail: &[u8],
     ) -> io::Result<()> {
         segment.file.write_at(tail, (end.offset - tail.len()) as u64)?;
         if let Some(reason) = end.torn.clone() {
             self.out.torn.push(TornTail { file: path.to_owned(), offset: end.offset as u64, reason });
             let has_room = (end.offset + HEADER_BYTES) as u64 <= segment.title.file_len;
-            if is_damaged && has_room {
+            if has_room {
                 segment.file.sync_all()?;
                 let mut mark = Vec::with_capacity(HEADER_BYTES);
                 let draft = Draft { kind: Kind::Durable, group: 0, index: 0, seq: end.next_seq, run: 0 };

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::record::{self, HEADER_BYTES, Header, u32_at, u64_at};
+use crate::env::mmap::Pages;
 use crate::env::{self, fs};
 use crate::planted::{self, Bug};
 
@@ -133,12 +134,12 @@ impl Title {
 }
 
 /// Reads a whole segment file, refusing one longer than any we write.
-pub fn load(file: &fs::File) -> io::Result<Vec<u8>> {
+pub fn load(file: &fs::File) -> io::Result<Pages> {
     let len = file.len()?;
     if len > FILE_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{len} bytes are no segment")));
     }
-    let mut bytes = vec![0; len as usize];
+    let mut bytes = Pages::zeroed(len as usize)?;
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
 }

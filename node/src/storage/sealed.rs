@@ -98,7 +98,7 @@ struct Files {
 
 #[derive(Debug)]
 struct Mapped {
-    values: Mmap,
+    values: Arc<Mmap>,
     /// If searches read a few scattered ones of them.
     on_disk: Option<VectorFile>,
     map: Option<Mmap>,
@@ -478,13 +478,13 @@ impl Sealed {
 impl Mapped {
     fn open(dir: &Path, header: &Header, ordinal: usize) -> Result<Mapped, Fault> {
         let (column, shape) = (&header.columns[ordinal], &header.shapes[ordinal]);
-        let values = header.file(dir, &header::vectors_name(ordinal, shape))?.map(dir)?;
+        let values = Arc::new(header.file(dir, &header::vectors_name(ordinal, shape))?.map(dir)?);
         let is_on_disk = shape.stays_on_disk() && values.is_mapped();
         if is_on_disk && let Err(why) = values.advise(Advice::Random) {
             tracing::debug!(%why, "vectors are read ahead of searches that want few of them");
         }
         let cache = VectorCache::known().filter(|_| is_on_disk);
-        let on_disk = cache.map(|cache| cache.file(values.len() as u64));
+        let on_disk = cache.map(|cache| cache.mapped(&values, shape.words() * 4));
         let map = column.has_map.then(|| header.file(dir, &header::rows_name(ordinal))?.map_checked(dir));
         let norms =
             column.has_norms.then(|| header.file(dir, &header::norms_name(ordinal))?.map_checked(dir));

@@ -298,6 +298,7 @@ pub fn spec_to_wire(spec: &CollectionSpec) -> v1::CollectionSpec {
             Datatype::Bit => v1::Datatype::Bit,
         };
         let (index, quantization) = match v.index {
+            IndexKind::OF_SERVER => (v1::IndexKind::Unspecified, v1::Quantization::Unspecified),
             IndexKind::Flat => (v1::IndexKind::Flat, v1::Quantization::Unspecified),
             IndexKind::Lsh(_) => (v1::IndexKind::Lsh, v1::Quantization::Unspecified),
             IndexKind::Hnsw(_) => (v1::IndexKind::Hnsw, v1::Quantization::None),
@@ -307,7 +308,7 @@ pub fn spec_to_wire(spec: &CollectionSpec) -> v1::CollectionSpec {
                 (v1::IndexKind::Hnsw, v1::Quantization::Product)
             }
         };
-        let hnsw = v.index.hnsw().map(|h| v1::HnswParams {
+        let hnsw = v.index.hnsw().filter(|_| v.index != IndexKind::OF_SERVER).map(|h| v1::HnswParams {
             preset: String::new(),
             m: h.m,
             ef_construction: h.ef_construction,
@@ -461,6 +462,7 @@ mod tests {
         let (sparse, multi) = (v1::VectorKind::Sparse.into(), v1::VectorKind::Multi.into());
         let bit = v1::Datatype::Bit.into();
         let default = v1::VectorParams::default;
+        let default_of = |dims| v1::VectorParams { dims, ..default() };
         for (params, distance, is_flat) in [
             (v1::VectorParams { kind: sparse, ..default() }, Distance::Dot, true),
             (v1::VectorParams { kind: multi, dims: 4, ..default() }, Distance::Cosine, true),
@@ -481,6 +483,12 @@ mod tests {
         graph(multi, 4).check().unwrap();
         assert_eq!(graph(multi, 4).vectors["v"].index.quantization(), Some(Quantization::Scalar));
         assert!(graph(sparse, 0).check().unwrap_err().to_string().contains("has no graph"));
+        // What is left to the server is not said.
+        let vector =
+            VectorSpec { dims: 4, index: IndexKind::OF_SERVER, ..spec(default_of(4)).unwrap().vectors["v"] };
+        let asked = CollectionSpec { vectors: [("v".into(), vector)].into(), ..spec(default_of(4)).unwrap() };
+        let said = &spec_to_wire(&asked).vectors["v"];
+        assert_eq!((said.index, &said.hnsw, said.quantization), (0, &None, 0));
         let bits = spec(v1::VectorParams { kind: sparse, datatype: bit, ..default() });
         assert!(bits.unwrap_err().to_string().contains("sparse vectors are f32"));
     }

@@ -10,7 +10,20 @@ use std::arch::x86_64::*;
 
 use super::{ANGLE, DOT, Family, L1, L2, cut, padded};
 
-static AVX512: Family = Family {
+/// What came with AVX-512 later: products of bytes in one instruction, and a count of set bits.
+static AVX512_VNNI: Family = Family {
+    byte: [
+        // SAFETY (all): `families` hands this family out only where VNNI and VPOPCNTDQ were detected too.
+        |a, b| unsafe { narrow::byte_products(a, b) },
+        AVX512.byte[1],
+        AVX512.byte[2],
+        AVX512.byte[3],
+    ],
+    bits: |a, b| unsafe { narrow::bits64(a, b) },
+    ..AVX512
+};
+
+const AVX512: Family = Family {
     name: "avx512",
     // SAFETY (all): `families` hands this family out only where AVX-512F and AVX-512BW were detected.
     dot: |a, b| unsafe { avx512_one::<DOT>(a, b) },
@@ -32,13 +45,15 @@ static AVX512: Family = Family {
         |a, b| unsafe { narrow::bytes32::<L2>(a, b) },
         |a, b| unsafe { narrow::bytes32::<L1>(a, b) },
     ],
-    // SAFETY: AVX2 was detected too.
+    // SAFETY: AVX2 and POPCNT were detected too.
     bits: |a, b| unsafe { narrow::bits(a, b) },
 };
 
+static AVX512_FIRST: Family = AVX512;
+
 static AVX2: Family = Family {
     name: "avx2",
-    // SAFETY (all): `families` hands this family out only where AVX2, FMA and F16C were detected.
+    // SAFETY (all): `families` hands this family out only where AVX2, FMA, F16C and POPCNT were detected.
     dot: |a, b| unsafe { avx2_one::<DOT>(a, b) },
     l2: |a, b| unsafe { avx2_one::<L2>(a, b) },
     l1: |a, b| unsafe { avx2_one::<L1>(a, b) },
@@ -64,10 +79,15 @@ static AVX2: Family = Family {
 /// The families this processor has, best first.
 pub(super) fn families() -> impl Iterator<Item = &'static Family> {
     let avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("popcnt")
         && is_x86_feature_detected!("fma")
         && is_x86_feature_detected!("f16c");
     let avx512 = avx2 && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
-    avx512.then_some(&AVX512).into_iter().chain(avx2.then_some(&AVX2))
+    let later =
+        avx512 && is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512vpopcntdq");
+    [later.then_some(&AVX512_VNNI), avx512.then_some(&AVX512_FIRST), avx2.then_some(&AVX2)]
+        .into_iter()
+        .flatten()
 }
 
 #[inline]

@@ -75,11 +75,11 @@ impl Beam {
         Some(parts(rest[at]).0)
     }
 
-    /// The vertex that [`Beam::next`] would return now.
+    /// The vertices that [`Beam::next`] would return now, one after the other.
     #[inline]
-    fn peek(&self) -> Option<u32> {
-        let rest = self.entries.get(self.cursor..)?;
-        rest.iter().find(|entry| **entry & 1 == 0).map(|entry| parts(*entry).0)
+    fn ahead(&self) -> impl Iterator<Item = u32> + '_ {
+        let rest = self.entries.get(self.cursor..).unwrap_or_default();
+        rest.iter().filter(|entry| **entry & 1 == 0).map(|entry| parts(*entry).0)
     }
 
     /// Vertices and distances, nearest first.
@@ -93,7 +93,9 @@ impl Beam {
 pub(super) struct Scratch {
     pub(super) visited: Visited,
     pub(super) beam: Beam,
-    /// Vertices met for the first time in the expansion at hand.
+    /// Vertices that are expanded at hand.
+    pub(super) together: Vec<u32>,
+    /// Vertices met for the first time by that.
     pub(super) fresh: Vec<u32>,
     /// Of a filtered search: vertices to expand, nearest first.
     pub(super) candidates: BinaryHeap<Reverse<u64>>,
@@ -123,17 +125,27 @@ impl Scratch {
             }
         }
         let mut expanded = 0;
-        while let Some(vertex) = self.beam.next() {
-            expanded += 1;
-            if let Some(next) = self.beam.peek() {
-                probe.prefetch(layer, next);
+        loop {
+            self.together.clear();
+            while self.together.len() < M::TOGETHER
+                && let Some(vertex) = self.beam.next()
+            {
+                self.together.push(vertex);
             }
+            if self.together.is_empty() {
+                return expanded;
+            }
+            expanded += self.together.len() as u64;
+            if M::TOGETHER > 1 {
+                self.together.iter().for_each(|vertex| probe.prefetch(layer, *vertex));
+            }
+            self.beam.ahead().take(M::TOGETHER).for_each(|vertex| probe.prefetch(layer, vertex));
             let (bound, beam) = (self.beam.bound(), &mut self.beam);
-            probe.expand(layer, vertex, bound, &mut self.visited, &mut self.fresh, |link, distance| {
+            let (visited, fresh) = (&mut self.visited, &mut self.fresh);
+            probe.expand(layer, &self.together, bound, visited, fresh, |link, distance| {
                 beam.offer(link, distance);
             });
         }
-        expanded
     }
 }
 
@@ -149,7 +161,8 @@ mod tests {
             beam.offer(vertex, distance);
         }
         assert_eq!(beam.found().collect::<Vec<_>>(), [(1, 40), (7, 50), (3, 60)]);
-        assert_eq!((beam.peek(), beam.next(), beam.next()), (Some(1), Some(1), Some(7)));
+        assert_eq!(beam.ahead().collect::<Vec<_>>(), [1, 7, 3]);
+        assert_eq!((beam.next(), beam.next()), (Some(1), Some(7)));
         beam.offer(9, 10);
         assert_eq!((beam.next(), beam.next()), (Some(9), None), "3 fell out; 1 and 7 are done");
         assert_eq!(beam.found().map(|x| x.0).collect::<Vec<_>>(), [9, 1, 7]);

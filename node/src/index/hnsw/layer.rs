@@ -52,20 +52,24 @@ pub(super) trait Measure {
         }
     }
 
-    /// Calls `found` with the vertices that `vertex` of layer 0 links to and that were not met before; those that are hardly
+    /// Vertices that a walk expands together, at most: their memory is waited for once. Some of them would not have been expanded
+    /// after what the others link to.
+    const TOGETHER: usize = 1;
+
+    /// Calls `found` with the vertices that `vertices` of layer 0 link to and that were not met before; those that are hardly
     /// nearer than `bound` may be left out. `fresh` is room for them.
     #[inline]
     fn expand<L: Layer>(
         &mut self,
         layer: &L,
-        vertex: u32,
+        vertices: &[u32],
         _bound: f32,
         visited: &mut Visited,
         fresh: &mut Vec<u32>,
         found: impl FnMut(u32, u32),
     ) {
         fresh.clear();
-        for link in layer.links(vertex) {
+        for link in vertices.iter().flat_map(|vertex| layer.links(*vertex)) {
             if visited.first(link) {
                 if fresh.len() < 4 {
                     self.prefetch_row(layer.row(link));

@@ -182,19 +182,28 @@ fn collect<M: Measure>(
         }
     }
     let mut expanded = 0;
-    while let Some(Reverse(key)) = candidates.pop() {
-        if held.len() >= width && held.peek().is_some_and(|worst| key > *worst) {
+    loop {
+        let worst = held.peek().copied().filter(|_| held.len() >= width).unwrap_or(u64::MAX);
+        scratch.together.clear();
+        while scratch.together.len() < M::TOGETHER
+            && candidates.peek().is_some_and(|Reverse(key)| *key <= worst)
+            && let Some(Reverse(key)) = candidates.pop()
+        {
+            scratch.together.push(key as u32);
+        }
+        if scratch.together.is_empty() {
             break;
         }
-        expanded += 1;
+        expanded += scratch.together.len() as u64;
+        if M::TOGETHER > 1 {
+            scratch.together.iter().for_each(|vertex| probe.prefetch(layer, *vertex));
+        }
         if let Some(Reverse(next)) = candidates.peek() {
             probe.prefetch(layer, *next as u32);
         }
-        let bound = match held.peek() {
-            Some(worst) if held.len() >= width => from_ordered((*worst >> 32) as u32),
-            _ => f32::INFINITY,
-        };
-        probe.expand(layer, key as u32, bound, &mut scratch.visited, &mut scratch.fresh, |row, distance| {
+        let bound = if worst == u64::MAX { f32::INFINITY } else { from_ordered((worst >> 32) as u32) };
+        let Scratch { together, visited, fresh, .. } = scratch;
+        probe.expand(layer, together, bound, visited, fresh, |row, distance| {
             meet(row, distance, &mut candidates, &mut held);
         });
     }

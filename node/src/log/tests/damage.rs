@@ -292,3 +292,40 @@ async fn a_torn_tail_goes_without_the_evidence_of_damage_before_it() {
         std::fs::rename(&crashed, &folder).unwrap();
     }
 }
+
+/// Bits may flip in what was the last run, and then in what is the last since: that one was read, and synced once more.
+#[tokio::test]
+async fn what_a_torn_tail_was_cut_off_from_is_known_to_have_been_whole() {
+    let dir = swift_dir();
+    let (lanes, _) = open(&dir.path().join("source"), Options { segment_bytes: 64 << 10, ..small() });
+    let log = lanes.group(1).unwrap();
+    append(&log, (0..4).map(|i| entry(i, 1, 100)).collect()).await;
+    append(&log, (4..10).map(|i| entry(i, 1, 100)).collect()).await;
+    lanes.close().await;
+    copy_folder(&dir.path().join("source"), &dir.path().join("crashed"));
+    let (folder, files) = fresh(dir.path());
+    let flip = |index, from: usize| {
+        let mut bytes = std::fs::read(&files[0]).unwrap();
+        let body = entry(index, 1, 100).body;
+        let at = bytes.windows(body.len()).position(|window| window == body).unwrap();
+        bytes[at + 5] ^= 1;
+        bytes[from..].fill(0);
+        std::fs::write(&files[0], bytes).unwrap();
+    };
+    let bytes = std::fs::read(&files[0]).unwrap();
+    let last = entry(9, 1, 100).body;
+    flip(4, bytes.windows(last.len()).position(|window| window == last).unwrap() + 100);
+    let (lanes, recovery) = open(&folder, small());
+    assert_eq!((recovery.torn.len(), recovery.damage.len()), (1, 0), "{recovery:?}");
+    assert_eq!(lanes.group(1).unwrap().state().unwrap().last_index, Some(3));
+    // As a crash leaves it that comes at once.
+    let crashed = dir.path().join("at-once");
+    copy_folder(&folder, &crashed);
+    lanes.close().await;
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::rename(&crashed, &folder).unwrap();
+    flip(2, bytes.len());
+    let (lanes, recovery) = open(&folder, small());
+    assert_eq!((recovery.torn.len(), recovery.damage.len()), (0, 1), "{recovery:?}");
+    assert!(matches!(lanes.group(1), Err(Error::Quarantined { .. })));
+}

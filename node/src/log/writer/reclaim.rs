@@ -65,7 +65,7 @@ impl Writer {
             return Ok(false);
         }
         let Some(source) = self.lane.lock().segments.get(&number).cloned() else { return Ok(false) };
-        let bytes = Bytes::from(segment::load(&source.file)?);
+        let bytes = Bytes::from_owner(segment::load(&source.file)?);
         let Some(live) = self.live(&bytes, &source) else { return Ok(false) };
         let mut moved = Vec::with_capacity(live.len());
         for ((group, index), (header, at)) in live {

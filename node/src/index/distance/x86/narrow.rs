@@ -211,8 +211,57 @@ pub(super) fn bytes32<const OP: u8>(a: &[f32], b: &[f32]) -> f32 {
     finish_bytes::<OP>(totals)
 }
 
+/// Products of bytes, those of `b` raised by 128 to have no sign; what that adds is taken off at the end. Sums wrap.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn byte_products(a: &[f32], b: &[f32]) -> f32 {
+    let len = a.len().min(b.len());
+    let ((a, a_rest), (b, b_rest)) = (a[..len].as_chunks::<16>(), b[..len].as_chunks::<16>());
+    let (mut sum, mut all) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+    let mut add = |x: __m512, y: __m512| {
+        let (x, y) = (_mm512_castps_si512(x), _mm512_castps_si512(y));
+        sum = _mm512_dpbusd_epi32(sum, _mm512_xor_si512(y, _mm512_set1_epi8(-128)), x);
+        all = _mm512_dpbusd_epi32(all, _mm512_set1_epi8(1), x);
+    };
+    for (x, y) in a.iter().zip(b) {
+        add(load16(x), load16(y));
+    }
+    if !a_rest.is_empty() {
+        add(load_rest(a_rest), load_rest(b_rest));
+    }
+    let too_much = _mm512_slli_epi32::<7>(all);
+    finish_bytes::<DOT>([_mm512_reduce_add_epi32(_mm512_sub_epi32(sum, too_much)), 0, 0])
+}
+
+/// Fewer than sixteen words, and zeros.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_rest(words: &[f32]) -> __m512 {
+    let mask = (1u16 << words.len().min(15)) - 1;
+    // SAFETY: the mask leaves out what lies behind the slice.
+    unsafe { _mm512_maskz_loadu_ps(mask, words.as_ptr()) }
+}
+
+/// How many bits differ.
+#[target_feature(enable = "avx512f,avx512vpopcntdq")]
+pub(super) fn bits64(a: &[f32], b: &[f32]) -> f32 {
+    let len = a.len().min(b.len());
+    let ((a, a_rest), (b, b_rest)) = (a[..len].as_chunks::<16>(), b[..len].as_chunks::<16>());
+    let mut sums = _mm512_setzero_si512();
+    let mut add = |x: __m512, y: __m512| {
+        let differ = _mm512_xor_si512(_mm512_castps_si512(x), _mm512_castps_si512(y));
+        sums = _mm512_add_epi64(sums, _mm512_popcnt_epi64(differ));
+    };
+    for (x, y) in a.iter().zip(b) {
+        add(load16(x), load16(y));
+    }
+    if !a_rest.is_empty() {
+        add(load_rest(a_rest), load_rest(b_rest));
+    }
+    _mm512_reduce_add_epi64(sums) as f32
+}
+
 /// How many bits differ: set bits of each half byte are looked up, and bytes are summed by eights.
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,popcnt")]
 pub(super) fn bits(a: &[f32], b: &[f32]) -> f32 {
     let len = a.len().min(b.len());
     let (a, b): (&[u8], &[u8]) = (cast_slice(&a[..len]), cast_slice(&b[..len]));
@@ -232,7 +281,10 @@ pub(super) fn bits(a: &[f32], b: &[f32]) -> f32 {
             _mm256_add_epi8(_mm256_shuffle_epi8(counts, halves[0]), _mm256_shuffle_epi8(counts, halves[1]));
         sums = _mm256_add_epi64(sums, _mm256_sad_epu8(count, _mm256_setzero_si256()));
     }
-    let rest: u32 = a_rest.iter().zip(b_rest).map(|(x, y)| (x ^ y).count_ones()).sum();
+    let mut rest = 0;
+    for (x, y) in a_rest.as_chunks::<4>().0.iter().zip(b_rest.as_chunks::<4>().0) {
+        rest += (u32::from_le_bytes(*x) ^ u32::from_le_bytes(*y)).count_ones();
+    }
     // A count is far below 32 bits: the upper halves of the four sums are zero.
     (total_of_integers(sums) as u32 + rest) as f32
 }
