@@ -37,10 +37,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use bytes::Bytes;
 use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
 use flotilla_proto::placement::CollectionPlacement;
 use flotilla_proto::projection::Projection;
-use flotilla_proto::record::{Key, Record};
+use flotilla_proto::record::Key;
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{CollectionSpec, at_most};
 use parking_lot::Mutex;
@@ -54,7 +55,7 @@ pub use self::owned::Owned;
 use self::owned::Seat;
 pub use self::page::{Scan, Scanned, Start};
 use self::quota::Quotas;
-use self::reading::read_record;
+use self::reading::Reader;
 use self::recall::Recall;
 pub use self::search::{Groups, Search, Searched};
 use self::usage::Computing;
@@ -310,7 +311,7 @@ impl Replica {
         &self.lag
     }
 
-    /// The records of these keys, in their order, those that are there; and the view's log index.
+    /// The records of these keys, encoded for the wire, in their order, those that are there; and the view's log index.
     pub async fn get(
         &self,
         keys: Vec<Key>,
@@ -318,7 +319,7 @@ impl Replica {
         at: LogIndex,
         fresh: Fresh,
         owned: &Owned,
-    ) -> Result<(Vec<Record>, LogIndex), Refusal> {
+    ) -> Result<(Vec<Bytes>, LogIndex), Refusal> {
         at_most("keys", "keys", flotilla_proto::limits::LIMIT_MAX as usize, keys.len())?;
         let view = self.view_of_at(at, fresh, owned).await?;
         let at = view.at;
@@ -326,15 +327,15 @@ impl Replica {
         let hidden = owned.hidden(&view, &keys)?;
         let is_short = keys.len() <= KEYS_AT_ONCE;
         let read = move || {
-            let mut records = Vec::with_capacity(keys.len());
+            let mut reader = Reader::new(&spec, &parts);
             for key in keys.into_iter().filter(|key| !hidden.contains(key)) {
                 let found = view.find(&key)?;
                 let found = found.and_then(|(at, row)| Some((view.segment(at)?, row)));
                 if let Some((segment, row)) = found {
-                    records.push(read_record(segment, row, key, &spec, &parts)?);
+                    reader.read(segment, row, &key)?;
                 }
             }
-            Ok(records)
+            Ok(reader.records())
         };
         let records = match is_short {
             true => read().map_err(|fault| self.broken(&fault))?,

@@ -51,7 +51,7 @@ pub use self::merge::PartialHit;
 use self::merge::Placed;
 pub use self::order::ordered;
 pub use self::plan::Step;
-pub use self::scan::{Stretch, scan};
+pub use self::scan::{ROWS_AHEAD, Stretch, scan};
 pub use self::text::{TextSearch, Weighing, Weights, weigh};
 
 /// What to search for.

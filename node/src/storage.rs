@@ -57,10 +57,23 @@ pub use matching::Matching;
 pub use payload_index::{Cell, FieldColumn, Scratch};
 pub use presence::{Elsewhere, Presence};
 pub use quarantine::Quarantine;
-pub use row::StoredRow;
+pub use row::{StoredRow, encode_payload, split_expiry};
 pub use store::{Options, Restored, Status, Store};
 pub use text::{Listed, Sought, Tally, TextField, Weighed};
 pub use view::View;
+
+/// What of a row is soon read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Soon {
+    /// Where its key lies.
+    KeyPlace,
+    /// Its key, whose place was asked for.
+    Key,
+    /// Where all of its parts lie, but for vectors.
+    Places,
+    /// The parts, whose places were asked for.
+    Parts,
+}
 
 /// Local breakage: this replica must stop answering from what is broken. Never an answer to a caller's mistake.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -174,6 +187,17 @@ pub trait SegmentView: Send + Sync {
     fn find(&self, key: &Key) -> Result<Option<u32>, Fault>;
     /// The row's payload.
     fn payload(&self, row: u32) -> Result<Payload, Fault>;
+    /// Adds the row's payload as it is stored.
+    fn stored_payload(&self, row: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+        out.extend_from_slice(&self.stored(row)?.payload);
+        Ok(())
+    }
+    /// Asks the memory for what is soon read of a row, which takes as long as the reading itself does.
+    fn prefetch(&self, _row: u32, _what: Soon) {}
+    /// What to say of a stored payload that does not decode.
+    fn garbled(&self, row: u32) -> Fault {
+        Fault::damaged("rows in memory", u64::from(row), "the payload of the row does not decode")
+    }
     /// The row as it is stored, to the bit: the same in whatever kind of segment it lies.
     fn stored(&self, row: u32) -> Result<StoredRow, Fault>;
     /// The row's vector of this name as the user gave it (to within rounding where it was scaled); `None` if the row has

@@ -3,6 +3,7 @@
 
 mod aggregate;
 mod collection;
+mod encoded;
 mod filter;
 mod fulltext;
 mod patch;
@@ -15,6 +16,7 @@ pub use aggregate::{aggregations_from_wire, counted_to_wire};
 pub use collection::{
     collection_from_wire, collection_to_wire, fields_from_wire, fields_to_wire, spec_from_wire, spec_to_wire,
 };
+pub use encoded::{Told, decode_record, encode_record, key_of_encoded};
 pub use filter::{filter_from_wire, filter_to_wire};
 pub use fulltext::{clause_to_wire, clauses_from_wire, kin_from_wire, kin_to_wire, text_query_from_wire};
 pub use patch::{edit_from_wire, edit_to_wire, patch_from_wire, patch_to_wire};

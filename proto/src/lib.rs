@@ -20,6 +20,7 @@ pub mod ids;
 pub mod limits;
 mod nesting;
 pub mod order;
+pub mod passed;
 pub mod patch;
 pub mod placement;
 pub mod projection;
@@ -27,6 +28,7 @@ pub mod record;
 pub mod refusal;
 pub mod ring;
 pub mod schema;
+pub mod stored;
 pub mod tenant;
 
 /// The modules as the generator names them, so that its relative paths hold.

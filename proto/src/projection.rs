@@ -42,6 +42,16 @@ impl Projection {
         Ok((!paths.is_empty()).then_some(Projection { wanted }))
     }
 
+    /// Whether fields come whole or not at all, so that [`Projection::wants`] says it all.
+    pub fn is_of_whole_fields(&self) -> bool {
+        self.wanted.below.values().all(|tree| tree.is_end)
+    }
+
+    /// Whether something of the field is wanted.
+    pub fn wants(&self, name: &str) -> bool {
+        self.wanted.below.contains_key(name)
+    }
+
     /// What is wanted of the payload.
     pub fn of(&self, payload: Payload) -> Payload {
         self.wanted.map(payload)
@@ -101,6 +111,12 @@ mod tests {
         assert_eq!(of(&["disks.size", "disks"], &payload), map([("disks", disks)]));
         assert_eq!(of(&["host.name.first", "none", "note.x"], &payload), Payload::new());
         assert_eq!(Projection::new(&[]), Ok(None));
+        for (paths, is_whole) in [(&["a", "b", "a.c"][..], true), (&["a", "b.c"], false)] {
+            let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+            let projection = Projection::new(&paths).unwrap().unwrap();
+            assert_eq!(projection.is_of_whole_fields(), is_whole);
+            assert!(projection.wants("a") && projection.wants("b") && !projection.wants("c"));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use flotilla_proto::convert::*;
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::group::GroupBy;
@@ -24,6 +25,7 @@ use flotilla_proto::tenant::{Bucket, Class, Limits};
 use flotilla_proto::{shard, v1};
 use futures::Stream;
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::{Notify, oneshot, watch};
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
@@ -285,7 +287,7 @@ impl Fake {
     }
 }
 
-fn wire(record: Record, with_payload: bool, with_vectors: bool) -> v1::Record {
+fn wire(record: Record, with_payload: bool, with_vectors: bool) -> Bytes {
     let mut record = record_to_wire(record);
     if !with_payload {
         record.payload.clear();
@@ -293,7 +295,7 @@ fn wire(record: Record, with_payload: bool, with_vectors: bool) -> v1::Record {
     if !with_vectors {
         record.vectors.clear();
     }
-    record
+    record.encode_to_vec().into()
 }
 
 #[tonic::async_trait]

@@ -9,7 +9,8 @@ mod token;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use flotilla_proto::convert::{collection_to_wire, filter_from_wire, key_from_wire};
+use bytes::Bytes;
+use flotilla_proto::convert::{collection_to_wire, filter_from_wire, key_from_wire, key_of_encoded};
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::PartitionId;
 use flotilla_proto::limits::{BATCH_MAX, MESSAGE_BYTES_MAX};
@@ -18,7 +19,7 @@ use flotilla_proto::projection::Projection;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::{VectorSpec, at_most, check_key};
-use flotilla_proto::{shard, v1};
+use flotilla_proto::{passed, shard, v1};
 use futures::future::BoxFuture;
 use tonic::Status;
 
@@ -46,7 +47,7 @@ pub async fn get(
     router: &Router,
     request: v1::GetRequest,
     deadline: Deadline,
-) -> Result<v1::GetResponse, Status> {
+) -> Result<passed::GetResponse, Status> {
     at_most("keys", "keys", BATCH_MAX, request.keys.len())?;
     let keys: Vec<Key> = request
         .keys
@@ -81,7 +82,7 @@ pub(crate) async fn get_once(
     keys: &[Key],
     options: &ReadOptions,
     deadline: Deadline,
-) -> Result<v1::GetResponse, Miss> {
+) -> Result<passed::GetResponse, Miss> {
     let deadline = options.deadline(deadline);
     let mut wanted: BTreeMap<PartitionId, Vec<v1::Key>> = BTreeMap::new();
     for (key, wire) in keys.iter().zip(&request.keys) {
@@ -109,18 +110,18 @@ pub(crate) async fn get_once(
     };
     let ends = gather(chunks.into_iter().map(one).collect(), options.allows_partial).await?;
     let mut covered = Covered::default();
-    let mut found: HashMap<Key, v1::Record> = HashMap::new();
+    let mut found: HashMap<Key, Bytes> = HashMap::new();
     for (partition, end) in asked.into_iter().zip(ends) {
         let Some(answer) = covered.take(partition, end, |answer: &shard::GetResponse| answer.log_index)
         else {
             continue;
         };
         for record in answer.value.records {
-            found.insert(key_from_wire("record.key", record.key.clone()).map_err(Status::from)?, record);
+            found.insert(key_of_encoded("record.key", &record).map_err(Status::from)?, record);
         }
     }
     let records = keys.iter().filter_map(|key| found.get(key).cloned()).collect();
-    Ok(v1::GetResponse { records, coverage: Some(router.metrics.covered("get", covered)?) })
+    Ok(passed::GetResponse { records, coverage: Some(router.metrics.covered("get", covered)?) })
 }
 
 /// How many records pass the filter.

@@ -11,7 +11,7 @@
 use flotilla_proto::access::{Entry, Right};
 use flotilla_proto::refusal::{self, Refusal, Violation};
 use flotilla_proto::tenant::{SEPARATOR, inside, split};
-use flotilla_proto::v1;
+use flotilla_proto::{passed, v1};
 use tonic::{Code, Request, Status};
 
 use crate::tenant::{Hub, Member};
@@ -63,10 +63,13 @@ macro_rules! tells {
 
 tells!(
     AggregateResponse, ApplyResponse, ControlResponse, CountResponse, DeleteCollectionResponse, DeleteResponse,
-    GetResponse, PatchResponse, PlanResponse, ScaleResponse, ScanResponse, SearchResponse, StatusResponse, UpsertResponse,
+    PatchResponse, PlanResponse, ScaleResponse, SearchResponse, StatusResponse, UpsertResponse,
     UsageResponse;
     CreateCollectionResponse, GetCollectionResponse, UpdateCollectionResponse
 );
+
+impl Tells for passed::GetResponse {}
+impl Tells for passed::ScanResponse {}
 
 impl Tells for v1::ListCollectionsResponse {
     fn names_mut(&mut self) -> Vec<&mut String> {

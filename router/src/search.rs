@@ -20,7 +20,7 @@ mod text;
 
 use std::collections::BTreeMap;
 
-use flotilla_proto::convert::{key_from_wire, key_to_wire};
+use flotilla_proto::convert::{decode_record, key_from_wire, key_to_wire};
 use flotilla_proto::ids::{LogIndex, NodeId, PartitionId};
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
@@ -370,6 +370,7 @@ async fn fetch(
             }
         };
         for record in answer.records {
+            let record = decode_record("records", &record).map_err(damaged)?;
             records.insert(key_from_wire("records.key", record.key.clone()).map_err(damaged)?, record);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use flotilla_proto::record::Key;
+use flotilla_proto::record::{Key, Record};
 
 use super::house::{FRESH, House, SOON, stopped, upsert, whole};
 use super::*;
@@ -119,7 +119,7 @@ async fn a_read_that_meets_damage_takes_the_replica_out_and_not_the_process() {
     let house = sealed(dir.path()).await;
     let mut all = Vec::new();
     files(&dir.path().join("partitions/1"), &mut all);
-    let store = all.iter().find(|path| path.extension().is_some_and(|ending| ending == "store")).unwrap();
+    let store = all.iter().find(|path| path.ends_with("payload/rows")).unwrap();
     // In place: the map sees it.
     let file = std::fs::OpenOptions::new().write(true).open(store).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, &[0xa5; 64], 16).unwrap();

@@ -5,18 +5,18 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::ids::LogIndex;
 use flotilla_proto::order::OrderBy;
-use flotilla_proto::record::Record;
 use flotilla_proto::refusal::Refusal;
 use flotilla_proto::schema::CollectionSpec;
 
 use super::fresh::Fresh;
-use super::reading::read_record;
+use super::reading::Reader;
 use super::{Owned, Parts, Replica};
 use crate::query::{self, Curtain, Stretch};
-use crate::storage::{Fault, SegmentView, View};
+use crate::storage::{Fault, SegmentView, Soon, View};
 
 /// So many records are read where the call runs.
 const ROWS_AT_ONCE: usize = 16;
@@ -59,8 +59,8 @@ pub enum Start {
 /// A page.
 #[derive(Debug)]
 pub struct Scanned {
-    /// Its records.
-    pub records: Vec<Record>,
+    /// Its records, each encoded for the wire.
+    pub records: Vec<Bytes>,
     /// The place of each in the order of a field; none by key.
     pub places: Vec<Vec<u8>>,
     /// Whether there are more.
@@ -115,13 +115,21 @@ impl Page {
         })
     }
 
-    fn read(&self, found: &Found) -> Result<Vec<Record>, Fault> {
+    fn read(&self, found: &Found) -> Result<Vec<Bytes>, Fault> {
         let segments: Vec<&dyn SegmentView> = self.view.segments().collect();
-        let read = |&(segment, row): &(usize, u32)| {
-            let segment: &dyn SegmentView = segments[segment];
-            read_record(segment, row, segment.key(row)?, &self.spec, &self.scan.parts)
+        let mut reader = Reader::new(&self.spec, &self.scan.parts);
+        let ask = |row: Option<&(usize, u32)>, what| {
+            if let Some((segment, row)) = row {
+                segments[*segment].prefetch(*row, what);
+            }
         };
-        found.rows.iter().map(read).collect()
+        for (at, (segment, row)) in found.rows.iter().enumerate() {
+            ask(found.rows.get(at + 2 * query::ROWS_AHEAD), Soon::Places);
+            ask(found.rows.get(at + query::ROWS_AHEAD), Soon::Parts);
+            let segment: &dyn SegmentView = segments[*segment];
+            reader.read(segment, *row, &segment.key(*row)?)?;
+        }
+        Ok(reader.records())
     }
 }
 

@@ -17,7 +17,8 @@ use parking_lot::Mutex;
 
 use crate::index::{Bitset, Neighbor, Stats};
 use crate::storage::{
-    Fault, FieldColumn, Listed, Matching, Nearest, SegmentView, Sought, StoredRow, Tally, TextField, Weighed,
+    Fault, FieldColumn, Listed, Matching, Nearest, SegmentView, Soon, Sought, StoredRow, Tally, TextField,
+    Weighed,
 };
 
 /// Hides the rows of some keys. Kept between reads, for what it remembers.
@@ -131,6 +132,18 @@ impl SegmentView for Shown<'_> {
 
     fn payload(&self, row: u32) -> Result<Payload, Fault> {
         self.segment.payload(row)
+    }
+
+    fn stored_payload(&self, row: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+        self.segment.stored_payload(row, out)
+    }
+
+    fn prefetch(&self, row: u32, what: Soon) {
+        self.segment.prefetch(row, what);
+    }
+
+    fn garbled(&self, row: u32) -> Fault {
+        self.segment.garbled(row)
     }
 
     fn vector(&self, name: &str, row: u32) -> Result<Option<Vector>, Fault> {

@@ -11,11 +11,14 @@ use std::collections::BinaryHeap;
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::record::Key;
 
-use crate::storage::{Fault, Matching, SegmentView};
+use crate::storage::{Fault, Matching, SegmentView, Soon};
 
 /// Rows of a page that are decided by their payloads before a segment's filter is evaluated as a whole: a page of a filter
 /// that most records pass should not cost an evaluation over the segment, and one that few pass should.
 const DECODED_MAX: usize = 512;
+
+/// Rows between the one that is read and the one whose parts are asked for ahead.
+pub const ROWS_AHEAD: usize = 8;
 
 /// Rows that pass are put in order where they are fewer than one in so many.
 const FEW: usize = 8;
@@ -124,7 +127,15 @@ fn few(
 ) -> Result<(Vec<(usize, u32)>, bool), Fault> {
     let mut found = Vec::new();
     for (number, (segment, rows)) in segments.iter().zip(passing).enumerate() {
-        for row in rows.iter() {
+        let rows: Vec<u32> = rows.iter().collect();
+        let ask = |row: Option<&u32>, what| {
+            if let Some(row) = row {
+                segment.prefetch(*row, what);
+            }
+        };
+        for (at, row) in rows.iter().copied().enumerate() {
+            ask(rows.get(at + 2 * ROWS_AHEAD), Soon::KeyPlace);
+            ask(rows.get(at + ROWS_AHEAD), Soon::Key);
             let key = segment.key(row)?;
             if after.is_none_or(|after| key > *after) {
                 found.push((key, number, row));

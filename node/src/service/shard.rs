@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use flotilla_proto::convert::{
     aggregations_from_wire, check_effort, filter_from_wire, key_from_wire, key_to_wire, placement_to_wire,
-    record_to_wire, value_from_wire, value_to_wire, vector_from_wire,
+    value_from_wire, value_to_wire, vector_from_wire,
 };
 use flotilla_proto::filter::Compiled;
 use flotilla_proto::group::{GroupBy, group_size};
@@ -386,7 +386,6 @@ impl shard_server::Shard for ShardService {
         })
         .await?;
         timed.answered();
-        let records = records.into_iter().map(record_to_wire).collect();
         Ok(Response::new(shard::GetResponse { records, log_index }))
     }
 
@@ -415,7 +414,7 @@ impl shard_server::Shard for ShardService {
         .await?;
         timed.answered();
         Ok(Response::new(shard::ScanResponse {
-            records: page.records.into_iter().map(record_to_wire).collect(),
+            records: page.records,
             more: page.more,
             log_index: page.at,
             places: page.places,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use flotilla_proto::convert::{key_from_wire, key_to_wire};
+use flotilla_proto::convert::{key_of_encoded, key_to_wire};
 use flotilla_proto::limits::LIMIT_MAX;
 use flotilla_proto::placement::{CollectionPlacement, Partition};
 use flotilla_proto::record::Key;
@@ -143,7 +143,7 @@ async fn ask(
         let page = shard.scan(request).await.map_err(told)?.into_inner();
         let mut last = None;
         for record in page.records {
-            let key = key_from_wire("record.key", record.key)?;
+            let key = key_of_encoded("record.key", &record)?;
             last = Some(key_to_wire(&key));
             sample.see(key);
         }

@@ -1,7 +1,5 @@
 //! How payloads are compressed where they lie. Each sealed segment says how its own are, so a setting is one for those to come.
 
-use tantivy::store::{Compressor, ZstdCompressor};
-
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compression {
@@ -12,16 +10,4 @@ pub enum Compression {
     Lz4,
     /// Zstandard at a level, 1 to 22: smaller, and slower to write the higher it is.
     Zstd(i32),
-}
-
-impl Compression {
-    pub(in crate::storage) fn compressor(self) -> Compressor {
-        match self {
-            Compression::None => Compressor::None,
-            Compression::Lz4 => Compressor::Lz4,
-            Compression::Zstd(level) => {
-                Compressor::Zstd(ZstdCompressor { compression_level: Some(level.clamp(1, 22)) })
-            }
-        }
-    }
 }

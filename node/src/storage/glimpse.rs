@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 
 use flotilla_proto::filter::Compiled;
-use flotilla_proto::limits::NESTING_MAX;
 use flotilla_proto::record::{Key, Payload, Value};
+use flotilla_proto::stored::{self, Garbled};
 
 use super::row::split_expiry;
 
@@ -18,10 +18,6 @@ pub(super) struct Glimpse<'a> {
     fields: BTreeSet<&'a str>,
     has_keys: bool,
 }
-
-/// The payload is not one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Garbled;
 
 impl<'a> Glimpse<'a> {
     /// What `filter` needs.
@@ -60,72 +56,17 @@ impl<'a> Glimpse<'a> {
 pub(super) fn cut(bytes: &[u8], is_wanted: impl Fn(&str) -> bool) -> Result<Payload, Garbled> {
     let mut seen = Payload::new();
     let mut at = split_expiry(bytes).1;
-    for _ in 0..varint(&mut at)? {
-        let name = text(&mut at)?;
+    for _ in 0..stored::varint(&mut at)? {
+        let name = stored::text(&mut at)?;
         if is_wanted(name) {
             let (value, rest) = postcard::take_from_bytes::<Value>(at).map_err(|_| Garbled)?;
             seen.insert(name.to_owned(), value);
             at = rest;
         } else {
-            step_over(&mut at, NESTING_MAX + 1)?;
+            stored::step_over(&mut at)?;
         }
     }
     Ok(seen)
-}
-
-/// Steps over one encoded [`Value`].
-fn step_over(at: &mut &[u8], depth: usize) -> Result<(), Garbled> {
-    let depth = depth.checked_sub(1).ok_or(Garbled)?;
-    match varint(at)? {
-        0 => {}
-        1 => skip(at, 1)?,
-        2 => {
-            varint(at)?;
-        }
-        3 => skip(at, 8)?,
-        4 => {
-            text(at)?;
-        }
-        5 => {
-            for _ in 0..varint(at)? {
-                step_over(at, depth)?;
-            }
-        }
-        6 => {
-            for _ in 0..varint(at)? {
-                text(at)?;
-                step_over(at, depth)?;
-            }
-        }
-        _ => return Err(Garbled),
-    }
-    Ok(())
-}
-
-fn skip(at: &mut &[u8], bytes: u64) -> Result<(), Garbled> {
-    let bytes = usize::try_from(bytes).map_err(|_| Garbled)?;
-    *at = at.get(bytes..).ok_or(Garbled)?;
-    Ok(())
-}
-
-fn text<'a>(at: &mut &'a [u8]) -> Result<&'a str, Garbled> {
-    let len = usize::try_from(varint(at)?).map_err(|_| Garbled)?;
-    let (text, rest) = at.split_at_checked(len).ok_or(Garbled)?;
-    *at = rest;
-    std::str::from_utf8(text).map_err(|_| Garbled)
-}
-
-fn varint(at: &mut &[u8]) -> Result<u64, Garbled> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = at.split_first().ok_or(Garbled)?;
-        *at = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok(value);
-        }
-    }
-    Err(Garbled)
 }
 
 #[cfg(test)]

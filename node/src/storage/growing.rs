@@ -228,6 +228,16 @@ impl SegmentView for GrowingView {
         decode_payload(chunk.payload(local)).map_err(|_| garbled(row))
     }
 
+    fn stored_payload(&self, row: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let (chunk, local) = self.chunks.place(row).ok_or_else(|| garbled(row))?;
+        out.extend_from_slice(chunk.payload(local));
+        Ok(())
+    }
+
+    fn garbled(&self, row: u32) -> Fault {
+        garbled(row)
+    }
+
     fn texts(&self, row: u32, field: &TextField, each: &mut dyn FnMut(&str)) -> Result<(), Fault> {
         let (chunk, local) = self.chunks.place(row).ok_or_else(|| garbled(row))?;
         let seen = glimpse::cut(chunk.payload(local), |name| name == field.root());

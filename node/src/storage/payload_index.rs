@@ -1,7 +1,7 @@
 //! The payloads of a sealed segment, and which of its rows pass a filter.
 //!
-//! One folder per segment holds a tantivy index of a single segment whose document number is our row: the payload of
-//! each row in a compressed store, and for each declared field whatever answers its conditions fastest ([`fields`]).
+//! One folder per segment holds the payload of each row ([`rows`]), and a tantivy index of a single segment whose document number is
+//! our row: for each declared field whatever answers its conditions fastest ([`fields`]).
 //!
 //! **How a filter is evaluated.** A leaf on a declared field is answered from the index; everything else (undeclared
 //! fields, fields that were not declared when the segment was sealed, equality on `text`, patterns on a `text` of a language, several words in one value of a `text`, values that the index cannot
@@ -28,6 +28,7 @@ mod fields;
 mod leaf;
 mod numbers;
 mod points;
+mod rows;
 mod stems;
 mod terms;
 mod tokens;
@@ -57,6 +58,7 @@ use self::columns::Columns;
 use self::directory::Folder;
 use self::fields::{Layout, Version};
 use self::leaf::Leaves;
+use self::rows::Rows;
 use super::Fault;
 use super::row::decode_payload;
 use crate::index::Bitset;
@@ -65,7 +67,7 @@ pub use self::columns::{Cell, FieldColumn, Scratch};
 pub(super) use self::tokens::{Accepted, Tokens};
 pub use self::write::write;
 
-/// Decompressed blocks (1 KiB each, or a row) that a segment's payload store keeps.
+/// Decompressed blocks (1 KiB each, or a row) that the payload store of a segment of an earlier layout keeps.
 const STORE_BLOCKS_CACHED: usize = 512;
 
 /// The payload index of one sealed segment.
@@ -74,7 +76,7 @@ pub struct PayloadIndex {
     rows: u32,
     leaves: Leaves,
     columns: Columns,
-    store: StoreReader,
+    payloads: Payloads,
 }
 
 impl std::fmt::Debug for PayloadIndex {
@@ -90,28 +92,59 @@ impl PayloadIndex {
     /// # Errors
     /// [`Fault`] if the folder was written for other fields or another number of rows, or is damaged.
     pub fn open(dir: &Path, fields: &BTreeMap<String, FieldType>, rows: u32) -> Result<PayloadIndex, Fault> {
-        let (reader, layout) = open_segment(dir, fields, rows)?;
+        let (reader, layout, folder) = open_segment(dir, fields, rows)?;
         let tantivy = |error| fault(dir, error);
         let columns = Columns::new(&reader, &layout);
+        let payloads = match layout.payload {
+            None => Payloads::Rows(Rows::open(dir, &folder, rows)?),
+            Some(_) => {
+                let store = reader.get_store_reader(STORE_BLOCKS_CACHED);
+                Payloads::Store(Box::new(store.map_err(|error| fault(dir, error.into()))?))
+            }
+        };
         let leaves = Leaves::open(dir, &reader, layout, rows).map_err(tantivy)?;
-        let store = reader.get_store_reader(STORE_BLOCKS_CACHED).map_err(|error| fault(dir, error.into()))?;
-        Ok(PayloadIndex { dir: dir.to_owned(), rows, leaves, columns, store })
+        Ok(PayloadIndex { dir: dir.to_owned(), rows, leaves, columns, payloads })
     }
 
     /// The payload of a row.
     pub fn payload(&self, row: u32) -> Result<Payload, Fault> {
-        let bytes = self.payload_bytes(row)?;
-        decode_payload(&bytes)
-            .map_err(|error| damaged(&self.dir, format!("the payload of row {row} does not decode: {error}")))
+        let mut bytes = Vec::new();
+        self.read(row, &mut bytes)?;
+        decode_payload(&bytes).map_err(|_| self.garbled(row))
+    }
+
+    /// What to say of the payload of a row that does not decode.
+    pub fn garbled(&self, row: u32) -> Fault {
+        damaged(&self.dir, format!("the payload of row {row} does not decode"))
     }
 
     /// The payload of a row, as it was handed to [`write`].
     pub fn payload_bytes(&self, row: u32) -> Result<Bytes, Fault> {
+        let mut bytes = Vec::new();
+        self.read(row, &mut bytes)?;
+        Ok(bytes.into())
+    }
+
+    /// Adds the payload of a row, as it was handed to [`write`].
+    pub fn read(&self, row: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
         if row >= self.rows {
             return Err(damaged(&self.dir, format!("row {row} was asked for, it holds {} rows", self.rows)));
         }
-        let stored: Stored = self.store.get(row).map_err(|error| fault(&self.dir, error))?;
-        Ok(Bytes::from(stored.0))
+        match &self.payloads {
+            Payloads::Rows(rows) => rows.read(row, out),
+            Payloads::Store(store) => {
+                let stored: Stored = store.get(row).map_err(|error| fault(&self.dir, error))?;
+                out.extend_from_slice(&stored.0);
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks the memory for where the row's payload lies, or for the payload.
+    pub fn prefetch(&self, row: u32, is_placed: bool) {
+        if let Payloads::Rows(rows) = &self.payloads {
+            rows.prefetch(row, is_placed);
+        }
     }
 
     /// The values of a declared field by row; `None` if the segment has no column of it, so that payloads tell.
@@ -182,10 +215,11 @@ fn open_segment(
     dir: &Path,
     fields: &BTreeMap<String, FieldType>,
     rows: u32,
-) -> Result<(SegmentReader, Layout), Fault> {
+) -> Result<(SegmentReader, Layout, Folder), Fault> {
     let tantivy = |error| fault(dir, error);
     let checks = Checks::open(dir)?;
-    let index = Index::open(Folder::sealed(dir, checks)).map_err(tantivy)?;
+    let folder = Folder::sealed(dir, checks);
+    let index = Index::open(folder.clone()).map_err(tantivy)?;
     let layouts = Version::ALL.map(|version| Layout::of(fields, version));
     let Some(layout) = layouts.into_iter().find(|layout| layout.schema == index.schema()) else {
         return Err(damaged(dir, "it was written for other fields than the manifest says".into()));
@@ -198,7 +232,15 @@ fn open_segment(
     if found != rows || segment.meta().has_deletes() {
         return Err(damaged(dir, format!("it holds {found} rows, the manifest says {rows}")));
     }
-    Ok((SegmentReader::open(segment).map_err(tantivy)?, layout))
+    Ok((SegmentReader::open(segment).map_err(tantivy)?, layout, folder))
+}
+
+/// Where payloads stand.
+enum Payloads {
+    /// In a file of their own.
+    Rows(Rows),
+    /// Of earlier layouts: in tantivy's store.
+    Store(Box<StoreReader>),
 }
 
 /// A stored document: its payload bytes.

@@ -137,9 +137,18 @@ pub fn split_expiry(stored: &[u8]) -> (Option<u64>, &[u8]) {
     }
 }
 
+/// Begins a stored payload of a record that expires at `when`.
+pub fn push_expiry(when: u64, to: &mut Vec<u8>) {
+    to.extend_from_slice(&EXPIRES);
+    to.extend_from_slice(&when.to_le_bytes());
+}
+
 /// The stored form of the payload of a record that expires at `when`, if ever.
 pub fn encode_expiring(payload: &Payload, when: Option<u64>) -> Result<Bytes, postcard::Error> {
-    let head = when.map_or(Vec::new(), |when| [&EXPIRES[..], &when.to_le_bytes()].concat());
+    let mut head = Vec::new();
+    if let Some(when) = when {
+        push_expiry(when, &mut head);
+    }
     postcard::to_extend(payload, head).map(Bytes::from)
 }
 

@@ -54,9 +54,10 @@ use super::column::Column;
 use super::matching::Filters;
 use super::payload_index::PayloadIndex;
 use super::shape::Shapes;
-use super::vectors;
+use super::{Soon, vectors};
 use crate::env::fs;
 use crate::env::mmap::{Advice, Mmap};
+use crate::index::distance::prefetch::prefetch;
 use crate::index::vector_cache::{VectorCache, VectorFile};
 use crate::index::{AnyIndex, Damage, Inverted, Lists, Progress, Rows, VectorIndex};
 use expiring::{EXPIRIES, Expiring};
@@ -342,6 +343,20 @@ impl Sealed {
     /// The row's key.
     pub fn key_bytes(&self, row: u32) -> Result<&[u8], Fault> {
         self.files.keys.get(row)
+    }
+
+    /// Asks the memory for what is soon read of a row.
+    pub fn prefetch(&self, row: u32, what: Soon) {
+        let Files { keys, versions, payloads, .. } = &*self.files;
+        keys.prefetch(row, matches!(what, Soon::Key | Soon::Parts));
+        match what {
+            Soon::KeyPlace | Soon::Key => {}
+            Soon::Places => {
+                prefetch(versions.get(row as usize * 8..).unwrap_or_default(), 1);
+                payloads.prefetch(row, false);
+            }
+            Soon::Parts => payloads.prefetch(row, true),
+        }
     }
 
     /// The row's version; 0 beyond the last.

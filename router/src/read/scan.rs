@@ -16,7 +16,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use flotilla_proto::convert::{key_from_wire, key_to_wire};
+use bytes::Bytes;
+use flotilla_proto::convert::{key_of_encoded, key_to_wire};
 use flotilla_proto::ids::{CollectionId, LogIndex, NodeId, PartitionId};
 use flotilla_proto::limits::{LIMIT_MAX, MESSAGE_BYTES_MAX, PAGE_DEFAULT};
 use flotilla_proto::order::OrderBy;
@@ -25,10 +26,9 @@ use flotilla_proto::projection::Projection;
 use flotilla_proto::record::Key;
 use flotilla_proto::refusal::{Refusal, Violation};
 use flotilla_proto::schema::check_key_prefix;
-use flotilla_proto::{shard, v1};
+use flotilla_proto::{passed, shard, v1};
 use futures::Stream;
 use futures::future::BoxFuture;
-use prost::Message as _;
 use tonic::Status;
 
 use super::options::ReadOptions;
@@ -51,7 +51,7 @@ pub async fn scan(
     router: &Router,
     request: v1::ScanRequest,
     deadline: Deadline,
-) -> Result<v1::ScanResponse, Status> {
+) -> Result<passed::ScanResponse, Status> {
     let limit = if request.limit == 0 { PAGE_DEFAULT } else { request.limit };
     if limit > LIMIT_MAX {
         return Err(Violation::range("limit", 1, LIMIT_MAX, limit).into());
@@ -64,7 +64,7 @@ pub async fn scan(
 pub async fn scan_stream(
     router: Arc<Router>,
     request: v1::ScanRequest,
-) -> Result<impl Stream<Item = Result<v1::ScanResponse, Status>> + Send + 'static, Status> {
+) -> Result<impl Stream<Item = Result<passed::ScanResponse, Status>> + Send + 'static, Status> {
     let left = if request.limit == 0 { u64::MAX } else { u64::from(request.limit) };
     let mut pages = Pages { router, scan: Scan::new(request)?, left };
     let first = pages.next().await?;
@@ -86,7 +86,7 @@ struct Pages {
 }
 
 impl Pages {
-    async fn next(&mut self) -> Result<v1::ScanResponse, Status> {
+    async fn next(&mut self) -> Result<passed::ScanResponse, Status> {
         let limit = usize::try_from(self.left).unwrap_or(usize::MAX).min(STREAM_PAGE);
         let (router, scan) = (&self.router, &mut self.scan);
         let page = router.batch(|deadline| scan.page(router, limit, deadline)).await?;
@@ -94,7 +94,7 @@ impl Pages {
         Ok(page)
     }
 
-    fn is_over(&self, page: &v1::ScanResponse) -> bool {
+    fn is_over(&self, page: &passed::ScanResponse) -> bool {
         page.next.is_empty() || self.left == 0
     }
 }
@@ -118,7 +118,7 @@ pub(super) type Shown = BTreeMap<PartitionId, (NodeId, LogIndex)>;
 /// What is known of each partition, in the view's order.
 struct Cursors {
     view: View,
-    runs: Vec<Run<v1::Record>>,
+    runs: Vec<Run<Bytes>>,
     /// How many of them are asked.
     asked: usize,
     answered: Vec<Option<(NodeId, LogIndex)>>,
@@ -147,7 +147,7 @@ impl Scan {
         router: &Router,
         limit: usize,
         deadline: Deadline,
-    ) -> Result<v1::ScanResponse, Status> {
+    ) -> Result<passed::ScanResponse, Status> {
         let name = self.request.collection.clone();
         let mut views = router.placement.views(&name, deadline);
         let mut page = Vec::new();
@@ -160,7 +160,7 @@ impl Scan {
                     self.cursors.insert(cursors)
                 }
             };
-            match merge::page(&mut cursors.runs, &mut page, &mut room, v1::Record::encoded_len) {
+            match merge::page(&mut cursors.runs, &mut page, &mut room, Bytes::len) {
                 Stop::Full => return self.answer(router, page, true),
                 Stop::End => return self.answer(router, page, false),
                 Stop::Dry => {}
@@ -219,7 +219,7 @@ impl Scan {
             let more = is_asked(ordinal) && !self.left_out.contains_key(&partition.id);
             Run { more, ..Run::default() }
         };
-        let runs: Vec<Run<v1::Record>> = view.partitions.iter().enumerate().map(run).collect();
+        let runs: Vec<Run<Bytes>> = view.partitions.iter().enumerate().map(run).collect();
         let asked = runs.iter().filter(|run| run.more).count();
         let answered = vec![None; view.partitions.len()];
         Ok(Cursors { view, runs, asked, answered })
@@ -228,9 +228,9 @@ impl Scan {
     fn answer(
         &mut self,
         router: &Router,
-        page: Vec<(Vec<u8>, v1::Record)>,
+        page: Vec<(Vec<u8>, Bytes)>,
         is_full: bool,
-    ) -> Result<v1::ScanResponse, Status> {
+    ) -> Result<passed::ScanResponse, Status> {
         if let Some((place, _)) = page.last() {
             self.last = Some(place.clone());
         }
@@ -251,7 +251,7 @@ impl Scan {
                 (None, None) => {}
             }
         }
-        Ok(v1::ScanResponse {
+        Ok(passed::ScanResponse {
             items: page.into_iter().map(|(_, record)| record).collect(),
             next,
             coverage: Some(router.metrics.covered("scan", covered)?),
@@ -290,7 +290,7 @@ impl Cursors {
         };
         let after = after.as_ref().map(key_to_wire);
         let view = &self.view;
-        let is_dry = |run: &Run<v1::Record>| run.records.is_empty() && run.more;
+        let is_dry = |run: &Run<Bytes>| run.records.is_empty() && run.more;
         let dry: Vec<usize> = (0..self.runs.len()).filter(|at| is_dry(&self.runs[*at])).collect();
         let one = |at: &usize| -> BoxFuture<'_, _> {
             let id = view.partitions[*at].id;
@@ -350,15 +350,11 @@ impl Cursors {
 
 /// A node's page behind `last`. One that is out of order, or makes no way and yet is not the last, would lose records or
 /// go round for ever: it is refused.
-fn run(
-    answer: shard::ScanResponse,
-    last: Option<&[u8]>,
-    is_ordered: bool,
-) -> Result<Run<v1::Record>, Violation> {
+fn run(answer: shard::ScanResponse, last: Option<&[u8]>, is_ordered: bool) -> Result<Run<Bytes>, Violation> {
     let mut run = Run { records: VecDeque::with_capacity(answer.records.len()), more: answer.more };
     let mut places = answer.places.into_iter();
     for record in answer.records {
-        let key = key_from_wire("record.key", record.key.clone())?;
+        let key = key_of_encoded("record.key", &record)?;
         let place = match is_ordered {
             true => places.next().ok_or_else(|| Violation::new("page", "has too few places"))?,
             false => key.to_bytes(),
@@ -376,7 +372,7 @@ fn run(
 }
 
 /// The same run. One with other keys comes from a node that knows of no prefixes: it is refused.
-fn of_prefix(run: Run<v1::Record>, prefix: Option<&str>) -> Result<Run<v1::Record>, Violation> {
+fn of_prefix(run: Run<Bytes>, prefix: Option<&str>) -> Result<Run<Bytes>, Violation> {
     let begins = |prefix: &str, place: &[u8]| matches!(Key::from_bytes(place), Some(Key::Text(text)) if text.starts_with(prefix));
     match prefix {
         Some(prefix) if run.records.iter().any(|(place, _)| !begins(prefix, place)) => {
@@ -388,11 +384,15 @@ fn of_prefix(run: Run<v1::Record>, prefix: Option<&str>) -> Result<Run<v1::Recor
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
 
     fn page(keys: &[u64], more: bool) -> shard::ScanResponse {
-        let record =
-            |key: &u64| v1::Record { key: Some(key_to_wire(&Key::Number(*key))), ..Default::default() };
+        let record = |key: &u64| {
+            let key = Some(key_to_wire(&Key::Number(*key)));
+            Bytes::from(v1::Record { key, ..Default::default() }.encode_to_vec())
+        };
         shard::ScanResponse { records: keys.iter().map(record).collect(), more, log_index: 1, places: vec![] }
     }
 

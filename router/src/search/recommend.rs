@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use flotilla_proto::convert::{key_from_wire, key_to_wire, vector_from_wire};
+use flotilla_proto::convert::{decode_record, key_from_wire, key_to_wire, vector_from_wire};
 use flotilla_proto::limits::EXAMPLES_MAX;
 use flotilla_proto::record::{Key, Vector};
 use flotilla_proto::refusal::{Refusal, Violation};
@@ -136,6 +136,7 @@ pub(super) async fn target(
     if !keys.is_empty() {
         let request = v1::GetRequest { keys: without.clone(), with_vectors: true, ..Default::default() };
         for record in get_once(router, view, &request, &keys, &options.whole(), deadline).await?.records {
+            let record = decode_record("record", &record).map_err(Status::from)?;
             read.insert(key_from_wire("record.key", record.key.clone()).map_err(Status::from)?, record);
         }
     }

@@ -1,7 +1,7 @@
 //! `flotilla.v1.Records`.
 
-use flotilla_proto::v1;
-use flotilla_proto::v1::records_server::Records;
+use flotilla_proto::passed::records_server::Records;
+use flotilla_proto::{passed, v1};
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, Stream};
 use tonic::{Request, Response, Status, Streaming};
@@ -37,7 +37,7 @@ impl Records for Edge {
         ended.map_err(|why| self.0.tenants.told(&scope, why))
     }
 
-    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<passed::GetResponse>, Status> {
         self.0.run((Class::Read, "get"), request, |message, by| read::get(&self.0, message, by)).await
     }
 
@@ -66,11 +66,14 @@ impl Records for Edge {
         ended.map_err(|why| self.0.tenants.told(&scope, why))
     }
 
-    async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<v1::ScanResponse>, Status> {
+    async fn scan(
+        &self,
+        request: Request<v1::ScanRequest>,
+    ) -> Result<Response<passed::ScanResponse>, Status> {
         self.0.run((Class::Read, "scan"), request, |message, by| scan::scan(&self.0, message, by)).await
     }
 
-    type ScanStreamStream = BoxStream<'static, Result<v1::ScanResponse, Status>>;
+    type ScanStreamStream = BoxStream<'static, Result<passed::ScanResponse, Status>>;
 
     async fn scan_stream(
         &self,

@@ -38,7 +38,7 @@ impl Rot {
         match self {
             Rot::Vectors => path.contains("/seg-") && path.ends_with("vectors.0.f32"),
             Rot::Keys => path.contains("/seg-") && path.ends_with("/keys"),
-            Rot::Payload => path.contains("/seg-") && path.ends_with(".store"),
+            Rot::Payload => path.contains("/seg-") && path.ends_with("/payload/rows"),
             Rot::Manifest => path.contains("/partitions/") && path.contains("MANIFEST"),
             // The lane of the odd groups: the meta group is the other's.
             Rot::Log => path.contains("/lane-1/") && path.ends_with(".wal"),

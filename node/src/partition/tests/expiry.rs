@@ -1,6 +1,8 @@
 //! Records whose time has come go by themselves, through the log, and stay away after a restart.
 
+use flotilla_proto::convert::{decode_record, key_from_wire};
 use flotilla_proto::limits::EXPIRES_AT_MS_MAX;
+use flotilla_proto::record::Record;
 use flotilla_tests::wait::eventually;
 
 use super::super::house::*;
@@ -33,7 +35,10 @@ async fn what_is_due_goes_and_the_rest_stays() {
     let parts = Parts::default();
     let keys = (0..180).map(Key::Number).collect();
     let (records, _) = replica.get(keys, parts, 0, FRESH, &whole()).await.unwrap();
-    let told = |record: &Record| (record.key.clone(), record.expires_at_ms);
+    let told = |record: &Bytes| {
+        let record = decode_record("record", record).unwrap();
+        (key_from_wire("key", record.key).unwrap(), record.expires_at_ms)
+    };
     let odd = (1..180).step_by(2).map(|key| (Key::Number(key), Some(EXPIRES_AT_MS_MAX)));
     assert_eq!(records.iter().map(told).collect::<Vec<_>>(), odd.collect::<Vec<_>>());
     drop(replica);

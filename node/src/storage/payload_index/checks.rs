@@ -20,8 +20,9 @@ use crate::planted::{self, Bug};
 pub(super) const FILE: &str = "checks";
 const MAGIC: [u8; 8] = *b"FLPAYIDX";
 /// 1: the first. 2: of a folder whose keywords have columns, and whose long runs are known, which programs of before take for
-/// damage where they do not refuse it by this number. 3: whose rows with several texts are known too.
-const VERSION: u32 = 3;
+/// damage where they do not refuse it by this number. 3: whose rows with several texts are known too. 4: whose payloads stand in a
+/// file of their own.
+const VERSION: u32 = 4;
 const HEADER: usize = MAGIC.len() + 4 + 4;
 const BLOCK: usize = 64 << 10;
 

@@ -49,7 +49,8 @@ impl Folder {
         }
     }
 
-    fn map(&self, path: &Path) -> Result<Mapped, OpenReadError> {
+    /// Maps a file of the folder.
+    pub(super) fn map(&self, path: &Path) -> Result<Mapped, OpenReadError> {
         let full = self.dir.join(path);
         let wrap = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => OpenReadError::FileDoesNotExist(path.to_owned()),
@@ -71,9 +72,29 @@ impl Folder {
 
 /// A mapped file, guarded by checksums where there are any.
 #[derive(Debug)]
-struct Mapped {
+pub(super) struct Mapped {
     bytes: OwnedBytes,
     guard: Option<Guard>,
+}
+
+impl Mapped {
+    /// These bytes, held against their checksums when they are first read.
+    pub(super) fn read(&self, range: std::ops::Range<usize>) -> io::Result<&[u8]> {
+        let beyond = || {
+            let reason = format!("bytes {range:?} of a file of {}", self.bytes.len());
+            io::Error::new(io::ErrorKind::UnexpectedEof, reason)
+        };
+        let read = self.bytes.get(range.clone()).ok_or_else(beyond)?;
+        if let Some(guard) = &self.guard {
+            guard.verify(&self.bytes, &range)?;
+        }
+        Ok(read)
+    }
+
+    /// The bytes from here on, as they are: for nobody to believe.
+    pub(super) fn peek(&self, from: usize) -> &[u8] {
+        self.bytes.get(from..).unwrap_or_default()
+    }
 }
 
 impl HasLen for Mapped {
@@ -84,15 +105,7 @@ impl HasLen for Mapped {
 
 impl FileHandle for Mapped {
     fn read_bytes(&self, range: std::ops::Range<usize>) -> io::Result<OwnedBytes> {
-        if range.start > range.end || range.end > self.bytes.len() {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!("bytes {range:?} of a file of {}", self.bytes.len()),
-            ));
-        }
-        if let Some(guard) = &self.guard {
-            guard.verify(&self.bytes, &range)?;
-        }
+        self.read(range.clone())?;
         Ok(self.bytes.slice(range))
     }
 }

@@ -13,13 +13,14 @@
 //!
 //! Two more fields hold the ordinals of declared fields as terms: `exists` for the rows in which the field reaches any
 //! value, `odd` for the rows in which it reaches a value that the table above cannot hold. What is no point is not odd: no
-//! region holds it. `payload` is stored only.
+//! region holds it.
 //!
 //! A third, `long`, holds those of text fields with a run of letters and digits that is too long to be a word: what looks for a part of
 //! a word cannot find it among the words. A fourth, `several`, holds those of text fields that reach more than one text: in all
 //! other rows, words that are all there are all in one text.
 //!
-//! Segments of earlier layouts lack the column of terms and `long`, or `several` ([`Version`]): payloads tell then.
+//! Segments of earlier layouts lack the column of terms and `long`, or `several` ([`Version`]): payloads tell then. They have the payloads
+//! in a field `payload`, stored only; they stand in a file of their own since ([`rows`](super::rows)).
 //!
 //! tantivy's field names carry the ordinal (to be unique and legal) and a hash of the path (so that a segment opened
 //! with other fields than it was written for is noticed).
@@ -45,11 +46,13 @@ pub(super) enum Version {
     Columns,
     /// Rows with several texts in a field are known too.
     Several,
+    /// Payloads stand in a file of their own.
+    Rows,
 }
 
 impl Version {
     /// All, the newest first.
-    pub(super) const ALL: [Version; 3] = [Version::Several, Version::Columns, Version::First];
+    pub(super) const ALL: [Version; 4] = [Version::Rows, Version::Several, Version::Columns, Version::First];
 }
 
 /// The fields of one segment.
@@ -58,8 +61,8 @@ pub(super) struct Layout {
     pub(super) version: Version,
     /// As tantivy knows them.
     pub(super) schema: Schema,
-    /// Holds the payload.
-    pub(super) payload: Field,
+    /// Holds the payload, where that has no file of its own.
+    pub(super) payload: Option<Field>,
     /// Holds the ordinals of the fields that reach a value.
     pub(super) exists: Field,
     /// Holds the ordinals of the fields that reach a value the index cannot hold.
@@ -91,13 +94,14 @@ pub(super) struct Declared {
 impl Layout {
     /// The layout that is written for these declared fields; the same for the same fields.
     pub(super) fn new(fields: &BTreeMap<String, FieldType>) -> Layout {
-        Layout::of(fields, Version::Several)
+        Layout::of(fields, Version::Rows)
     }
 
     /// The layout of a version for these declared fields.
     pub(super) fn of(fields: &BTreeMap<String, FieldType>, version: Version) -> Layout {
         let mut schema = Schema::builder();
-        let payload = schema.add_bytes_field("payload", BytesOptions::default().set_stored());
+        let payload = (version < Version::Rows)
+            .then(|| schema.add_bytes_field("payload", BytesOptions::default().set_stored()));
         let exists = schema.add_u64_field("exists", NumericOptions::default().set_indexed());
         let odd = schema.add_u64_field("odd", NumericOptions::default().set_indexed());
         let mut mark = |name: &str, since: Version| {

@@ -325,7 +325,8 @@ fn written(
 #[test]
 fn payloads_come_back_however_they_are_compressed() {
     let payload = |n: i64| {
-        let text = format!("the quick brown fox number {n} jumps over the lazy dog number {}", n * 7);
+        let sentence = |i| format!("the quick brown fox number {n} jumps over the lazy dog number {}", n * i);
+        let text: String = (3..13).map(sentence).collect();
         Payload::from([("n".to_owned(), n.into()), ("text".to_owned(), text.as_str().into())])
     };
     let payloads: Vec<Payload> = (0..3_000).map(payload).collect();
@@ -339,11 +340,9 @@ fn payloads_come_back_however_they_are_compressed() {
         for row in [0_u32, 1, 777, 2_999] {
             assert_eq!(index.payload(row).unwrap(), payloads[row as usize], "{compression:?}");
         }
-        let files = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap());
-        let stores = files.filter(|file| file.path().extension().is_some_and(|name| name == "store"));
-        stores.map(|file| file.metadata().unwrap().len()).sum::<u64>()
+        std::fs::metadata(dir.path().join("rows")).unwrap().len()
     });
-    assert!(sizes[0] > 2 * sizes[1] && sizes[1] > sizes[2] && sizes[2] > sizes[3], "{sizes:?}");
+    assert!(sizes[0] > 2 * sizes[1] && sizes[1] > sizes[2] && sizes[2] >= sizes[3], "{sizes:?}");
 }
 
 fn agree(index: &PayloadIndex, filters: &[Filter], payloads: &[Payload]) -> Result<(), TestCaseError> {

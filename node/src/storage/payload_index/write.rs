@@ -14,6 +14,7 @@ use flotilla_proto::schema::FieldType;
 use tantivy::index::{IndexBuilder, IndexSettings};
 use tantivy::indexer::merge_indices;
 use tantivy::schema::Field;
+use tantivy::store::{Compressor, ZstdCompressor};
 use tantivy::{Index, SingleSegmentIndexWriter, TantivyDocument};
 
 use super::super::row::decode_payload;
@@ -22,13 +23,11 @@ use super::checks::Checks;
 use super::directory::Folder;
 use super::fields::{Cell, Declared, Layout, has_long_run};
 use super::stems::analyzers;
-use super::{damaged, io_fault};
+use super::{damaged, io_fault, rows};
 use crate::env::fs;
 
 /// Memory that a part may take before the next one is begun.
 const PART_BYTES_MAX: usize = 24 << 20;
-/// Payloads that are compressed together: small, because a read of few records takes one block for each.
-const STORE_BLOCK_BYTES: usize = 1 << 10;
 /// What tantivy sizes its first hash table by.
 const WRITER_BYTES: usize = 3 << 20;
 /// The writer is asked for its size once in this many bytes of payload.
@@ -59,10 +58,12 @@ pub(super) fn write_parts(
 ) -> Result<(), Fault> {
     fs::create_dir_all(dir).map_err(|error| io_fault(dir, &error))?;
     let layout = Layout::new(fields);
-    let mut parts = Parts { dir, layout: &layout, compression, sealed: vec![] };
+    let mut parts = Parts { dir, layout: &layout, sealed: vec![] };
     let mut part = parts.begin()?;
+    let mut rows = rows::Writer::create(dir, compression)?;
     for (row, payload) in payloads.enumerate() {
         let payload = payload?;
+        rows.add(&payload)?;
         part.add(row, &payload)?;
         if part.is_full(part_bytes_max) {
             parts.end(part)?;
@@ -71,13 +72,13 @@ pub(super) fn write_parts(
     }
     parts.end(part)?;
     parts.join()?;
+    rows.finish()?;
     Checks::seal(dir)
 }
 
 struct Parts<'a> {
     dir: &'a Path,
     layout: &'a Layout,
-    compression: Compression,
     sealed: Vec<(PathBuf, Index)>,
 }
 
@@ -87,9 +88,9 @@ impl<'a> Parts<'a> {
         fs::create_dir_all(&dir).map_err(|error| io_fault(&dir, &error))?;
         let folder = Folder::built(&dir);
         let settings = IndexSettings {
-            docstore_compression: self.compression.compressor(),
+            // Nothing is stored, and it still counts rows: payloads have a file of their own.
+            docstore_compression: Compressor::Zstd(ZstdCompressor { compression_level: Some(1) }),
             docstore_compress_dedicated_thread: false,
-            docstore_blocksize: STORE_BLOCK_BYTES,
             ..IndexSettings::default()
         };
         let writer = IndexBuilder::new()
@@ -142,7 +143,6 @@ impl Part<'_> {
             damaged(&self.dir, format!("the payload of row {row} does not decode: {error}"))
         })?;
         let mut document = TantivyDocument::new();
-        document.add_bytes(self.layout.payload, bytes);
         for declared in self.layout.declared.values() {
             add_field(&mut document, self.layout, declared, &payload);
         }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::bloom;
 use super::file::{Entry, Writer, cast};
 use crate::env::mmap::{Advice, Mmap};
+use crate::index::distance::prefetch::prefetch;
 use crate::storage::Fault;
 
 pub(super) const KEYS: &str = "keys";
@@ -81,6 +82,16 @@ impl Keys {
             self.keys[self.rows * 12..].get(start..self.end(row)?)
         };
         key().ok_or_else(|| self.damaged(row * 8))
+    }
+
+    /// Asks the memory for where the row's key ends, or for the key.
+    pub fn prefetch(&self, row: u32, is_placed: bool) {
+        let row = row as usize;
+        let at = match is_placed {
+            false => row * 8,
+            true => self.rows * 12 + row.checked_sub(1).and_then(|before| self.end(before)).unwrap_or(0),
+        };
+        prefetch(self.keys.get(at..).unwrap_or_default(), 1);
     }
 
     /// The row at this place by key; `None` beyond the last.

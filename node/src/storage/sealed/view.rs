@@ -16,8 +16,8 @@ use crate::storage::column::{Alive, Column, stored_vectors};
 use crate::storage::payload_index::{Accepted, Tokens};
 use crate::storage::shape::ordinal;
 use crate::storage::{
-    Fault, FieldColumn, Listed, Matching, Method, Nearest, SegmentView, Sought, StoredRow, Tally, TextField,
-    Weighed, text, vectors,
+    Fault, FieldColumn, Listed, Matching, Method, Nearest, SegmentView, Soon, Sought, StoredRow, Tally,
+    TextField, Weighed, text, vectors,
 };
 
 /// Of records with several vectors, so many times those wanted are compared whole, or so many times the candidates kept.
@@ -236,6 +236,18 @@ impl SegmentView for SealedView {
 
     fn payload(&self, row: u32) -> Result<Payload, Fault> {
         self.sealed.files.payloads.payload(row)
+    }
+
+    fn stored_payload(&self, row: u32, out: &mut Vec<u8>) -> Result<(), Fault> {
+        self.sealed.files.payloads.read(row, out)
+    }
+
+    fn prefetch(&self, row: u32, what: Soon) {
+        self.sealed.prefetch(row, what);
+    }
+
+    fn garbled(&self, row: u32) -> Fault {
+        self.sealed.files.payloads.garbled(row)
     }
 
     fn stored(&self, row: u32) -> Result<StoredRow, Fault> {

@@ -108,7 +108,7 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Word { default: "lz4", of: &["none", "lz4", "zstd"] },
         unit: "",
         is_live: false,
-        doc: "How payloads are compressed in the segments to come; each segment knows how its own are.",
+        doc: "How payloads of 256 bytes or more are compressed, each by itself, in the segments to come; each segment knows how its own are.",
     },
     number(
         "storage.compression_level",
