@@ -327,7 +327,7 @@ impl Replica {
         let hidden = owned.hidden(&view, &keys)?;
         let is_short = keys.len() <= KEYS_AT_ONCE;
         let read = move || {
-            let mut reader = Reader::new(&spec, &parts);
+            let mut reader = Reader::new(&spec, &parts, keys.len());
             for key in keys.into_iter().filter(|key| !hidden.contains(key)) {
                 let found = view.find(&key)?;
                 let found = found.and_then(|(at, row)| Some((view.segment(at)?, row)));

@@ -98,11 +98,16 @@ impl Bitset {
 
     /// The members, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        self.words.iter().enumerate().flat_map(|(i, &word)| {
-            let base = i as u32 * 64;
-            std::iter::successors(Some(word), |rest| Some(rest & (rest.wrapping_sub(1))))
-                .take_while(|rest| *rest != 0)
-                .map(move |rest| base + rest.trailing_zeros())
+        let (mut words, mut rest, mut base) = (self.words.iter(), 0_u64, 0_u32.wrapping_sub(64));
+        std::iter::from_fn(move || {
+            // Most words of a set of few are empty: a loop of its own passes them at a word a cycle.
+            while rest == 0 {
+                rest = *words.next()?;
+                base = base.wrapping_add(64);
+            }
+            let row = base + rest.trailing_zeros();
+            rest &= rest - 1;
+            Some(row)
         })
     }
 

@@ -117,7 +117,7 @@ impl Page {
 
     fn read(&self, found: &Found) -> Result<Vec<Bytes>, Fault> {
         let segments: Vec<&dyn SegmentView> = self.view.segments().collect();
-        let mut reader = Reader::new(&self.spec, &self.scan.parts);
+        let mut reader = Reader::new(&self.spec, &self.scan.parts, found.rows.len());
         let ask = |row: Option<&(usize, u32)>, what| {
             if let Some((segment, row)) = row {
                 segments[*segment].prefetch(*row, what);

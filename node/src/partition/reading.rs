@@ -12,6 +12,8 @@ use crate::storage::{Fault, SegmentView, encode_payload, split_expiry};
 
 /// Bytes that records are encoded into before the next such stretch is begun: those of a page share few allocations.
 const STRETCH_BYTES: usize = 64 << 10;
+/// Bytes that there is room for from the start, for each record.
+const RECORD_BYTES: usize = 64;
 
 /// Encodes records for the wire, one after the other.
 pub(super) struct Reader<'a> {
@@ -25,9 +27,11 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Of records of this collection, with the parts that were asked for.
-    pub fn new(spec: &'a CollectionSpec, parts: &'a Parts) -> Reader<'a> {
-        Reader { spec, parts, stored: Vec::new(), stretch: Vec::new(), ends: Vec::new(), records: Vec::new() }
+    /// Of about so many records of this collection, with the parts that were asked for.
+    pub fn new(spec: &'a CollectionSpec, parts: &'a Parts, count: usize) -> Reader<'a> {
+        let stretch = Vec::with_capacity(count.saturating_mul(RECORD_BYTES).min(STRETCH_BYTES));
+        let (ends, records) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        Reader { spec, parts, stored: Vec::new(), stretch, ends, records }
     }
 
     /// Reads the record in this row.
